@@ -1,0 +1,60 @@
+"""The records that plug-ins yield: what a name stands for, and what its host has to know about it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EstimatorSpec:
+    """An advantage estimator.
+
+    :param name: the name that users write in Python and in YAML
+    :param factory: ``factory(**kwargs)`` returns the estimator, a callable ``Rollout -> AdvantageEstimate``
+    :param requires: what the estimator reads beyond rewards, values and episode boundaries; any of ``"true_ends"``
+        (terminated apart from truncated), ``"raw_rewards"`` (without the bootstrap that SB3 folds in at a time limit)
+        and ``"target_log_probs"``. A host that cannot give it refuses, before any training.
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    requires: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class BaselineSpec:
+    """A baseline of REINFORCE.
+
+    :param name: the name that users write in Python and in YAML
+    :param factory: ``factory(**kwargs)`` returns the baseline, a callable ``Episodes -> array``
+    :param per_component: whether it gives one number for every component of the gradient instead of one per step
+    :param unbiased: whether subtracting it leaves the expected gradient as it is
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    per_component: bool = False
+    unbiased: bool = True
+
+
+@dataclass(frozen=True)
+class AlgorithmSpec:
+    """An algorithm that RL Zoo can train.
+
+    :param name: the Zoo id, as in ``--algo NAME``
+    :param cls: the class, a subclass of SB3's ``BaseAlgorithm``
+    :param config: its tuned hyper-parameters in RL Zoo's format: a path, or ``"package:file"`` for a file inside an
+        installed package (``"sb3_pg_ext:zoo_configs/reinforce.yml"``)
+    :param sampler: RL Zoo's sampler ``(trial, n_actions, n_envs, additional_args) -> dict``, or ``"module:attribute"``
+        where importing it has to wait until it is used
+    :param converter: ``dict -> dict``, from the numbers of a finished trial to constructor arguments; or
+        ``"module:attribute"``
+    :param off_policy: whether it keeps a replay buffer
+    """
+
+    name: str
+    cls: type[Any]
+    config: str
+    sampler: Callable[..., dict[str, Any]] | str
+    converter: Callable[[dict[str, Any]], dict[str, Any]] | str
+    off_policy: bool = False
