@@ -1,0 +1,1 @@
+"""Baselines of REINFORCE: the contract that plug-ins share, and the built-in ones."""

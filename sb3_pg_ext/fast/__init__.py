@@ -1,0 +1,1 @@
+"""Stock PPO, A2C and TRPO on the rollout engine of this package."""

@@ -1,0 +1,1 @@
+"""Hook specifications, records, loading with error isolation, and the registry; knows no estimator and no SB3."""

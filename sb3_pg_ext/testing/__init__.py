@@ -1,0 +1,1 @@
+"""What plug-in authors run on their own code."""

@@ -1,0 +1,1 @@
+"""The RL Zoo bridge and the command line."""
