@@ -2,11 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+REQUIREMENTS = frozenset({"true_ends", "raw_rewards", "target_log_probs"})
 
 
 @dataclass(frozen=True)
-class EstimatorSpec:
+class Spec:
+    """What the records of every kind share.
+
+    :param name: the name that users write in Python and in YAML
+    :raises ValueError: if the name is empty or no string
+    """
+
+    kind: ClassVar[str]
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"name={self.name!r}; allowed: a string that is not empty")
+
+
+@dataclass(frozen=True)
+class EstimatorSpec(Spec):
     """An advantage estimator.
 
     :param name: the name that users write in Python and in YAML
@@ -14,15 +33,22 @@ class EstimatorSpec:
     :param requires: what the estimator reads beyond rewards, values and episode boundaries; any of ``"true_ends"``
         (terminated apart from truncated), ``"raw_rewards"`` (without the bootstrap that SB3 folds in at a time limit)
         and ``"target_log_probs"``. A host that cannot give it refuses, before any training.
+    :raises ValueError: if ``requires`` is not a frozenset of these
     """
 
-    name: str
+    kind: ClassVar[str] = "estimator"
+
     factory: Callable[..., Any]
     requires: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.requires, frozenset) or not self.requires <= REQUIREMENTS:
+            raise ValueError(f"requires={self.requires!r}; allowed: a frozenset with any of {sorted(REQUIREMENTS)}")
+
 
 @dataclass(frozen=True)
-class BaselineSpec:
+class BaselineSpec(Spec):
     """A baseline of REINFORCE.
 
     :param name: the name that users write in Python and in YAML
@@ -31,14 +57,15 @@ class BaselineSpec:
     :param unbiased: whether subtracting it leaves the expected gradient as it is
     """
 
-    name: str
+    kind: ClassVar[str] = "baseline"
+
     factory: Callable[..., Any]
     per_component: bool = False
     unbiased: bool = True
 
 
 @dataclass(frozen=True)
-class AlgorithmSpec:
+class AlgorithmSpec(Spec):
     """An algorithm that RL Zoo can train.
 
     :param name: the Zoo id, as in ``--algo NAME``
@@ -52,7 +79,8 @@ class AlgorithmSpec:
     :param off_policy: whether it keeps a replay buffer
     """
 
-    name: str
+    kind: ClassVar[str] = "algorithm"
+
     cls: type[Any]
     config: str
     sampler: Callable[..., dict[str, Any]] | str
