@@ -1,0 +1,28 @@
+import pytest
+
+from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda name: EstimatorSpec(name, object),
+        lambda name: BaselineSpec(name, object),
+        lambda name: AlgorithmSpec(name, object, "config.yml", "module:sampler", "module:converter"),
+    ],
+)
+def test_a_name_is_a_string(record, name):
+    with pytest.raises(ValueError, match=f"name={name!r}; allowed: a string that is not empty"):
+        record(name)
+
+
+@pytest.mark.parametrize("requires", ["true_ends", ["true_ends"], {"true_ends"}, frozenset({"true_end"})])
+def test_requirements_are_a_frozenset_of_known_ones(requires):
+    with pytest.raises(ValueError, match=r"requires=.*allowed: .*raw_rewards.*target_log_probs.*true_ends"):
+        EstimatorSpec("name", object, requires)
+
+
+def test_records_are_values():
+    assert EstimatorSpec("gae", object) == EstimatorSpec("gae", object, frozenset())
+    assert EstimatorSpec("gae", object) != BaselineSpec("gae", object)
