@@ -151,7 +151,9 @@ def vtrace(
     with np.errstate(over="ignore"):  # a ratio beyond the range of floats is capped like any other
         ratios = np.exp(log_ratios)
     traces = _within_episodes(gamma * lambda_, episode_ends, deltas)
-    corrections = discounted_sum(np.minimum(rho_bar, ratios) * deltas, traces * np.minimum(c_bar, ratios))
+    rho = np.minimum(rho_bar, ratios, dtype=deltas.dtype)
+    c = np.minimum(c_bar, ratios, dtype=deltas.dtype)
+    corrections = discounted_sum(rho * deltas, traces * c)
     advantages = deltas.copy()
     advantages[:-1] += traces[:-1] * corrections[1:]
     return advantages, corrections

@@ -84,6 +84,8 @@ def test_dtype_is_kept_and_the_input_untouched(dtype, columns):
         returns.n_step(deltas, ends, 0.99, 5),
         returns.upgo(deltas, ends, 0.99),
         *returns.vtrace(deltas, ends, 0.99, log_ratios),
+        returns.gae(deltas, ends, np.float64(0.99), np.float64(0.95)),
+        *returns.vtrace(deltas, ends, np.float64(0.99), log_ratios, np.float64(1), np.float64(1), np.float64(1)),
     ):
         assert result.dtype == dtype
         assert result.shape == deltas.shape
