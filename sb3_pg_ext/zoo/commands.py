@@ -1,0 +1,58 @@
+"""The scripts of the command line that RL Zoo does not have."""
+
+import argparse
+import json
+
+from sb3_pg_ext import testing
+from sb3_pg_ext.plugins import Registry, registry
+
+COLUMNS = ("kind", "name", "package", "version")
+
+
+def plugins() -> None:
+    """List everything registered and what failed to load, as a table or, with ``--json``, for programs."""
+    parser = argparse.ArgumentParser(description="List what plug-ins provide, and which of them failed to load.")
+    parser.add_argument("--json", action="store_true", help="write JSON for programs instead of a table")
+    as_json = parser.parse_args().json
+    listing = _describe(registry())
+    print(json.dumps(listing, indent=2) if as_json else _format(listing))
+
+
+def check() -> None:
+    """Check an estimator, a baseline or an algorithm; exit with status 1 if it fails."""
+    parser = argparse.ArgumentParser(
+        description="Check that an estimator, a baseline or an algorithm keeps its contract."
+    )
+    parser.add_argument("name", metavar="NAME", help="the name under which a plug-in provides it")
+    name = parser.parse_args().name
+    try:
+        testing.check(name)
+    except ValueError as error:
+        parser.error(str(error))
+    except AssertionError as error:
+        raise SystemExit(f"{name} fails:\n{error}") from None
+    print(f"{name} passes all checks")
+
+
+def _describe(plugins: Registry) -> dict[str, list[dict[str, str]]]:
+    registered = [
+        (entry.spec.kind, entry.spec.name, entry.provider.package, entry.provider.version) for entry in plugins.entries
+    ]
+    return {
+        "registered": [dict(zip(COLUMNS, row, strict=True)) for row in sorted(registered)],
+        "failed": [{**vars(failure.provider), "reason": failure.reason} for failure in plugins.failures],
+        "skipped": [dict(vars(provider)) for provider in plugins.skipped],
+    }
+
+
+def _format(listing: dict[str, list[dict[str, str]]]) -> str:
+    rows = [COLUMNS, *(tuple(row.values()) for row in listing["registered"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for failure in listing["failed"]:
+        lines.append("\nfailed to load: {plugin} of {package} {version}\n  {reason}".format(**failure))
+    for provider in listing["skipped"]:
+        lines.append(
+            "\nnot loaded, as SB3_PG_EXT_LOAD_PLUGINS says: {plugin} of {package} {version}".format(**provider)
+        )
+    return "\n".join(lines)
