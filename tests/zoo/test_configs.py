@@ -1,0 +1,93 @@
+"""The shipped configurations are found however the package is installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sb3_pg_ext.zoo.configs import find_config
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = "sb3_pg_ext:zoo_configs/ppo_estimators.yml"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what a build needs, so that building leaves nothing in the real one."""
+    copy = tmp_path / "checkout"
+    for folder in ("sb3_pg_ext", "zoo_configs"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        if (ROOT / file).exists():
+            shutil.copy(ROOT / file, copy)
+    return copy
+
+
+def find_in(python: Path | str, folder: Path | None, cwd: Path) -> Path:
+    """What another interpreter finds, with a folder at the front of its path."""
+    program = f"from sb3_pg_ext.zoo.configs import find_config; print(find_config({SHIPPED!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(folder or "")}
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False, env=environment, cwd=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_a_path_is_itself(tmp_path):
+    path = tmp_path / "algo.yml"
+    path.touch()
+    assert find_config(str(path)) == path
+
+
+def test_inside_an_installed_package():
+    assert find_config("rl_zoo3:hyperparams/ppo.yml").is_file()
+
+
+def test_beside_a_module_that_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "lone_module.py").touch()
+    (tmp_path / "lone.yml").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_config("lone_module:lone.yml") == tmp_path / "lone.yml"
+
+
+@pytest.mark.parametrize("reference", ["nowhere.yml", "sb3_pg_ext:nowhere.yml", "no_package:algo.yml"])
+def test_a_missing_file_is_named(reference):
+    with pytest.raises(ValueError, match=f"config='{reference}'"):
+        find_config(reference)
+
+
+def test_in_a_source_checkout(checkout, tmp_path):
+    assert find_in(sys.executable, checkout, tmp_path) == checkout / "zoo_configs/ppo_estimators.yml"
+
+
+@pytest.mark.slow
+def test_in_a_wheel(checkout, tmp_path):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(checkout)]
+    subprocess.run(build, check=True, capture_output=True)
+    site = tmp_path / "site"
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(site)
+    assert find_in(sys.executable, site, tmp_path) == site / "sb3_pg_ext/zoo_configs/ppo_estimators.yml"
+
+
+@pytest.mark.slow
+def test_in_an_editable_install(checkout, tmp_path):
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    python = tmp_path / "env/bin/python"
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    Path(site.stdout.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    install = [python, "-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation", "-e", checkout]
+    subprocess.run(install, check=True, capture_output=True)
+    assert find_in(python, None, tmp_path) == checkout / "zoo_configs/ppo_estimators.yml"
