@@ -24,7 +24,7 @@ from sb3_pg_ext.plugins import registry
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-POINTS = 50  # of each curve
+POINTS = 20  # of each curve
 
 
 def hosted_by_stock_ppo() -> list[str]:
