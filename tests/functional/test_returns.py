@@ -139,6 +139,11 @@ def test_upgo_matches_a_loop(shape):
     assert_matches(returns.upgo(deltas, ends, 0.97), oracle)
 
 
+def test_upgo_goes_on_where_the_next_step_is_exactly_as_good_as_its_value():
+    deltas, ends = np.array([[1.0], [0.0], [2.0]]), np.zeros((3, 1), bool)
+    np.testing.assert_array_equal(returns.upgo(deltas, ends, 0.5), [[1.5], [1.0], [2.0]])
+
+
 @settings(deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 30), st.integers(1, 6)),
