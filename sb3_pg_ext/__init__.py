@@ -1,5 +1,25 @@
 """Policy-gradient algorithms and pluggable advantage estimators for Stable-Baselines3."""
 
+from sb3_pg_ext.baselines import list_baselines, make_baseline
+from sb3_pg_ext.common.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
+from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
+from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec, hookimpl
+from sb3_pg_ext.reinforce import REINFORCE
 from sb3_pg_ext.version import __version__
 
-__all__ = ["__version__"]
+__all__ = [
+    "REINFORCE",
+    "AdvantageEstimate",
+    "AlgorithmSpec",
+    "BaselineSpec",
+    "EstimatorRolloutBuffer",
+    "EstimatorSpec",
+    "MaskableEstimatorRolloutBuffer",
+    "Rollout",
+    "__version__",
+    "hookimpl",
+    "list_baselines",
+    "list_estimators",
+    "make_baseline",
+    "make_estimator",
+]

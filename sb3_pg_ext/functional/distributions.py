@@ -5,9 +5,10 @@ the first dimension; further dimensions are independent action dimensions.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch as th
-from torch.distributions import Bernoulli, Categorical, Distribution, Normal
+from torch.distributions import Distribution
 
 ActionDistribution = Distribution | Sequence[Distribution]
 
@@ -20,13 +21,10 @@ def parts(distribution: ActionDistribution) -> Sequence[Distribution]:
 def parameters(part: Distribution) -> dict[str, th.Tensor]:
     """The parameters of one torch distribution, by the argument names of its constructor.
 
-    :raises TypeError: if it is neither Normal nor Categorical nor Bernoulli
+    Where a distribution can be given by logits or by probabilities, these are the logits.
     """
-    if isinstance(part, Normal):
-        return {"loc": part.loc, "scale": part.scale}
-    if isinstance(part, (Categorical, Bernoulli)):
-        return {"logits": part.logits}
-    raise TypeError(f"Unsupported distribution {type(part).__name__}: expected Normal, Categorical or Bernoulli")
+    names = part.arg_constraints
+    return {name: getattr(part, name) for name in (["logits"] if "logits" in names else names)}
 
 
 def is_finite(distribution: ActionDistribution) -> bool:
@@ -36,7 +34,8 @@ def is_finite(distribution: ActionDistribution) -> bool:
 
 def snapshot(distribution: ActionDistribution) -> list[Distribution]:
     """Copy the distribution, cut from the graph and from the network's memory: later updates leave the copy alone."""
-    return [
-        type(part)(**{name: p.detach().clone() for name, p in parameters(part).items()}, validate_args=False)
-        for part in parts(distribution)
-    ]
+    copies: list[Distribution] = []
+    for part in parts(distribution):
+        kind: Any = type(part)
+        copies.append(kind(**{name: p.detach().clone() for name, p in parameters(part).items()}, validate_args=False))
+    return copies

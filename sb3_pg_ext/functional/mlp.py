@@ -1,7 +1,7 @@
 """A multi-layer perceptron in NumPy.
 
-On networks of the usual size (64-64) and a handful of observations, PyTorch spends nearly all its time on bookkeeping: an
-actor's forward pass takes 28 µs there, its matrix products 4. These functions do the same sums without the bookkeeping.
+With networks of the usual size (64-64) and a handful of observations, PyTorch spends nearly all its time on
+bookkeeping. These functions do the same sums without it.
 """
 
 from collections.abc import Callable

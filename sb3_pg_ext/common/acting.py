@@ -1,0 +1,143 @@
+"""Choosing actions during a rollout: all that a step needs of the policy while it stays fixed.
+
+Values and log-probabilities are computed afterwards, for the whole rollout at once.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_pg_ext.common.numerics import NonFiniteError, check_output
+from sb3_pg_ext.common.observations import Observations
+from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.distributions import is_finite
+
+Actor = Callable[[Observations], np.ndarray]
+"""From the observations of all environments [N, …] to an action sampled for each, [N, …], not yet clipped."""
+
+NOISE_BLOCK = 256
+"""For so many steps noise is drawn at once, unless the rollout is shorter."""
+
+
+def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[Actor, str]:
+    """Choose how actions are sampled in the coming rollout.
+
+    Both ways sample the policy's own distribution with PyTorch's global generator. They use it differently: the same
+    seed gives the same distribution of actions, not the same actions.
+
+    :param policy: the policy, fixed during the rollout
+    :param n_envs: number of environments
+    :param n_steps: number of steps of the rollout, ``None`` if not known
+    :return: the actor and, in words, which path it is and why
+    """
+    try:
+        layers = actor_layers(policy)
+    except UnfitPolicy as reason:
+        return PolicyActor(policy), f"the policy's own forward pass, because {reason}"
+    return PerceptronActor(policy, layers, n_envs, min(n_steps or NOISE_BLOCK, NOISE_BLOCK)), "a perceptron in NumPy"
+
+
+class PolicyActor:
+    """The general path: asks the policy itself.
+
+    :param policy: any SB3 policy of an on-policy algorithm
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self._acts_by_forward = type(policy).forward is not ActorCriticPolicy.forward or "forward" in vars(policy)
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Sample an action for every environment."""
+        with th.no_grad():
+            obs_tensor = obs_as_tensor(obs, self.policy.device)
+            if self._acts_by_forward:
+                actions = self.policy(obs_tensor)[0]
+            else:
+                distribution = self.policy.get_distribution(obs_tensor)
+                if not is_finite(distribution.distribution):
+                    raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
+                actions = distribution.get_actions()
+        sampled = actions.cpu().numpy().reshape((-1, *(self.policy.action_space.shape or ())))
+        if isinstance(self.policy.action_space, spaces.Box):
+            check_output(sampled)
+        return sampled
+
+
+class PerceptronActor:
+    """The fast path: the actor's forward pass in NumPy, and noise drawn for many steps at once.
+
+    :param policy: a policy that :func:`actor_layers` finds fit
+    :param layers: its actor
+    :param n_envs: number of environments
+    :param block: for how many steps to draw noise at once
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> None:
+        self.layers = layers
+        self._shape = (n_envs, *(policy.action_space.shape or ()))
+        n_outputs = len(layers[-1].weight)
+        self._sample, draw = _sampler(policy)
+        self._noise = _stream(draw, (block, n_envs, n_outputs))
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Sample an action for every environment."""
+        assert isinstance(obs, np.ndarray)
+        output = mlp.forward(self.layers, obs.reshape(len(obs), -1).astype(np.float32, copy=False))
+        check_output(output)
+        return self._sample(output, next(self._noise)).reshape(self._shape)
+
+
+Draw = Callable[[tuple[int, ...]], th.Tensor]
+Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _stream(draw: Draw, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    while True:
+        yield from draw(shape).numpy()
+
+
+def _gumbel(shape: tuple[int, ...]) -> th.Tensor:
+    # An exponential variate of exactly 0 would become +∞.
+    return th.empty(shape).exponential_().clamp_(min=th.finfo(th.float32).tiny).log_().neg_()
+
+
+def _logistic(shape: tuple[int, ...]) -> th.Tensor:
+    return _gumbel(shape) - _gumbel(shape)
+
+
+def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
+    """How an action comes from the network's output and from noise: reparameterised, for every distribution.
+
+    A Gaussian adds noise times its standard deviation; Gumbel noise on the logits makes the largest one a sample of
+    their softmax; logistic noise on a logit makes its sign a sample of the sigmoid.
+    """
+    match policy.action_dist:
+        case CategoricalDistribution():
+            return (lambda logits, noise: (logits + noise).argmax(1)), _gumbel
+        case MultiCategoricalDistribution(action_dims=action_dims):
+            ends = np.cumsum(action_dims)[:-1]
+            return (lambda logits, noise: _argmax_of_parts(logits + noise, ends)), _gumbel
+        case BernoulliDistribution():
+            return (lambda logits, noise: logits + noise > 0), _logistic
+        case DiagGaussianDistribution():
+            std = np.exp(policy.log_std.detach().numpy())
+            if not np.isfinite(std).all():
+                raise NonFiniteError(f"policy output: standard deviation {std.tolist()}")
+            return (lambda mean, noise: mean + std * noise), th.randn
+    raise TypeError(f"No sampler for {type(policy.action_dist).__name__}")
+
+
+def _argmax_of_parts(perturbed: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    return np.stack([part.argmax(1) for part in np.split(perturbed, ends, axis=1)], axis=1)

@@ -1,0 +1,52 @@
+"""PyTorch without what small networks pay dearly for, scoped: what is set within is put back at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch as th
+from torch.distributions import Distribution
+
+FUSED = (th.optim.Adam, th.optim.AdamW)
+"""Optimisers that have a fused step on the CPU, too, from PyTorch 2.4 on."""
+
+HAS_FUSED_ON_CPU = tuple(int(part) for part in th.__version__.split(".")[:2]) >= (2, 4)
+
+
+@contextmanager
+def unvalidated_distributions() -> Iterator[None]:
+    """Within the scope, torch distributions do not check their arguments at every construction and every call."""
+    before = Distribution._validate_args  # PyTorch has a public setter and no getter
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
+
+
+@contextmanager
+def fused_step(optimizer: th.optim.Optimizer) -> Iterator[None]:
+    """Within the scope, the optimiser makes its step in one fused kernel, where PyTorch has one.
+
+    The step is the same to rounding. Settings that a user chose (``fused``, ``foreach``, ``capturable``,
+    ``differentiable``) are left alone.
+    """
+    groups = [group for group in optimizer.param_groups if _can_be_fused(optimizer, group)]
+    for group in groups:
+        group["fused"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["fused"] = None
+
+
+def _can_be_fused(optimizer: th.optim.Optimizer, group: dict) -> bool:
+    chosen = group.get("fused") is not None or any(
+        group.get(key) for key in ("foreach", "capturable", "differentiable")
+    )
+    return (
+        type(optimizer) in FUSED
+        and HAS_FUSED_ON_CPU
+        and not chosen
+        and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"])
+    )

@@ -1,0 +1,93 @@
+"""Bad numbers: how they are recognised, and what happens then."""
+
+import math
+import warnings
+from typing import SupportsFloat
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+PATIENCE = 3
+"""So many bad rollouts, or bad updates, in a row end the training."""
+
+
+class NonFiniteError(ArithmeticError):
+    """Something is NaN or infinite that must not be. The message says what, and where."""
+
+
+def check_finite(name: str, array: np.ndarray) -> None:
+    """Refuse an array that holds NaN or infinity; arrays of integers pass.
+
+    :param name: what the array holds, for the message
+    :param array: shape [T, N, …]
+    :raises NonFiniteError: naming the first offending step and environment
+    """
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    first = tuple(np.argwhere(~np.isfinite(array))[0])
+    raise NonFiniteError(f"{name} {array[first]} at step {first[0]} of the rollout in environment {first[1]}")
+
+
+def check_output(output: np.ndarray) -> None:
+    """Refuse a network's output that holds NaN or infinity. Cheap, since it runs at every step of a rollout.
+
+    :param output: logits or means of the action distribution, shape [N, …]
+    :raises NonFiniteError: naming the environment
+    """
+    flat = output.ravel()
+    # The sum of squares is not finite if any element is not; it may also overflow, hence the second look.
+    if math.isfinite(flat.dot(flat)) or np.isfinite(output).all():
+        return
+    n = int(np.argwhere(~np.isfinite(output))[0, 0])
+    raise NonFiniteError(f"policy output {output[n].tolist()} (logits or means) in environment {n}")
+
+
+def check_number(name: str, number: SupportsFloat) -> float:
+    """Refuse a number that is NaN or infinite.
+
+    :param name: what it is, for the message
+    :param number: a number, or a tensor with one element
+    :return: the number as a float
+    :raises NonFiniteError: if it is not finite
+    """
+    value = float(number)
+    if not math.isfinite(value):
+        raise NonFiniteError(f"{name} {value}")
+    return value
+
+
+class SurvivesBadNumbers(BaseAlgorithm):
+    """A mix-in for algorithms: counts what bad numbers spoilt, and gives up at the third in a row.
+
+    The counts are plain integers on the algorithm, so they are saved and restored with it, and logged as
+    ``rollout/n_dropped`` and ``train/n_skipped``.
+    """
+
+    n_dropped_rollouts = 0
+    n_skipped_updates = 0
+    _dropped_in_a_row = 0
+    _skipped_in_a_row = 0
+
+    def _drop_rollout(self, problem: NonFiniteError) -> None:
+        self.n_dropped_rollouts += 1
+        self._dropped_in_a_row += 1
+        self._warn_or_give_up("rollout dropped", self._dropped_in_a_row, problem)
+
+    def _keep_rollout(self) -> None:
+        self._dropped_in_a_row = 0
+        self.logger.record("rollout/n_dropped", self.n_dropped_rollouts)
+
+    def _skip_update(self, problem: NonFiniteError) -> None:
+        self.n_skipped_updates += 1
+        self._skipped_in_a_row += 1
+        self._warn_or_give_up("update skipped, parameters unchanged", self._skipped_in_a_row, problem)
+
+    def _keep_update(self) -> None:
+        self._skipped_in_a_row = 0
+        self.logger.record("train/n_skipped", self.n_skipped_updates)
+
+    def _warn_or_give_up(self, consequence: str, in_a_row: int, problem: NonFiniteError) -> None:
+        message = f"{type(self).__name__} after {self.num_timesteps} steps: {problem}"
+        if in_a_row >= PATIENCE:
+            raise ValueError(f"{message}. That is the {PATIENCE}rd in a row: training cannot go on") from problem
+        warnings.warn(f"{message}; {consequence} ({in_a_row} in a row)", RuntimeWarning, stacklevel=2)

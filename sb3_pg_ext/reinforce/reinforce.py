@@ -1,0 +1,314 @@
+"""REINFORCE, with and without baselines."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+from torch.distributions import Distribution
+from torch.nn import functional as F
+
+from sb3_pg_ext.baselines import make_baseline
+from sb3_pg_ext.common.arguments import check_choice, check_count
+from sb3_pg_ext.common.engine import check_transitions, put_final_values
+from sb3_pg_ext.common.numerics import check_finite, check_number
+from sb3_pg_ext.common.observations import map_arrays
+from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
+from sb3_pg_ext.common.policies import action_tensor, chunks, predict_values
+from sb3_pg_ext.common.transitions import EpisodeTransitions, Transitions
+from sb3_pg_ext.functional.distributions import snapshot
+from sb3_pg_ext.functional.surrogates import policy_gradient_loss
+from sb3_pg_ext.reinforce.episodes import rewards_to_go, steps_into_episode, to_episodes
+
+SelfREINFORCE = TypeVar("SelfREINFORCE", bound="REINFORCE")
+
+DEFAULT_EPISODES = 10
+
+
+class REINFORCE(OnPolicyBase):
+    """The Monte-Carlo policy gradient (Williams, 1992, https://doi.org/10.1007/BF00992696).
+
+    With m episodes, one step of the optimiser along the gradient of
+
+        −(1/m) Σ_i Σ_t [log π(a_t|s_t)·(G_t − b_t) + ent_coef·H(π(·|s_t))]
+
+    where G_t = Σ_{k≥t} γ^{k−t} r_k is the return from step t on (G(PO)MDP, Baxter & Bartlett 2001), or that of the
+    whole episode, and b_t a baseline. The sum over steps is not divided by their number, so that a long episode weighs
+    as much as it does in the expected return. As everybody does, step t is not weighted with γᵗ.
+
+    The unit of work is the complete episode: all environments are reset at the start of a rollout, and each gives the
+    same number of episodes. What an environment does after its share is discarded, but counts in ``num_timesteps``.
+    With ``n_steps`` the unit is the step instead: rollouts have a fixed length and go on where the last one ended,
+    incomplete episodes are continued with V, and the sums above become means over steps.
+
+    A critic is trained if and only if something needs it: ``baseline="value"``, ``n_steps`` or ``bootstrap_truncated``.
+    Its loss vf_coef·mean((V(s_t) − G_t)²) goes into the same step of the optimiser, with its gradient clipped apart.
+
+    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
+    :param env: the environment: its id, an environment or a VecEnv
+    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
+    :param n_steps: number of steps in every environment for one update, instead of ``n_episodes``
+    :param gamma: discount factor γ
+    :param ent_coef: weight of the entropy bonus
+    :param vf_coef: weight of the critic's loss
+    :param max_grad_norm: the gradients of actor and critic are scaled down to this norm each; ``None`` for no clipping
+    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
+    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
+    :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and deviation 1
+    :param n_episodes: number of episodes for one update, a multiple of the number of environments; ``None`` (without
+        ``n_steps``) means 10, rounded up to such a multiple
+    :param returns: ``"reward_to_go"`` for G_t; ``"total"`` for the return of the whole episode at each of its steps
+        (Williams' original, not with ``n_steps``)
+    :param bootstrap_truncated: whether an episode that was cut, by a time limit for example, is continued with V of its
+        last observation; otherwise it counts the rewards that it collected
+    :param baseline: the name of a baseline: ``"none"``, ``"mean"`` (of the batch), ``"value"`` (V(s_t), learned), or
+        one that a plug-in provides
+    :param baseline_kwargs: the baseline's own parameters
+    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
+    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
+    :param policy_kwargs: arguments of the policy
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random generators
+    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: whether to build the network at once
+    :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
+    """
+
+    n_steps: int | None  # type: ignore[assignment]
+    max_grad_norm: float | None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int | None = None,
+        gamma: float = 0.99,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = None,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        normalize_advantage: bool = False,
+        n_episodes: int | None = None,
+        returns: str = "reward_to_go",
+        bootstrap_truncated: bool = False,
+        baseline: str = "none",
+        baseline_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,  # type: ignore[arg-type]
+            gamma=gamma,
+            gae_lambda=1.0,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=SUPPORTED_ACTION_SPACES,
+        )
+        self.normalize_advantage = normalize_advantage
+        self.n_episodes = n_episodes
+        self.returns = returns
+        self.bootstrap_truncated = bootstrap_truncated
+        self.baseline = baseline
+        self.baseline_kwargs = baseline_kwargs
+        self._steps_into_episode: np.ndarray | int = 0
+        if _init_setup_model:
+            self._setup_model()
+
+    def learn(
+        self: SelfREINFORCE,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "REINFORCE",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfREINFORCE:
+        """Train, as every SB3 algorithm does.
+
+        :param total_timesteps: number of environment steps; the last rollout is finished
+        :param callback: called at every step
+        :param log_interval: log every so many updates
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    @property
+    def trains_critic(self) -> bool:
+        """Whether anything needs V."""
+        return getattr(self._baseline, "needs_values", False) or self.n_steps is not None or self.bootstrap_truncated
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        check_choice("returns", self.returns, ("reward_to_go", "total"))
+        if self.n_steps is not None and self.n_episodes is not None:
+            raise ValueError(
+                f"n_steps={self.n_steps!r} together with n_episodes={self.n_episodes!r}; allowed: one of them, or none"
+            )
+        if self.n_steps is not None:
+            check_count("n_steps", self.n_steps)
+            if self.returns == "total":
+                raise ValueError(
+                    f"returns='total' together with n_steps={self.n_steps!r}; allowed: n_episodes, since the total "
+                    "return of an incomplete episode is not known"
+                )
+            if self.normalize_advantage and self.n_steps * self.n_envs == 1:
+                raise ValueError(
+                    "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
+                    "allowed: at least 2 steps, since a single number has no deviation"
+                )
+        if self.n_episodes is not None:
+            check_count("n_episodes", self.n_episodes)
+            if self.n_episodes % self.n_envs:
+                raise ValueError(
+                    f"n_episodes={self.n_episodes!r} cannot be shared equally by {self.n_envs} environments; "
+                    f"allowed: a multiple of {self.n_envs}"
+                )
+        self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
+
+    def _start_rollout(self, env: VecEnv) -> Transitions:
+        self.rollout_buffer.reset()
+        if self.n_steps is not None:
+            return Transitions(self.observation_space, self.action_space, env.num_envs, self.n_steps)
+        assert self._last_episode_starts is not None
+        if not self._last_episode_starts.all():
+            self._last_obs = env.reset()  # type: ignore[assignment]
+            self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
+        per_env = math.ceil((self.n_episodes or DEFAULT_EPISODES) / env.num_envs)
+        return EpisodeTransitions(self.observation_space, self.action_space, env.num_envs, per_env)
+
+    def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        assert self._last_obs is not None
+        check_transitions(transitions, self._last_obs)
+        flat_obs = map_arrays(transitions.flat, transitions.observations)
+        values = predict_values(self.policy, flat_obs) if self.trains_critic else None
+        to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
+        steps_before = np.where(first_starts, 0, self._steps_into_episode)
+        self._steps_into_episode = steps_into_episode(transitions, steps_before)
+        self._episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
+        advantages = self._episodes.returns - self._baseline(self._episodes)
+        check_finite("advantage", advantages[:, None])
+        self._fill_rollout_buffer(transitions, transitions.flat(to_go), advantages)
+        self.logger.record("rollout/reward_mean", float(self._episodes.rewards.mean()))
+        self.logger.record("rollout/n_episodes", len(self._episodes.lengths))
+
+    def _continuations(self, transitions: Transitions) -> np.ndarray | None:
+        """V of the observation that a cut episode stopped at, 0 elsewhere, [T, N]; ``None`` if nothing is continued."""
+        if not self.trains_critic:
+            return None
+        next_values = np.zeros_like(transitions.rewards)
+        if self.n_steps is not None:
+            assert self._last_obs is not None
+            next_values[-1] = np.where(transitions.ends[-1], 0, predict_values(self.policy, self._last_obs))
+        if self.bootstrap_truncated:
+            put_final_values(self.policy, transitions, next_values)
+        return next_values
+
+    def _fill_rollout_buffer(self, transitions: Transitions, to_go: np.ndarray, advantages: np.ndarray) -> None:
+        """Lay the rollout into SB3's buffer as that of one environment, episode by episode, without log-probs."""
+        buffer, episodes = self.rollout_buffer, self._episodes
+
+        def column(array: np.ndarray) -> np.ndarray:
+            return array[:, None]
+
+        buffer.buffer_size, buffer.n_envs = len(advantages), 1
+        buffer.reset()
+        buffer.observations = map_arrays(column, episodes.observations)  # type: ignore[assignment]
+        buffer.actions = column(transitions.flat(transitions.actions))
+        buffer.rewards = column(episodes.rewards)
+        buffer.episode_starts = column(np.diff(episodes.episode_id, prepend=-1).astype(np.float32))
+        if episodes.values is not None:
+            buffer.values = column(episodes.values)
+        buffer.returns, buffer.advantages = column(to_go), column(advantages)
+        buffer.pos, buffer.full = len(advantages), True
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_baseline", "_episodes"]
+
+    def _improve(self) -> None:
+        self._update_learning_rate(self.policy.optimizer)
+        sums: dict[str, th.Tensor] = defaultdict(lambda: th.zeros((), device=self.device))
+        old: list[list[Distribution]] = []
+        actor_gradient, grad_norm = self._gradient(self._actor_losses(sums, old))
+        gradients, norms = [actor_gradient], {"train/grad_norm": grad_norm}
+        if self.trains_critic:
+            critic_gradient, norms["train/value_grad_norm"] = self._gradient(self._critic_losses(sums))
+            gradients.append(critic_gradient)
+        for key, norm in norms.items():
+            self.logger.record(key, check_number(key, norm))
+        self._step_along(*gradients)
+        self.logger.record("train/kl", check_number("KL(old‖new)", self._mean_kl(old, self._episodes.observations)))
+        self._log(sums)
+        if hasattr(self._baseline, "fit"):
+            self._baseline.fit(self._episodes)
+
+    def _actor_losses(self, sums: dict[str, th.Tensor], old: list[list[Distribution]]) -> Iterator[th.Tensor]:
+        """The policy's loss, chunk by chunk; what it sums up on the way goes into ``sums`` and ``old``."""
+        denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
+        weights = self.rollout_buffer.advantages[:, 0]
+        if self.normalize_advantage and len(weights) > 1:
+            weights = (weights - weights.mean()) / (weights.std() + 1e-8)
+        for part, obs in chunks(self._episodes.observations, self.device):
+            distribution = self.policy.get_distribution(obs)
+            old.append(snapshot(distribution.distribution))
+            actions = action_tensor(self.rollout_buffer.actions[part, 0], self.action_space, self.device)
+            log_probs = distribution.log_prob(actions)
+            entropies = distribution.entropy()
+            # A squashed Gaussian's entropy has no closed form: like SB3, take the sample's.
+            entropy = (-log_probs if entropies is None else entropies).sum()
+            advantages = th.as_tensor(weights[part], device=self.device)
+            policy_loss = policy_gradient_loss(log_probs, advantages, denominator)
+            sums["policy_loss"] += policy_loss.detach()
+            sums["entropy"] += entropy.detach()
+            yield policy_loss - self.ent_coef * entropy / denominator
+
+    def _critic_losses(self, sums: dict[str, th.Tensor]) -> Iterator[th.Tensor]:
+        """The critic's loss, chunk by chunk."""
+        for part, obs in chunks(self._episodes.observations, self.device):
+            targets = th.as_tensor(self.rollout_buffer.returns[part, 0], device=self.device)
+            values = self.policy.predict_values(obs).flatten()
+            value_loss = F.mse_loss(values, targets, reduction="sum") / len(self._episodes.t)
+            sums["value_loss"] += value_loss.detach()
+            yield self.vf_coef * value_loss
+
+    def _log(self, sums: dict[str, th.Tensor]) -> None:
+        buffer, n_steps = self.rollout_buffer, len(self._episodes.t)
+        self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
+        self.logger.record("train/policy_loss", sums["policy_loss"].item())
+        self.logger.record("train/entropy_loss", -sums["entropy"].item() / n_steps)
+        self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
+        self.logger.record("train/advantage_std", float(buffer.advantages.std()))
+        if self.trains_critic:
+            self.logger.record("train/value_loss", sums["value_loss"].item())
+            explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+            self.logger.record("train/explained_variance", explained)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
