@@ -1,0 +1,42 @@
+# Every target does its own set-up, in a virtual environment of its own.
+PYTHON ?= python3
+SEED ?= 0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## train REINFORCE on CartPole-v1 and plot how it learns; make demo SEED=3 takes another seed
+	@$(BIN)/python examples/demo.py --seed $(SEED)
+
+test: $(READY) ## run the whole test suite; make test ARGS="-k returns" runs a part of it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(READY) ## check style, types and the layers of the package
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## bring the code into the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and everything else that was made
+	rm -rf $(VENV) demo_logs build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first, on its own: the constraint picks the build for this machine before other packages ask for one.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "sb3_pg_ext needs Python 3.10 or newer, not $$($(PYTHON) --version 2>&1): try make PYTHON=python3.11"; exit 1; }
+	@echo "Setting up $(VENV), which takes minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --constraint constraints.txt setuptools torch
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d]'
+	@touch $@
