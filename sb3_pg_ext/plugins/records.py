@@ -15,7 +15,7 @@ class Spec:
     :raises ValueError: if the name is empty or no string
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = "name"  # what messages call it: here, a name of any kind
 
     name: str
 

@@ -1,0 +1,157 @@
+"""What every baseline of REINFORCE has to satisfy."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sb3_pg_ext.baselines import Baseline, Episodes
+from sb3_pg_ext.plugins import BaselineSpec
+from sb3_pg_ext.testing.properties import find_failures
+
+LENGTHS = {"episodes of 1, 7 and 3 steps": (1, 7, 3), "two episodes of one step": (1, 1)}
+TOLERANCE = 1e-4  # relative and absolute: the numbers are of order one, and float32 rounds at 1e-7
+
+Make = Callable[[], Baseline]
+Batches = Sequence[Episodes]
+
+
+def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
+    """Which properties a baseline lacks, one message each.
+
+    :param spec: the record under which a plug-in provides it
+    :param kwargs: parameters of the baseline
+    """
+    make, batches = partial(spec.factory, **kwargs), make_batches()
+    if failures := find_failures([returns_one_finite_float32_number_per_step], make, batches):
+        return failures
+    properties = [
+        does_not_modify_its_input,
+        is_deterministic,
+        does_not_depend_on_the_order_of_episodes,
+    ]
+    if spec.unbiased:
+        properties.append(does_not_see_the_return_that_it_is_subtracted_from)
+    if not getattr(make(), "needs_values", False):
+        properties.append(needs_no_values)
+    return find_failures(properties, make, batches)
+
+
+def make_batches() -> dict[str, Batches]:
+    """Random batches of episodes, by their description. A baseline uses and is fitted to all before the last."""
+    batches: dict[str, Batches] = {}
+    for description, lengths in LENGTHS.items():
+        for total_returns in (False, True):
+            earlier, episodes = (_make_episodes(some, total_returns) for some in ((4, 2), lengths))
+            described = f"{description}, {'total returns' if total_returns else 'rewards to go'}"
+            batches[described] = [episodes]
+            batches[f"{described}, after fitting to others"] = [earlier, episodes]
+    return batches
+
+
+def _make_episodes(lengths: tuple[int, ...], total_returns: bool) -> Episodes:
+    """Standard normal rewards, observations and values; returns without discounting."""
+    rng = np.random.default_rng(0)
+    n_steps = sum(lengths)
+    rewards = rng.standard_normal(n_steps, dtype=np.float32)
+    return Episodes(
+        rewards=rewards,
+        returns=_sum_rewards(rewards, lengths, total_returns),
+        observations=rng.standard_normal((n_steps, 3), dtype=np.float32),
+        t=np.concatenate([np.arange(length) for length in lengths]),
+        episode_id=np.repeat(np.arange(len(lengths)), lengths),
+        total_returns=total_returns,
+        values=rng.standard_normal(n_steps, dtype=np.float32),
+    )
+
+
+def _sum_rewards(rewards: np.ndarray, lengths: Iterable[int], total_returns: bool) -> np.ndarray:
+    returns = []
+    for episode in np.split(rewards, np.cumsum(list(lengths))[:-1]):
+        to_go = np.cumsum(episode[::-1])[::-1]
+        returns.append(np.full_like(to_go, to_go[0]) if total_returns else to_go)
+    return np.concatenate(returns)
+
+
+def returns_one_finite_float32_number_per_step(make: Make, batches: Batches) -> None:
+    """The baseline has the shape [B]."""
+    result, n_steps = _predict(make, batches), len(batches[-1].returns)
+    assert isinstance(result, np.ndarray), f"it returned {type(result).__name__} instead of an array"
+    assert result.shape == (n_steps,), f"it returned the shape {result.shape} instead of {(n_steps,)}"
+    assert result.dtype == np.float32, f"it returned {result.dtype} instead of float32"
+    assert np.isfinite(result).all(), f"not finite, first at step {np.flatnonzero(~np.isfinite(result))[0]}"
+
+
+def does_not_modify_its_input(make: Make, batches: Batches) -> None:
+    """Neither when it is used nor when it is fitted."""
+    given = [_map(np.copy, episodes) for episodes in batches]
+    _predict(make, [*given, given[-1]])
+    for before, after in zip(batches, given, strict=True):
+        for name, array in _arrays(before).items():
+            assert np.array_equal(getattr(after, name), array), f"it has changed {name}"
+
+
+def is_deterministic(make: Make, batches: Batches) -> None:
+    """The same batches have the same baseline."""
+    first, second = (_predict(make, batches) for _ in range(2))
+    assert np.array_equal(first, second), "a second time the same batches have another baseline"
+
+
+def does_not_depend_on_the_order_of_episodes(make: Make, batches: Batches) -> None:
+    """Episodes in reverse order have their baselines in reverse order."""
+    *earlier, episodes = batches
+    order = np.argsort(-episodes.episode_id, kind="stable")
+    reverse = _map(lambda x: x[order], episodes)
+    reverse = replace(reverse, episode_id=reverse.episode_id[0] - reverse.episode_id)
+    _assert_same(_predict(make, [*earlier, reverse]), _predict(make, batches)[order])
+
+
+def does_not_see_the_return_that_it_is_subtracted_from(make: Make, batches: Batches) -> None:
+    """Another last reward of an episode changes no baseline within it; otherwise the gradient is biased."""
+    *earlier, episodes = batches
+    for i, last in enumerate(np.cumsum(episodes.lengths) - 1):
+        rewards = episodes.rewards.copy()
+        rewards[last] += 1
+        returns = _sum_rewards(rewards, episodes.lengths, episodes.total_returns)
+        other = replace(episodes, rewards=rewards, returns=returns)
+        own = episodes.episode_id == i
+        hint = f" (the last reward of episode {i} is another; should the record say unbiased=False?)"
+        _assert_same(_predict(make, [*earlier, other])[own], _predict(make, batches)[own], hint)
+
+
+def needs_no_values(make: Make, batches: Batches) -> None:
+    """REINFORCE trains no critic unless the baseline has ``needs_values = True``."""
+    without = [replace(episodes, values=None) for episodes in batches]
+    _assert_same(_predict(make, without), _predict(make, batches), " (without values; is needs_values = True missing?)")
+
+
+def _predict(make: Make, batches: Batches) -> np.ndarray:
+    """The baseline of the last batch, after it was used for and fitted to the earlier ones, as REINFORCE does."""
+    baseline = make()
+    fit = getattr(baseline, "fit", None)
+    for episodes in batches[:-1]:
+        baseline(episodes)
+        if fit is not None:
+            fit(episodes)
+    return baseline(batches[-1])
+
+
+def _assert_same(actual: np.ndarray, expected: np.ndarray, context: str = "") -> None:
+    differs = np.flatnonzero(~np.isclose(actual, expected, TOLERANCE, TOLERANCE))
+    if differs.size:
+        step = differs[0]
+        raise AssertionError(
+            f"the baseline of step {step} is {actual[step]:.6g} instead of {expected[step]:.6g}{context}"
+        )
+
+
+def _arrays(episodes: Episodes) -> dict[str, Any]:
+    named = {field.name: getattr(episodes, field.name) for field in fields(episodes)}
+    return {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
+
+
+def _map(function: Callable[[np.ndarray], np.ndarray], episodes: Episodes) -> Episodes:
+    changed: dict[str, Any] = {name: function(array) for name, array in _arrays(episodes).items()}
+    return replace(episodes, **changed)
