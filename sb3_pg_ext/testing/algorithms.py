@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_pg_ext.common.threads import limited_threads, thread_count
 from sb3_pg_ext.plugins import AlgorithmSpec
 from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.testing.environments import Drift
@@ -61,7 +62,8 @@ def find_algorithm_failures(spec: AlgorithmSpec, **kwargs: Any) -> list[str]:
     @cache
     def train(description: str, attempt: int) -> tuple[Parameters, BaseAlgorithm]:
         model = build(description)
-        return _flatten(model.get_parameters()), model.learn(TOTAL_TIMESTEPS)
+        with limited_threads(thread_count(model.policy)):
+            return _flatten(model.get_parameters()), model.learn(TOTAL_TIMESTEPS)
 
     failures = _find_training_failures(build, train)
     if find_spec("rl_zoo3") is not None:
