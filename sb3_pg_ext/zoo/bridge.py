@@ -16,7 +16,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
-from sb3_pg_ext.zoo.configs import find_config
+from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.zoo.hyperparams import overlay, parse_schedules, resolve_rollout_buffer
 
 STOCK = frozenset(ALGOS)
