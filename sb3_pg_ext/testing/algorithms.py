@@ -101,7 +101,8 @@ def learns(train: Train, description: str) -> None:
     after = _flatten(model.get_parameters())
     steps = model.num_timesteps
     assert steps >= TOTAL_TIMESTEPS, f"learn({TOTAL_TIMESTEPS}) has made {steps} steps"
-    assert _difference(before, after), f"{steps} steps of training have changed no parameter"
+    learned = [name for name in before if "optimizer" not in name]
+    assert any(not np.array_equal(before[name], after[name]) for name in learned), "training has changed no parameter"
     broken = [name for name, value in after.items() if isinstance(value, np.ndarray) and not np.isfinite(value).all()]
     assert not broken, f"not finite after training: {', '.join(broken)}"
 

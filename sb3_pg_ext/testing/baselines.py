@@ -25,10 +25,11 @@ def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
     :param kwargs: parameters of the baseline
     """
     make, batches = partial(spec.factory, **kwargs), make_batches()
-    if failures := find_failures([returns_one_finite_float32_number_per_step], make, batches):
+    if failures := find_failures(
+        [does_not_modify_its_input, returns_one_finite_float32_number_per_step], make, batches
+    ):
         return failures
     properties = [
-        does_not_modify_its_input,
         is_deterministic,
         does_not_depend_on_the_order_of_episodes,
     ]
