@@ -130,7 +130,8 @@ def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
             ends = np.cumsum(action_dims)[:-1]
             return (lambda logits, noise: _argmax_of_parts(logits + noise, ends)), _gumbel
         case BernoulliDistribution():
-            return (lambda logits, noise: logits + noise > 0), _logistic
+            # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
+            return (lambda logits, noise: (logits + noise > 0).view(np.int8)), _logistic
         case DiagGaussianDistribution():
             std = np.exp(policy.log_std.detach().numpy())
             if not np.isfinite(std).all():
