@@ -1,0 +1,120 @@
+"""What the battery knows of the registered algorithms, and how it builds, trains and compares them."""
+
+import inspect
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch as th
+from envs import ACTION_SPACES, RandomEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from sb3_pg_ext.plugins import AlgorithmSpec, registry
+
+STEPS = 64
+
+# Constructor arguments that keep a run tiny: every algorithm gets those that it takes.
+TINY = {
+    "n_steps": 16,
+    "batch_size": 16,
+    "n_epochs": 2,
+    "cg_max_steps": 3,
+    "n_critic_updates": 2,
+    "learning_starts": 16,
+    "buffer_size": 200,
+}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is particular to an algorithm; the defaults hold for the usual one.
+
+    :param arguments: constructor arguments for a tiny run, beside those of ``TINY``
+    :param action_spaces: names of the action spaces that it supports
+    :param policies: names of its policies
+    :param supports_sde: whether it explores with gSDE if asked to
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    action_spaces: frozenset[str] = frozenset(ACTION_SPACES)
+    policies: frozenset[str] = frozenset({"MlpPolicy", "CnnPolicy", "MultiInputPolicy"})
+    supports_sde: bool = True
+
+
+TRAITS = {
+    "reinforce": Traits({"n_steps": None, "n_episodes": 4, "baseline": "value"}),
+}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A registered algorithm, for tests.
+
+    :param spec: its record
+    :param traits: what is particular to it
+    """
+
+    spec: AlgorithmSpec
+    traits: Traits
+
+    @property
+    def cls(self) -> type[BaseAlgorithm]:
+        return self.spec.cls
+
+    def __call__(self, env: Any = None, policy: Any = "MlpPolicy", **kwargs: Any) -> Any:
+        """Build the algorithm for a tiny run, by default on a :class:`RandomEnv`."""
+        tiny = {name: value for name, value in TINY.items() if name in self.parameters}
+        policy_kwargs = {"net_arch": [8], **kwargs.pop("policy_kwargs", {})}
+        arguments = {"seed": 0, "device": "cpu", **tiny, **self.traits.arguments, **kwargs}
+        return self.cls(policy, RandomEnv() if env is None else env, policy_kwargs=policy_kwargs, **arguments)
+
+    @property
+    def parameters(self) -> set[str]:
+        """The names of its constructor arguments."""
+        return set(inspect.signature(self.cls).parameters)
+
+    @property
+    def has_own_constructor(self) -> bool:
+        """Whether its arguments are its own; the stock twins take those of SB3 as SB3 does."""
+        return not self.cls.__init__.__module__.startswith(("stable_baselines3", "sb3_contrib"))
+
+
+@cache
+def find(name: str) -> Algorithm:
+    return Algorithm(registry().find(AlgorithmSpec, name), TRAITS.get(name, Traits()))
+
+
+NAMES = registry().names(AlgorithmSpec)
+
+
+def vector(model: BaseAlgorithm) -> th.Tensor:
+    """All parameters of the policy."""
+    return th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+
+
+def assert_identical(one: BaseAlgorithm, other: BaseAlgorithm) -> None:
+    """Same parameters and optimiser state, bit by bit, and same counters."""
+    th.testing.assert_close(one.get_parameters(), other.get_parameters(), rtol=0, atol=0)
+    assert one.num_timesteps == other.num_timesteps
+    assert one._n_updates == other._n_updates
+
+
+class Records(KVWriter):
+    """A logger's output, kept in memory: ``records[i][key]`` is what the i-th dump says."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
+        self.records.append(dict(key_values))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def record(model: BaseAlgorithm) -> list[dict[str, Any]]:
+    """Let a model log into a list."""
+    writer = Records()
+    model.set_logger(Logger(None, [writer]))
+    return writer.records

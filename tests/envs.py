@@ -1,0 +1,94 @@
+"""Tiny environments that tests share."""
+
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+VECTOR = spaces.Box(-1, 1, (3,), np.float32)
+IMAGE = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+
+ACTION_SPACES: dict[str, spaces.Space[Any]] = {
+    "Box": spaces.Box(-1, 1, (1,), np.float32),
+    "Box of two dimensions": spaces.Box(np.float32([[-2, -1]]), np.float32([[2, 0]]), (1, 2)),
+    "Discrete": spaces.Discrete(3),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 2]),
+    "MultiBinary": spaces.MultiBinary(2),
+}
+
+OBSERVATION_SPACES: dict[str, spaces.Space[Any]] = {
+    "Box": VECTOR,
+    "Box of two dimensions": spaces.Box(-1, 1, (2, 3), np.float32),
+    "float64": spaces.Box(-1, 1, (3,), np.float64),
+    "Discrete": spaces.Discrete(4),
+    "MultiDiscrete": spaces.MultiDiscrete([3, 2]),
+    "MultiBinary": spaces.MultiBinary(4),
+    "image": IMAGE,
+    "Dict": spaces.Dict({"vector": VECTOR, "number": spaces.Discrete(3), "image": IMAGE}),
+}
+
+
+class RandomEnv(gym.Env[Any, Any]):
+    """Random observations, and every component of an action costs its value. It refuses an action outside its space.
+
+    Every second episode terminates after ``length`` steps, the others are truncated one step later.
+
+    :param action_space: the action space
+    :param observation_space: the observation space
+    :param length: number of steps of an episode that terminates
+    """
+
+    def __init__(
+        self,
+        action_space: spaces.Space[Any] = ACTION_SPACES["Box"],
+        observation_space: spaces.Space[Any] = VECTOR,
+        length: int = 4,
+    ) -> None:
+        self.action_space = action_space
+        self.observation_space = deepcopy(observation_space)  # its random generator is this environment's own
+        self.length = length
+        self.n_episodes = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+            self.n_episodes = 0
+        self.n_episodes += 1
+        self.time = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.time += 1
+        reward = float(np.sum(-action)) + self.np_random.normal()
+        terminates = self.n_episodes % 2 == 0
+        terminated = terminates and self.time == self.length
+        truncated = not terminates and self.time == self.length + 1
+        return self.observation_space.sample(), reward, terminated, truncated, {}
+
+
+class SpoiltEnv(RandomEnv):
+    """A :class:`RandomEnv` that gives a bad number at some of its steps.
+
+    :param what: ``"observation"`` or ``"reward"``
+    :param number: NaN or an infinity
+    :param steps: which steps are bad, counted from the first step of the first episode
+    """
+
+    def __init__(self, what: str, number: float, steps: range | tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.what, self.number, self.steps = what, number, steps
+        self.total_steps = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, *ends = super().step(action)
+        if self.total_steps in self.steps:
+            if self.what == "reward":
+                reward = self.number
+            else:
+                obs[0] = self.number
+        self.total_steps += 1
+        return obs, reward, *ends
