@@ -4,6 +4,7 @@ Values and log-probabilities are computed afterwards, for the whole rollout at o
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -17,6 +18,7 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_pg_ext.common.lean import unvalidated_distributions
 from sb3_pg_ext.common.numerics import NonFiniteError, check_output
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers
@@ -62,17 +64,18 @@ class PolicyActor:
         """Sample an action for every environment."""
         with th.no_grad():
             obs_tensor = obs_as_tensor(obs, self.policy.device)
-            if self._acts_by_forward:
-                actions = self.policy(obs_tensor)[0]
-            else:
-                distribution = self.policy.get_distribution(obs_tensor)
-                if not is_finite(distribution.distribution):
-                    raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
-                actions = distribution.get_actions()
+            actions = self.policy(obs_tensor)[0] if self._acts_by_forward else self._sample(obs_tensor)
         sampled = actions.cpu().numpy().reshape((-1, *(self.policy.action_space.shape or ())))
         if isinstance(self.policy.action_space, spaces.Box):
             check_output(sampled)
         return sampled
+
+    def _sample(self, obs: Any) -> th.Tensor:
+        with unvalidated_distributions():
+            distribution = self.policy.get_distribution(obs)
+            if not is_finite(distribution.distribution):
+                raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
+            return distribution.get_actions()
 
 
 class PerceptronActor:
@@ -133,7 +136,7 @@ def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
             # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
             return (lambda logits, noise: (logits + noise > 0).view(np.int8)), _logistic
         case DiagGaussianDistribution():
-            std = np.exp(policy.log_std.detach().numpy())
+            std = policy.log_std.detach().exp().numpy()
             if not np.isfinite(std).all():
                 raise NonFiniteError(f"policy output: standard deviation {std.tolist()}")
             return (lambda mean, noise: mean + std * noise), th.randn

@@ -24,7 +24,8 @@ def check_range(name: str, value: Any, low: float = -float("inf"), high: float =
     :raises ValueError: if it is outside, or no number
     """
     if isinstance(value, (bool, str)) or value is None or not low <= value <= high:
-        allowed = f"[{low:g}, {high:g}]" if high < float("inf") else f"a number ≥ {low:g}"
+        unbounded = "a number" if low == -float("inf") else f"a number ≥ {low:g}"
+        allowed = f"[{low:g}, {high:g}]" if high < float("inf") else unbounded
         raise ValueError(f"{name}={value!r}; allowed: {allowed}")
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sb3_pg_ext.baselines import make_baseline
 from sb3_pg_ext.common.arguments import check_choice, check_count
 from sb3_pg_ext.common.engine import check_transitions, put_final_values
-from sb3_pg_ext.common.numerics import check_finite, check_number
+from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.common.observations import map_arrays
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
 from sb3_pg_ext.common.policies import action_tensor, chunks, predict_values
@@ -211,11 +211,13 @@ class REINFORCE(OnPolicyBase):
         flat_obs = map_arrays(transitions.flat, transitions.observations)
         values = predict_values(self.policy, flat_obs) if self.trains_critic else None
         to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
+        check_finite("return", to_go)
         steps_before = np.where(first_starts, 0, self._steps_into_episode)
         self._steps_into_episode = steps_into_episode(transitions, steps_before)
         self._episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
         advantages = self._episodes.returns - self._baseline(self._episodes)
-        check_finite("advantage", advantages[:, None])
+        if not np.isfinite(advantages).all():
+            raise NonFiniteError(f"baseline {self.baseline!r} gives NaN or infinity")
         self._fill_rollout_buffer(transitions, transitions.flat(to_go), advantages)
         self.logger.record("rollout/reward_mean", float(self._episodes.rewards.mean()))
         self.logger.record("rollout/n_episodes", len(self._episodes.lengths))
