@@ -3,6 +3,7 @@
 This is the one place that decides, and the one that looks inside SB3's policies.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch as th
@@ -83,18 +84,18 @@ def _layers(modules: list[nn.Module]) -> list[mlp.Layer]:
     return layers
 
 
+ACTIVATIONS: dict[type[nn.Module], Callable[..., mlp.Activation]] = {
+    nn.Tanh: lambda module: mlp.tanh,
+    nn.ReLU: lambda module: mlp.relu,
+    nn.LeakyReLU: lambda module: partial(mlp.leaky_relu, negative_slope=module.negative_slope),
+    nn.ELU: lambda module: partial(mlp.elu, alpha=module.alpha),
+    nn.Sigmoid: lambda module: mlp.sigmoid,
+    nn.SiLU: lambda module: mlp.silu,
+}
+"""By exact type: a subclass may calculate something else."""
+
+
 def _activation(module: nn.Module) -> mlp.Activation:
-    match module:
-        case nn.Tanh():
-            return mlp.tanh
-        case nn.ReLU():
-            return mlp.relu
-        case nn.LeakyReLU():
-            return partial(mlp.leaky_relu, negative_slope=module.negative_slope)
-        case nn.ELU():
-            return partial(mlp.elu, alpha=module.alpha)
-        case nn.Sigmoid():
-            return mlp.sigmoid
-        case nn.SiLU():
-            return mlp.silu
-    raise UnfitPolicy(f"its activation function is {type(module).__name__}")
+    if type(module) not in ACTIVATIONS:
+        raise UnfitPolicy(f"its activation function is {type(module).__name__}")
+    return ACTIVATIONS[type(module)](module)
