@@ -41,8 +41,8 @@ def fused_step(optimizer: th.optim.Optimizer) -> Iterator[None]:
 
 
 def _can_be_fused(optimizer: th.optim.Optimizer, group: dict) -> bool:
-    chosen = group.get("fused") is not None or any(
-        group.get(key) for key in ("foreach", "capturable", "differentiable")
+    chosen = any(group.get(key) is not None for key in ("fused", "foreach")) or any(
+        group.get(key) for key in ("capturable", "differentiable")
     )
     return (
         type(optimizer) in FUSED
