@@ -119,7 +119,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         self.policy.set_training_mode(False)
         transitions = self._start_rollout(env)
         if self.use_sde:
-            self.policy.reset_noise(env.num_envs)
+            self._reset_noise(env.num_envs)
         callback.on_rollout_start()
         assert self._last_obs is not None, "learn() resets the environments"
         assert self._last_episode_starts is not None
@@ -130,7 +130,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
             self._announce(path)
             while not transitions.complete:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-                    self.policy.reset_noise(env.num_envs)
+                    self._reset_noise(env.num_envs)
                 actions = act(obs)
                 clipped_actions = self._within_bounds(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
@@ -138,6 +138,8 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
 
                 callback.update_locals(locals())
                 if not callback.on_step():
+                    # Training may be resumed, and the environments have gone on.
+                    self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
                     return False
 
                 n_steps += 1
@@ -189,6 +191,10 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         fill_rollout_buffer(self.rollout_buffer, transitions, evaluation, first_starts)
         self.logger.record("rollout/reward_mean", float(transitions.rewards.mean()))
 
+    def _reset_noise(self, n_envs: int) -> None:
+        with unvalidated_distributions():  # a bad deviation is noticed, and counted, when it is used
+            self.policy.reset_noise(n_envs)
+
     def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
         """The actions as the environments take them: SB3 clips a Gaussian's, and scales those of a squashed one."""
         if not isinstance(self.action_space, spaces.Box):
@@ -211,9 +217,12 @@ def check_transitions(transitions: Transitions, last_obs: Observations) -> None:
     :raises NonFiniteError: naming the first offending step and environment
     """
     check_finite("reward", transitions.rewards)
-    for obs in (transitions.observations, stack([last_obs])):
-        for array in arrays_of(obs):
-            check_finite("observation", array)
+    for array in arrays_of(transitions.observations):
+        check_finite("observation", array)
+    finals = [(f"after step {t} in environment {n}", obs) for (t, n), obs in transitions.final_observations.items()]
+    for place, obs in [*finals, ("after the last step", last_obs)]:
+        if not all(np.isfinite(array).all() for array in arrays_of(obs)):
+            raise NonFiniteError(f"observation with NaN or infinity {place} of the rollout")
 
 
 def fill_rollout_buffer(
@@ -234,20 +243,21 @@ def fill_rollout_buffer(
     bootstraps = np.where(transitions.truncated, buffer.gamma * evaluation.next_values, np.float32(0))
     rewards = transitions.rewards + bootstraps
     observations: Any = transitions.observations
-    if type(buffer).add in (RolloutBuffer.add, DictRolloutBuffer.add):
+    adds_as_sb3 = type(buffer).add in (RolloutBuffer.add, DictRolloutBuffer.add)
+    if adds_as_sb3:
         buffer.observations, buffer.actions, buffer.rewards = observations, transitions.actions, rewards
         buffer.episode_starts = starts.astype(np.float32)
         buffer.values, buffer.log_probs = evaluation.values, evaluation.log_probs
         buffer.pos, buffer.full = len(rewards), True
     else:
-        values, log_probs = th.as_tensor(evaluation.values), th.as_tensor(evaluation.log_probs)
+        values, log_probs = th.as_tensor(evaluation.values)[..., None], th.as_tensor(evaluation.log_probs)
         for t, reward in enumerate(rewards):
             obs: Any = map_arrays(itemgetter(t), observations)
             buffer.add(obs, transitions.actions[t], reward, starts[t], values[t], log_probs[t])
-    if type(buffer).compute_returns_and_advantage is RolloutBuffer.compute_returns_and_advantage:
+    if adds_as_sb3 and type(buffer).compute_returns_and_advantage is RolloutBuffer.compute_returns_and_advantage:
         discounts = np.where(ends, np.float32(0), np.float32(buffer.gamma))
         deltas = td_errors(rewards, discounts, evaluation.values, evaluation.next_values)
         buffer.advantages = gae(deltas, ends, buffer.gamma, buffer.gae_lambda)
         buffer.returns = buffer.advantages + buffer.values
     else:
-        buffer.compute_returns_and_advantage(th.as_tensor(evaluation.next_values[-1]), ends[-1])
+        buffer.compute_returns_and_advantage(th.as_tensor(evaluation.next_values[-1])[:, None], ends[-1])
