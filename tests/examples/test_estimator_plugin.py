@@ -27,18 +27,17 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     source = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("source") / "plugin")
     root = tmp_path_factory.mktemp("environment")
     venv.create(root, with_pip=False)
-    scheme = sysconfig.get_paths("venv", vars={"base": str(root), "platbase": str(root)})
-    # What is installed here is visible there, by way of site.addsitedir, which also heeds editable installs.
-    here = sysconfig.get_path("purelib")
-    (Path(scheme["purelib"]) / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    executable = Path(scheme["scripts"]) / Path(sys.executable).name
+    executable = root / ("Scripts" if os.name == "nt" else "bin") / Path(sys.executable).name
 
     def run(*arguments: str | Path, program: str | Path = executable) -> str:
         done = subprocess.run([program, *arguments], cwd=source, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    # What is installed here is visible there, by way of site.addsitedir, which also heeds editable installs.
+    here, there = sysconfig.get_path("purelib"), run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    Path(there.strip(), "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
     pip = ["-m", "pip", "--disable-pip-version-check", "--python", executable]
     wheels = root / "wheels"
     run(*pip[:3], "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", wheels, ".", program=sys.executable)
