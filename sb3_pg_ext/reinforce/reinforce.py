@@ -212,7 +212,8 @@ class REINFORCE(OnPolicyBase):
         values = predict_values(self.policy, flat_obs) if self.trains_critic else None
         to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
         check_finite("return", to_go)
-        steps_before = np.where(first_starts, 0, self._steps_into_episode)
+        # After a reset there may be another number of environments than before.
+        steps_before = np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
         self._steps_into_episode = steps_into_episode(transitions, steps_before)
         self._episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
         advantages = self._episodes.returns - self._baseline(self._episodes)
