@@ -1,5 +1,6 @@
 """Tiny environments that tests share."""
 
+from collections.abc import Container
 from copy import deepcopy
 from typing import Any
 
@@ -71,24 +72,27 @@ class RandomEnv(gym.Env[Any, Any]):
 
 
 class SpoiltEnv(RandomEnv):
-    """A :class:`RandomEnv` that gives a bad number at some of its steps.
+    """A :class:`RandomEnv` that gives a bad number at the second step of some episodes.
 
     :param what: ``"observation"`` or ``"reward"``
     :param number: NaN or an infinity
-    :param steps: which steps are bad, counted from the first step of the first episode
+    :param episodes: which episodes, counted from 0 over the whole life of the environment
     """
 
-    def __init__(self, what: str, number: float, steps: range | tuple[int, ...], **kwargs: Any) -> None:
+    def __init__(self, what: str, number: float, episodes: Container[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.what, self.number, self.steps = what, number, steps
-        self.total_steps = 0
+        self.what, self.number, self.episodes = what, number, episodes
+        self.episode = -1
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self.episode += 1
+        return super().reset(**kwargs)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, *ends = super().step(action)
-        if self.total_steps in self.steps:
+        if self.time == 2 and self.episode in self.episodes:
             if self.what == "reward":
                 reward = self.number
             else:
                 obs[0] = self.number
-        self.total_steps += 1
         return obs, reward, *ends

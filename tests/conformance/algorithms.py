@@ -43,7 +43,7 @@ class Traits:
 
 
 TRAITS = {
-    "reinforce": Traits({"n_steps": None, "n_episodes": 4, "baseline": "value"}),
+    "reinforce": Traits({"n_steps": None, "n_episodes": 6, "baseline": "value"}),
 }
 
 

@@ -1,0 +1,46 @@
+"""NaN and infinity from the environment never reach the parameters."""
+
+import pytest
+import torch as th
+from envs import ACTION_SPACES, SpoiltEnv
+
+from .algorithms import STEPS, Algorithm, record, vector
+
+NUMBERS = [float("nan"), float("inf"), -float("inf")]
+SPOILT = [(what, number) for what in ("observation", "reward") for number in NUMBERS]
+
+
+@pytest.mark.parametrize(("what", "number"), SPOILT)
+@pytest.mark.parametrize("name", ["Box", "Discrete"])
+def test_the_third_bad_rollout_in_a_row_ends_the_training(algorithm: Algorithm, what, number, name):
+    if name not in algorithm.traits.action_spaces:
+        pytest.skip("test_action_spaces sees to it that this is refused")
+    model = algorithm(SpoiltEnv(what, number, range(10, 10**6), action_space=ACTION_SPACES[name]))
+    with pytest.warns(RuntimeWarning, match="dropped") as warned, pytest.raises(ValueError, match="3rd in a row"):
+        model.learn(20 * STEPS)
+    assert len(warned) == 2
+    assert th.isfinite(vector(model)).all()
+    assert model.num_timesteps < 20 * STEPS
+
+
+@pytest.mark.parametrize(("what", "number"), SPOILT)
+def test_training_survives_single_bad_numbers(algorithm: Algorithm, what, number):
+    model = algorithm(SpoiltEnv(what, number, (5, 25, 45)))
+    records = record(model)
+    with pytest.warns(RuntimeWarning, match="dropped") as warned:
+        model.learn(6 * STEPS, log_interval=1)
+    assert len(warned) == 3
+    assert records[-1]["rollout/n_dropped"] == 3
+    assert th.isfinite(vector(model)).all()
+    before = vector(model)
+    model.learn(STEPS)
+    assert not th.equal(before, vector(model))
+
+
+@pytest.mark.filterwarnings("ignore:.*dropped:RuntimeWarning")
+def test_a_bad_rollout_leaves_the_parameters_alone(algorithm: Algorithm):
+    model = algorithm(SpoiltEnv("reward", float("nan"), range(10**6)))
+    before = vector(model)
+    with pytest.raises(ValueError, match=f"{algorithm.cls.__name__}.*nan"):
+        model.learn(20 * STEPS)
+    assert th.equal(before, vector(model))

@@ -1,0 +1,118 @@
+"""SB3's callbacks."""
+
+import pytest
+from envs import RandomEnv
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CheckpointCallback,
+    EvalCallback,
+    StopTrainingOnMaxEpisodes,
+    StopTrainingOnRewardThreshold,
+)
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from .algorithms import STEPS, Algorithm, assert_identical
+
+
+class Events(BaseCallback):
+    """Notes what happens, and checks the counters; stops after ``stop`` calls."""
+
+    def __init__(self, stop: float = float("inf")):
+        super().__init__()
+        self.stop = stop
+        self.events: list[str] = []
+
+    def _on_training_start(self):
+        self.events.append("training start")
+
+    def _on_rollout_start(self):
+        self.events.append("rollout start")
+
+    def _on_step(self):
+        assert self.num_timesteps == self.n_calls * self.training_env.num_envs
+        assert {"rewards", "dones", "infos", "new_obs"} <= self.locals.keys()
+        return self.n_calls < self.stop
+
+    def _on_rollout_end(self):
+        self.events.append("rollout end")
+
+    def _on_training_end(self):
+        self.events.append("training end")
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_events_come_in_pairs(algorithm: Algorithm, n_envs):
+    callback = Events()
+    model = algorithm(DummyVecEnv([RandomEnv] * n_envs)).learn(STEPS, callback)
+    first, *rollouts, last = callback.events
+    assert (first, last) == ("training start", "training end")
+    assert rollouts == ["rollout start", "rollout end"] * (len(rollouts) // 2)
+    assert rollouts
+    assert callback.n_calls * n_envs == model.num_timesteps
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("stop", [1, 21])
+def test_stopping_is_immediate(algorithm: Algorithm, n_envs, stop):
+    callback = Events(stop)
+    model = algorithm(DummyVecEnv([RandomEnv] * n_envs)).learn(STEPS, callback)
+    assert callback.n_calls == stop
+    assert model.num_timesteps == stop * n_envs
+    assert callback.events[-1] == "training end"
+    model.learn(STEPS, reset_num_timesteps=False)
+    assert model.num_timesteps >= stop * n_envs + STEPS
+
+
+def test_lists(algorithm: Algorithm):
+    callbacks = [Events(), Events(stop=21), Events()]
+    model = algorithm().learn(STEPS, callbacks)
+    assert [callback.n_calls for callback in callbacks] == [model.num_timesteps] * 3 == [21] * 3
+
+
+def test_functions(algorithm: Algorithm):
+    assert algorithm().learn(STEPS, lambda *_: False).num_timesteps == 1
+
+
+def test_evaluation(algorithm: Algorithm, tmp_path):
+    callback = EvalCallback(
+        Monitor(RandomEnv()),
+        n_eval_episodes=2,
+        eval_freq=32,
+        log_path=str(tmp_path),
+        best_model_save_path=str(tmp_path),
+        verbose=0,
+    )
+    algorithm().learn(STEPS, callback)
+    assert (tmp_path / "evaluations.npz").exists()
+    assert len(callback.evaluations_timesteps) >= 2
+    algorithm.cls.load(tmp_path / "best_model", device="cpu")
+
+
+def test_evaluation_and_checkpoints_do_not_disturb_training(algorithm: Algorithm, tmp_path):
+    plain = algorithm().learn(STEPS)
+    evaluation = EvalCallback(Monitor(RandomEnv()), n_eval_episodes=2, eval_freq=24, verbose=0)
+    watched = algorithm().learn(STEPS, [evaluation, CheckpointCallback(24, str(tmp_path))])
+    assert_identical(plain, watched)
+
+
+def test_checkpoints(algorithm: Algorithm, tmp_path):
+    model = algorithm().learn(STEPS, CheckpointCallback(20, str(tmp_path), name_prefix="model"))
+    for steps in (20, 40, 60):
+        loaded = algorithm.cls.load(tmp_path / f"model_{steps}_steps", env=RandomEnv(), device="cpu")
+        assert loaded.num_timesteps == steps
+        loaded.learn(STEPS, reset_num_timesteps=False)
+    assert model.num_timesteps >= STEPS
+
+
+def test_stopping_at_a_reward(algorithm: Algorithm):
+    stop = StopTrainingOnRewardThreshold(reward_threshold=-100, verbose=0)
+    callback = EvalCallback(Monitor(RandomEnv()), callback_on_new_best=stop, eval_freq=30, verbose=0)
+    assert algorithm().learn(10 * STEPS, callback).num_timesteps == 30
+
+
+def test_stopping_after_episodes(algorithm: Algorithm):
+    callback = StopTrainingOnMaxEpisodes(3)
+    model = algorithm(RandomEnv(length=4)).learn(10 * STEPS, callback)
+    assert callback.n_episodes == 3
+    assert model.num_timesteps == 5 + 4 + 5  # every second episode is truncated one step later

@@ -1,0 +1,44 @@
+"""Same seed, same machine: identical parameters."""
+
+import numpy as np
+import pytest
+import torch as th
+from envs import ACTION_SPACES, RandomEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from .algorithms import STEPS, Algorithm, assert_identical, vector
+
+
+def train(algorithm: Algorithm, seed=3, n_envs=2, action_space=ACTION_SPACES["Box"], **kwargs):
+    env = DummyVecEnv([lambda: RandomEnv(action_space)] * n_envs)
+    return algorithm(env, seed=seed, **kwargs).learn(STEPS).learn(STEPS, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_the_same_seed_gives_the_same_model(algorithm: Algorithm, n_envs, name):
+    if name not in algorithm.traits.action_spaces:
+        pytest.skip("test_action_spaces sees to it that this is refused")
+    first = train(algorithm, n_envs=n_envs, action_space=ACTION_SPACES[name])
+    np.random.random(5)
+    th.rand(5)
+    second = train(algorithm, n_envs=n_envs, action_space=ACTION_SPACES[name])
+    assert_identical(first, second)
+
+
+def test_state_dependent_exploration_follows_the_seed(algorithm: Algorithm):
+    if algorithm.traits.supports_sde:
+        assert_identical(*(train(algorithm, use_sde=True, sde_sample_freq=4) for _ in range(2)))
+
+
+def test_another_seed_gives_another_model(algorithm: Algorithm):
+    assert not th.equal(vector(train(algorithm, seed=3)), vector(train(algorithm, seed=4)))
+
+
+def test_a_seed_given_later_counts_too(algorithm: Algorithm):
+    models = [algorithm(seed=0) for _ in range(3)]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        model.set_random_seed(seed)
+        model.learn(STEPS)
+    assert_identical(*models[:2])
+    assert not th.equal(vector(models[0]), vector(models[2]))

@@ -1,0 +1,123 @@
+"""What is saved is all that matters, and nothing of this package but references to classes."""
+
+import base64
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from envs import OBSERVATION_SPACES, RandomEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from .algorithms import STEPS, Algorithm, assert_identical, vector
+
+CLASS_REFERENCES = {"policy_class", "rollout_buffer_class", "replay_buffer_class"}
+
+
+def vec_env(n_envs=1, **kwargs):
+    return DummyVecEnv([lambda: RandomEnv(**kwargs)] * n_envs)
+
+
+def save_and_load(model: BaseAlgorithm, path: Path, env=None) -> BaseAlgorithm:
+    """Everything that SB3 saves of a model, its replay buffer included if it has one."""
+    model.save(path / "model")
+    loaded = type(model).load(path / "model", env=env, device="cpu")
+    if hasattr(model, "save_replay_buffer"):
+        model.save_replay_buffer(path / "replay_buffer")
+        loaded.load_replay_buffer(path / "replay_buffer")
+    return loaded
+
+
+def go_on(model: BaseAlgorithm, env, seed=7) -> BaseAlgorithm:
+    model.set_env(env)
+    model.set_random_seed(seed)
+    return model.learn(2 * STEPS, reset_num_timesteps=False)
+
+
+def test_predicts_the_same_after_loading(algorithm: Algorithm, tmp_path):
+    model = algorithm().learn(STEPS)
+    loaded = save_and_load(model, tmp_path, env=RandomEnv())
+    observations = np.random.default_rng(0).uniform(-1, 1, (64, 3)).astype(np.float32)
+    assert_identical(model, loaded)
+    for deterministic in (True, False):
+        actions = []
+        for each in (model, loaded):
+            set_random_seed(1)
+            actions.append(each.predict(observations, deterministic=deterministic)[0])
+        np.testing.assert_array_equal(*actions)
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_a_loaded_copy_goes_on_like_the_original(algorithm: Algorithm, tmp_path, n_envs):
+    model = algorithm(vec_env(n_envs), learning_rate=lambda remaining: 1e-3 * remaining).learn(STEPS)
+    before = vector(model)
+    loaded = save_and_load(model, tmp_path)
+    assert_identical(go_on(model, vec_env(n_envs)), go_on(loaded, vec_env(n_envs)))
+    assert not th.equal(before, vector(model))
+
+
+def test_a_loaded_copy_goes_on_like_the_original_with_dict_observations(algorithm: Algorithm, tmp_path):
+    space = OBSERVATION_SPACES["Dict"]
+    if "MultiInputPolicy" not in algorithm.traits.policies:
+        pytest.skip("supports no Dict observations")
+    model = algorithm(vec_env(observation_space=space), "MultiInputPolicy").learn(STEPS)
+    loaded = save_and_load(model, tmp_path)
+    assert_identical(*(go_on(each, vec_env(observation_space=space)) for each in (model, loaded)))
+
+
+def test_a_copy_of_a_copy_saved_within_an_episode(algorithm: Algorithm, tmp_path):
+    model = algorithm(vec_env()).learn(STEPS, lambda caller, _: caller["self"].num_timesteps < 23)
+    copy = save_and_load(save_and_load(model, tmp_path), tmp_path)
+    assert_identical(go_on(model, vec_env()), go_on(copy, vec_env()))
+
+
+@pytest.mark.parametrize("n_envs", [1, 2, 3])
+def test_loads_with_another_number_of_environments(algorithm: Algorithm, tmp_path, n_envs):
+    model = algorithm(vec_env(2)).learn(STEPS)
+    model.save(tmp_path / "model")
+    loaded = algorithm.cls.load(tmp_path / "model", env=vec_env(n_envs), device="cpu")
+    assert loaded.n_envs == n_envs
+    loaded.learn(STEPS)
+    assert not th.equal(vector(model), vector(loaded))
+
+
+def test_parameters_can_be_taken_and_given(algorithm: Algorithm):
+    model, other = algorithm(seed=0).learn(STEPS), algorithm(seed=1)
+    other.set_parameters(model.get_parameters(), exact_match=True, device="cpu")
+    th.testing.assert_close(other.get_parameters(), model.get_parameters(), rtol=0, atol=0)
+
+
+def test_given_parameters_are_those_that_act(algorithm: Algorithm):
+    model, other = algorithm(vec_env()).learn(STEPS), algorithm(vec_env(), seed=1)
+    other.set_parameters(model.get_parameters(), device="cpu")
+    observations = np.random.default_rng(0).uniform(-1, 1, (64, 3)).astype(np.float32)
+    np.testing.assert_array_equal(*(each.predict(observations, deterministic=True)[0] for each in (model, other)))
+
+
+def test_saves_names_and_numbers_and_references_to_classes(algorithm: Algorithm, tmp_path):
+    algorithm().learn(STEPS).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        data = json.loads(archive.read("data"))
+    for name, value in data.items():
+        if isinstance(value, dict) and ":serialized:" in value:
+            ours = {reference for reference in references(value[":serialized:"]) if reference.startswith("sb3_pg_ext")}
+            assert not ours or name in CLASS_REFERENCES, f"{name} refers to {ours}"
+
+
+def references(serialized: str) -> set[str]:
+    """The modules that a pickle refers to."""
+    modules = set()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            modules.add(module)
+            return super().find_class(module, name)
+
+    Unpickler(io.BytesIO(base64.b64decode(serialized))).load()
+    return modules
