@@ -1,0 +1,88 @@
+"""The perceptron in NumPy against PyTorch and against loops."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch as th
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from sb3_pg_ext.functional import mlp
+
+ACTIVATIONS = {
+    "identity": (mlp.identity, nn.Identity()),
+    "tanh": (mlp.tanh, nn.Tanh()),
+    "relu": (mlp.relu, nn.ReLU()),
+    "leaky_relu": (mlp.leaky_relu, nn.LeakyReLU()),
+    "steep leaky_relu": (partial(mlp.leaky_relu, negative_slope=0.3), nn.LeakyReLU(0.3)),
+    "elu": (mlp.elu, nn.ELU()),
+    "weak elu": (partial(mlp.elu, alpha=0.4), nn.ELU(0.4)),
+    "sigmoid": (mlp.sigmoid, nn.Sigmoid()),
+    "silu": (mlp.silu, nn.SiLU()),
+}
+each_activation = pytest.mark.parametrize(("ours", "theirs"), ACTIVATIONS.values(), ids=ACTIVATIONS.keys())
+
+
+@each_activation
+@given(x=st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8))
+def test_activations_in_double_precision(ours, theirs, x):
+    np.testing.assert_allclose(ours(np.array(x)), theirs(th.tensor(x, dtype=th.float64)), rtol=1e-13, atol=1e-13)
+
+
+@each_activation
+def test_activations_of_extreme_numbers(ours, theirs):
+    x = np.array([-3e38, -90, -0.0, 0.0, 90, 3e38], np.float32)
+    np.testing.assert_allclose(ours(x.copy()), theirs(th.from_numpy(x)), rtol=1e-6, atol=1e-30)
+
+
+@each_activation
+def test_not_a_number_passes_through(ours, theirs):
+    assert np.isnan(ours(np.array([[np.nan]], np.float32))).all()
+
+
+def random_layers(activations, widths=(5, 7, 3)):
+    rng = np.random.default_rng(0)
+    return [
+        mlp.Layer(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), activation)
+        for inputs, outputs, activation in zip(widths[:-1], widths[1:], activations, strict=True)
+    ]
+
+
+@each_activation
+def test_forward_is_what_loops_give(ours, theirs):
+    layers = random_layers([ours, mlp.identity])
+    x = np.random.default_rng(1).normal(size=(4, 5))
+    for row, output in zip(x, mlp.forward(layers, x), strict=True):
+        hidden = [sum(w * v for w, v in zip(weights, row, strict=True)) for weights in layers[0].weight]
+        hidden = [theirs(th.tensor(h + b)).item() for h, b in zip(hidden, layers[0].bias, strict=True)]
+        expected = [sum(w * v for w, v in zip(weights, hidden, strict=True)) for weights in layers[1].weight]
+        np.testing.assert_allclose(output, expected + layers[1].bias, rtol=1e-12, atol=1e-12)
+
+
+def test_layers_without_bias():
+    (layer,) = random_layers([mlp.identity], widths=(5, 3))
+    x = np.ones((2, 5))
+    np.testing.assert_allclose(mlp.forward([layer._replace(bias=None)], x), x @ layer.weight.T, rtol=1e-15)
+
+
+@each_activation
+@pytest.mark.parametrize("activate_first", [False, True])
+def test_forward_leaves_its_arguments_alone(ours, theirs, activate_first):
+    layers = random_layers([ours if activate_first else mlp.identity, ours])
+    x = np.random.default_rng(1).normal(size=(4, 5))
+    arguments = [x, *(array for layer in layers for array in (layer.weight, layer.bias))]
+    before = [array.copy() for array in arguments]
+    first, second = mlp.forward(layers, x), mlp.forward(layers, x)
+    np.testing.assert_array_equal(first, second)
+    for array, copy in zip(arguments, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_single_precision_stays_single():
+    layers = [
+        layer._replace(weight=layer.weight.astype(np.float32), bias=layer.bias.astype(np.float32))
+        for layer in random_layers([partial(mlp.elu, alpha=1.0), mlp.silu])
+    ]
+    assert mlp.forward(layers, np.ones((2, 5), np.float32)).dtype == np.float32
