@@ -14,7 +14,7 @@ import gymnasium as gym
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student_t  # type: ignore[import-untyped]
+from scipy.stats import t as student_t
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 

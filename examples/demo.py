@@ -7,13 +7,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from rl_zoo3.utils import EnvironmentName, create_test_env, get_model_path, get_saved_hyperparams
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import load_results
 from stable_baselines3.common.results_plotter import X_TIMESTEPS, ts2xy, window_func
 
-from sb3_pg_ext import REINFORCE
+from sb3_pg_ext.zoo.evaluation import evaluate_latest_run
 
 ALGO = "reinforce"
 ENV_ID = "CartPole-v1"
@@ -34,8 +31,7 @@ def main() -> None:
     options = parser.parse_args()
 
     train(options.folder, options.seed, options.n_timesteps)
-    _, model_path, run = get_model_path(0, options.folder, ALGO, EnvironmentName(ENV_ID))
-    returns = evaluate(REINFORCE.load(model_path), run, seed=options.seed + 1_000_000)
+    returns, run = evaluate_latest_run(ALGO, ENV_ID, options.folder, N_EPISODES, seed=options.seed + 1_000_000)
     picture = plot_learning_curve(run, Path(run) / "learning_curve.png")
     print(
         f"{ENV_ID}: mean return {np.mean(returns):.1f} ± {np.std(returns):.1f} over {len(returns)} episodes; "
@@ -49,16 +45,6 @@ def train(folder: str, seed: int, n_timesteps: int) -> None:
     arguments += ["--n-timesteps", str(n_timesteps), "--eval-freq", "-1", "--progress"]
     print("sb3-pg", *arguments, flush=True)
     subprocess.run([sys.executable, "-m", "sb3_pg_ext.zoo", *arguments], check=True)
-
-
-def evaluate(model: BaseAlgorithm, run: str, seed: int) -> list[float]:
-    """Play complete episodes in an environment that is wrapped as in training, and return their returns."""
-    hyperparams, stats_path = get_saved_hyperparams(f"{run}/{ENV_ID}")
-    env = create_test_env(ENV_ID, seed=seed, stats_path=stats_path, hyperparams=hyperparams, should_render=False)
-    returns, _ = evaluate_policy(model, env, n_eval_episodes=N_EPISODES, return_episode_rewards=True)
-    env.close()
-    assert isinstance(returns, list)
-    return returns
 
 
 def plot_learning_curve(run: str, path: Path) -> Path:

@@ -3,10 +3,10 @@
 import inspect
 from typing import Any
 
-from sb3_pg_ext.baselines.episodes import Baseline, Episodes
+from sb3_pg_ext.baselines.episodes import Baseline, Episodes, LearningBaseline
 from sb3_pg_ext.plugins import BaselineSpec, registry
 
-__all__ = ["Baseline", "Episodes", "list_baselines", "make_baseline"]
+__all__ = ["Baseline", "Episodes", "LearningBaseline", "list_baselines", "make_baseline"]
 
 
 def list_baselines() -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -40,11 +40,27 @@ class Episodes:
 class Baseline(Protocol):
     """A function b of the episodes, one number for every step, that is subtracted from the returns.
 
-    The gradient stays unbiased if b at a step does not depend on the action taken there. A baseline that learns has a
-    method ``fit(episodes)``, called after the baseline was used, so that it never predicts a return that it has seen.
-    One that reads ``episodes.values`` sets ``needs_values = True``; then REINFORCE trains a critic.
+    The gradient stays unbiased if b at a step does not depend on the action taken there. A baseline that reads
+    ``episodes.values`` sets ``needs_values = True``; then REINFORCE trains a critic.
     """
 
     def __call__(self, episodes: Episodes) -> np.ndarray:
         """The baseline at every step, [B], float32."""
+        ...
+
+
+@runtime_checkable
+class LearningBaseline(Baseline, Protocol):
+    """A baseline that learns from one update to the next. Its state is saved and loaded with the algorithm."""
+
+    def fit(self, episodes: Episodes) -> None:
+        """Learn from episodes; called after the baseline was used, so that it never predicts a return it has seen."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned, as numbers and arrays."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
         ...

@@ -137,6 +137,7 @@ class REINFORCE(OnPolicyBase):
         self.baseline = baseline
         self.baseline_kwargs = baseline_kwargs
         self._steps_into_episode: np.ndarray | int = 0
+        self._baseline_state: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
 
@@ -193,6 +194,8 @@ class REINFORCE(OnPolicyBase):
                     f"allowed: a multiple of {self.n_envs}"
                 )
         self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
+        if self._baseline_state and isinstance(self._baseline, LearningBaseline):
+            self._baseline.load_state_dict(self._baseline_state)
 
     def _start_rollout(self, env: VecEnv) -> Transitions:
         self.rollout_buffer.reset()
@@ -270,8 +273,9 @@ class REINFORCE(OnPolicyBase):
         self._step_along(*gradients)
         self.logger.record("train/kl", check_number("KL(old‖new)", self._mean_kl(old, self._episodes.observations)))
         self._log(sums)
-        if hasattr(self._baseline, "fit"):
+        if isinstance(self._baseline, LearningBaseline):
             self._baseline.fit(self._episodes)
+            self._baseline_state = self._baseline.state_dict()
 
     def _actor_losses(self, sums: dict[str, th.Tensor], old: list[list[Distribution]]) -> Iterator[th.Tensor]:
         """The policy's loss, chunk by chunk; what it sums up on the way goes into ``sums`` and ``old``."""
