@@ -10,13 +10,14 @@ from signal import SIGINT
 import optuna
 import pytest
 import rl_zoo3.train
-from conftest import CONFIG, Toy, ToyWithReplay
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
-from stable_baselines3 import A2C, PPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from toys import CONFIG, Toy, ToyWithReplay
 
+from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry
 from sb3_pg_ext.plugins.registry import Entry
 from sb3_pg_ext.zoo import bridge
@@ -46,7 +47,7 @@ def test_samplers_given_by_name_are_imported_when_used(plugins):
 
 def test_a_name_of_rl_zoo_stays_what_it_was(config):
     spec = AlgorithmSpec("ppo", Toy, str(config), "m:sampler", "m:converter")
-    with pytest.warns(UserWarning, match="'ppo' of conftest is left out: RL Zoo has its own"):
+    with pytest.warns(UserWarning, match="'ppo' of toys is left out: RL Zoo has its own"):
         bridge.install(Registry((Entry(spec, Provider("toys", "toy-box", "1.2")),)))
     assert ALGOS["ppo"] is PPO
 
@@ -216,12 +217,14 @@ def test_a_rollout_buffer_by_name_survives_a_search_and_its_trial(zoo, tmp_path,
 
 def test_an_interrupted_training_leaves_a_model_that_loads(tmp_path):
     """With the real signal, in a process of its own."""
-    options = ["--algo", "a2c", "--env", "CartPole-v1", "-n", "10000000", "-f", "logs", "--eval-freq", "-1"]
-    options += ["--log-interval", "1", "--num-threads", "1", "-params", "n_envs:1"]
+    options = ["--algo", "reinforce", "--env", "CartPole-v1", "-n", "100000000", "-f", "logs", "--eval-freq", "-1"]
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "sb3_pg_ext.zoo", "train", *options],
-        cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-u", "-m", "sb3_pg_ext.zoo", "train", *options, "--progress", "--log-interval", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if "total_timesteps" in line:
@@ -230,8 +233,8 @@ def test_an_interrupted_training_leaves_a_model_that_loads(tmp_path):
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Saving to" in rest
-    model = A2C.load(tmp_path / "logs/a2c/CartPole-v1_1/CartPole-v1.zip")
-    assert 0 < model.num_timesteps < 10_000_000
+    model = REINFORCE.load(tmp_path / "logs/reinforce/CartPole-v1_1/CartPole-v1.zip")
+    assert 0 < model.num_timesteps < 100_000_000
 
 
 def test_what_the_bridge_relies_on_in_rl_zoo():

@@ -1,4 +1,4 @@
-"""The shipped configurations are found however the package is installed."""
+"""The shipped configurations are found however the package is installed, and they work."""
 
 import os
 import shutil
@@ -9,7 +9,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from stable_baselines3 import PPO
 
+from sb3_pg_ext import EstimatorRolloutBuffer
+from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +42,18 @@ def find_in(python: Path | str, folder: Path | None, cwd: Path) -> Path:
     return Path(done.stdout.strip())
 
 
-def test_the_configurations_of_rl_zoo_are_found_too():
-    assert find_config("rl_zoo3:hyperparams/ppo.yml").is_file()
+def test_every_registered_algorithm_has_one():
+    for name in registry().names(AlgorithmSpec):
+        assert find_config(registry().find(AlgorithmSpec, name).config).is_file()
+
+
+def test_the_example_for_stock_ppo_trains_with_its_estimator(zoo, tmp_path):
+    arguments = ["--algo", "ppo", "--env", "CartPole-v1", "-f", "logs"]
+    zoo("train", *arguments, "-n", "256", "--eval-freq", "-1", "-conf", str(find_config(SHIPPED)))
+    model = PPO.load(tmp_path / "logs/ppo/CartPole-v1_1/CartPole-v1.zip")
+    assert isinstance(model.rollout_buffer, EstimatorRolloutBuffer)
+    assert model.rollout_buffer_kwargs == {"advantage_estimator": "upgo"}
+    zoo("enjoy", *arguments, "-n", "100", "--no-render")
 
 
 def test_in_a_source_checkout(checkout, tmp_path):
