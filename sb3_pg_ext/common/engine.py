@@ -239,25 +239,44 @@ def fill_rollout_buffer(
     :param first_starts: [N], whether its first steps begin an episode
     """
     ends = transitions.ends
-    starts = np.concatenate([first_starts[None], ends[:-1]])
     bootstraps = np.where(transitions.truncated, buffer.gamma * evaluation.next_values, np.float32(0))
     rewards = transitions.rewards + bootstraps
-    observations: Any = transitions.observations
-    adds_as_sb3 = type(buffer).add in (RolloutBuffer.add, DictRolloutBuffer.add)
-    if adds_as_sb3:
-        buffer.observations, buffer.actions, buffer.rewards = observations, transitions.actions, rewards
-        buffer.episode_starts = starts.astype(np.float32)
-        buffer.values, buffer.log_probs = evaluation.values, evaluation.log_probs
-        buffer.pos, buffer.full = len(rewards), True
-    else:
-        values, log_probs = th.as_tensor(evaluation.values)[..., None], th.as_tensor(evaluation.log_probs)
-        for t, reward in enumerate(rewards):
-            obs: Any = map_arrays(itemgetter(t), observations)
-            buffer.add(obs, transitions.actions[t], reward, starts[t], values[t], log_probs[t])
-    if adds_as_sb3 and type(buffer).compute_returns_and_advantage is RolloutBuffer.compute_returns_and_advantage:
+    in_one_go = store_transitions(buffer, transitions, rewards, evaluation, first_starts)
+    if in_one_go and type(buffer).compute_returns_and_advantage is RolloutBuffer.compute_returns_and_advantage:
         discounts = np.where(ends, np.float32(0), np.float32(buffer.gamma))
         deltas = td_errors(rewards, discounts, evaluation.values, evaluation.next_values)
         buffer.advantages = gae(deltas, ends, buffer.gamma, buffer.gae_lambda)
         buffer.returns = buffer.advantages + buffer.values
     else:
         buffer.compute_returns_and_advantage(th.as_tensor(evaluation.next_values[-1])[:, None], ends[-1])
+
+
+def store_transitions(
+    buffer: RolloutBuffer,
+    transitions: Transitions,
+    rewards: np.ndarray,
+    evaluation: Evaluation,
+    first_starts: np.ndarray,
+) -> bool:
+    """Put everything but advantages and returns into a buffer of SB3.
+
+    :param buffer: an empty buffer of T steps and N environments
+    :param transitions: the rollout
+    :param rewards: the rewards to store, [T, N]
+    :param evaluation: values and log-probabilities
+    :param first_starts: [N], whether the first steps begin an episode
+    :return: whether it went in one go; a buffer that overrides ``add`` has it called step by step
+    """
+    starts = np.concatenate([first_starts[None], transitions.ends[:-1]])
+    observations: Any = transitions.observations
+    if type(buffer).add in (RolloutBuffer.add, DictRolloutBuffer.add):
+        buffer.observations, buffer.actions, buffer.rewards = observations, transitions.actions, rewards
+        buffer.episode_starts = starts.astype(np.float32)
+        buffer.values, buffer.log_probs = evaluation.values, evaluation.log_probs
+        buffer.pos, buffer.full = len(rewards), True
+        return True
+    values, log_probs = th.as_tensor(evaluation.values)[..., None], th.as_tensor(evaluation.log_probs)
+    for t, reward in enumerate(rewards):
+        obs: Any = map_arrays(itemgetter(t), observations)
+        buffer.add(obs, transitions.actions[t], reward, starts[t], values[t], log_probs[t])
+    return False

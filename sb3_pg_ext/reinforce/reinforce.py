@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.distributions import Distribution
 from torch.nn import functional as F
 
-from sb3_pg_ext.baselines import make_baseline
+from sb3_pg_ext.baselines import LearningBaseline, make_baseline
 from sb3_pg_ext.common.arguments import check_choice, check_count
 from sb3_pg_ext.common.engine import check_transitions, put_final_values
 from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number
