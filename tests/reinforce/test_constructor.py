@@ -1,0 +1,98 @@
+"""Bad arguments are refused at construction and at loading, with what is allowed."""
+
+import re
+
+import gymnasium as gym
+import pytest
+from envs import RandomEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_pg_ext import REINFORCE
+
+
+def make_model(n_envs=1, **kwargs):
+    env = DummyVecEnv([RandomEnv] * n_envs)
+    return REINFORCE("MlpPolicy", env, device="cpu", policy_kwargs={"net_arch": [4]}, **kwargs)
+
+
+BAD = {
+    "both": ({"n_steps": 8, "n_episodes": 4}, "n_steps=8 together with n_episodes=4; allowed: one of them"),
+    "not shared equally": (
+        {"n_episodes": 5, "n_envs": 2},
+        "n_episodes=5 cannot be shared .* 2 .* a multiple of 2",
+    ),
+    "no episodes": ({"n_episodes": 0}, "n_episodes=0; allowed: an integer ≥ 1"),
+    "half an episode": ({"n_episodes": 2.5}, r"n_episodes=2\.5; allowed: an integer ≥ 1"),
+    "no steps": ({"n_steps": 0}, "n_steps=0; allowed: an integer ≥ 1"),
+    "negative steps": ({"n_steps": -3}, "n_steps=-3; allowed"),
+    "yes as steps": ({"n_steps": True}, "n_steps=True; allowed: an integer"),
+    "misspelled baseline": ({"baseline": "valeu"}, "valeu.*value"),
+    "unknown baseline": ({"baseline": "nothing"}, "(?s)nothing.*mean, none, value"),
+    "no baseline": ({"baseline": None}, "None.*none"),
+    "baseline's arguments": (
+        {"baseline": "mean", "baseline_kwargs": {"x": 1}},
+        "baseline_kwargs=.*'x': 1.*none",
+    ),
+    "misspelled returns": (
+        {"returns": "rewards_to_go"},
+        r"returns='rewards_to_go' \(did you mean 'reward_to_go'\?\); allowed: 'reward_to_go', 'total'",
+    ),
+    "unknown returns": ({"returns": "x"}, "returns='x'; allowed: 'reward_to_go', 'total'"),
+    "total of incomplete episodes": ({"returns": "total", "n_steps": 8}, "returns='total' together with n_steps=8"),
+    "γ too large": ({"gamma": 1.1}, r"gamma=1\.1; allowed: \[0, 1\]"),
+    "γ negative": ({"gamma": -0.1}, r"gamma=-0\.1; allowed: \[0, 1\]"),
+    "γ not a number": ({"gamma": float("nan")}, r"gamma=nan; allowed: \[0, 1\]"),
+    "γ as text": ({"gamma": "0.9"}, r"gamma='0\.9'; allowed"),
+    "entropy": ({"ent_coef": float("nan")}, "ent_coef=nan; allowed: a number"),
+    "critic's loss": ({"vf_coef": -1}, "vf_coef=-1; allowed: a number ≥ 0"),
+    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
+    "deviation of one number": ({"n_steps": 1, "normalize_advantage": True}, "normalize_advantage=True .*at least 2"),
+}
+each = pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+
+
+@each
+def test_construction(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(**arguments)
+
+
+@each
+def test_loading(arguments, message, tmp_path):
+    arguments = dict(arguments)
+    model = make_model(arguments.pop("n_envs", 1))
+    vars(model).update(arguments)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        REINFORCE.load(tmp_path / "model", device="cpu")
+
+
+def test_episodes_that_other_environments_cannot_share(tmp_path):
+    make_model(2, n_episodes=4).save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"n_episodes=4 .* 3 environments"):
+        REINFORCE.load(tmp_path / "model", env=DummyVecEnv([RandomEnv] * 3), device="cpu")
+
+
+def test_defaults_load_under_any_number_of_environments(tmp_path):
+    make_model(1).save(tmp_path / "model")
+    model = REINFORCE.load(tmp_path / "model", env=DummyVecEnv([RandomEnv] * 3), device="cpu").learn(1)
+    assert len(model._episodes.lengths) == 12
+
+
+@pytest.mark.parametrize("arguments", [{"max_grad_norm": None}, {"gamma": 0}, {"gamma": 1}, {"ent_coef": -0.1}])
+def test_what_is_allowed(arguments):
+    make_model(**arguments)
+
+
+def test_two_steps_have_a_deviation():
+    make_model(2, n_steps=1, normalize_advantage=True).learn(4)
+
+
+def test_unsupported_action_spaces_are_refused_by_sb3():
+    env = RandomEnv(gym.spaces.Tuple([gym.spaces.Discrete(2)]))
+    with pytest.raises(AssertionError, match=re.escape("only supports")):
+        REINFORCE("MlpPolicy", env, device="cpu")
+
+
+def test_it_just_works():
+    assert REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").learn(1).num_timesteps >= 10
