@@ -1,0 +1,200 @@
+"""Which policies are plain perceptrons, and that NumPy then computes what PyTorch does."""
+
+import numpy as np
+import pytest
+import torch as th
+from envs import ACTION_SPACES, OBSERVATION_SPACES
+from gymnasium import spaces
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    BasePolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+from sb3_pg_ext.common.acting import make_actor
+from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers
+from sb3_pg_ext.functional import mlp
+
+VECTOR, IMAGE = OBSERVATION_SPACES["Box"], spaces.Box(0, 255, (1, 36, 36), np.uint8)
+DISCRETE = ACTION_SPACES["Discrete"]
+
+
+def make_policy(cls=ActorCriticPolicy, observation_space=VECTOR, action_space=DISCRETE, **kwargs):
+    th.manual_seed(0)
+    return cls(observation_space, action_space, lambda _: 1e-3, **{"net_arch": [8, 8], "ortho_init": False, **kwargs})
+
+
+def observe(observation_space, n=64):
+    observation_space.seed(0)
+    return np.stack([observation_space.sample() for _ in range(n)])
+
+
+def output_of(policy, obs):
+    """Logits or means, by PyTorch."""
+    with th.no_grad():
+        features = BasePolicy.extract_features(policy, th.as_tensor(obs), policy.pi_features_extractor)
+        return policy.action_net(policy.mlp_extractor.forward_actor(features)).numpy()
+
+
+def assert_agree(policy, observation_space=VECTOR):
+    obs = observe(observation_space)
+    x = obs.reshape(len(obs), -1).astype(np.float32)
+    np.testing.assert_allclose(mlp.forward(actor_layers(policy), x), output_of(policy, obs), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.Sigmoid, nn.SiLU])
+def test_every_activation(activation):
+    assert_agree(make_policy(activation_fn=activation))
+
+
+@pytest.mark.parametrize("module", [nn.LeakyReLU(0.3), nn.ELU(0.4)])
+def test_parameters_of_activations(module):
+    policy = make_policy()
+    policy.mlp_extractor.policy_net[1] = module
+    assert_agree(policy)
+
+
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_every_action_space(name):
+    assert_agree(make_policy(action_space=ACTION_SPACES[name]))
+
+
+FIT_OBSERVATIONS = {
+    "float64": OBSERVATION_SPACES["float64"],
+    "Box of two dimensions": OBSERVATION_SPACES["Box of two dimensions"],
+    "integers": spaces.Box(-5, 5, (3,), np.int64),
+    "bytes": spaces.Box(0, 255, (3,), np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", FIT_OBSERVATIONS)
+def test_every_vector(name):
+    assert_agree(make_policy(observation_space=FIT_OBSERVATIONS[name]), FIT_OBSERVATIONS[name])
+
+
+@pytest.mark.parametrize("net_arch", [[], [4], {"pi": [], "vf": [4]}, {"pi": [5, 6, 7], "vf": []}])
+def test_every_size(net_arch):
+    assert_agree(make_policy(net_arch=net_arch))
+
+
+def test_separate_features_extractors():
+    assert_agree(make_policy(share_features_extractor=False))
+
+
+def test_linear_layers_without_bias():
+    policy = make_policy()
+    policy.action_net = nn.Linear(8, 3, bias=False)
+    assert_agree(policy)
+
+
+def test_layers_follow_the_parameters():
+    policy = make_policy()
+    layers, obs = actor_layers(policy), observe(VECTOR)
+    before = mlp.forward(layers, obs)
+
+    policy.get_distribution(th.as_tensor(obs)).log_prob(th.zeros(64)).sum().backward()
+    policy.optimizer.step()
+    after = mlp.forward(layers, obs)
+    assert not np.array_equal(before, after)
+    np.testing.assert_allclose(after, output_of(policy, obs), rtol=1e-6, atol=1e-6)
+
+    th.manual_seed(7)
+    policy.load_state_dict({name: th.randn_like(p) for name, p in policy.state_dict().items()})
+    np.testing.assert_allclose(mlp.forward(layers, obs), output_of(policy, obs), rtol=1e-6, atol=1e-5)
+
+
+class OwnForward(ActorCriticPolicy):
+    def forward(self, obs, deterministic=False):
+        return super().forward(obs, deterministic)
+
+
+class OwnDistribution(ActorCriticPolicy):
+    def get_distribution(self, obs):
+        return super().get_distribution(obs)
+
+
+class OwnHead(ActorCriticPolicy):
+    def _get_action_dist_from_latent(self, latent_pi):
+        return super()._get_action_dist_from_latent(latent_pi)
+
+
+class OwnExtractor(FlattenExtractor):
+    def forward(self, observations):
+        return 2 * super().forward(observations)
+
+
+class OwnTanh(nn.Tanh):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def with_attribute(policy):
+    policy.get_distribution = policy.get_distribution
+    return policy
+
+
+def with_hook(policy):
+    policy.action_net.register_forward_hook(lambda module, args, output: output + 1)
+    return policy
+
+
+def with_early_hook(policy):
+    policy.mlp_extractor.policy_net[0].register_forward_pre_hook(lambda module, args: (args[0] + 1,))
+    return policy
+
+
+def with_normalized_layer(policy):
+    policy.mlp_extractor.policy_net = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Tanh())
+    return policy
+
+
+def with_weights_calculated(policy):
+    nn.utils.parametrizations.weight_norm(policy.action_net)
+    return policy
+
+
+SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 8}}
+UNFIT = {
+    "CNN": (lambda: make_policy(ActorCriticCnnPolicy, IMAGE, **SMALL_CNN), "its observations are Box"),
+    "image": (lambda: make_policy(observation_space=IMAGE), "its observations are Box"),
+    "Dict": (
+        lambda: make_policy(MultiInputActorCriticPolicy, spaces.Dict({"vector": VECTOR})),
+        "its observations are Dict",
+    ),
+    "Discrete": (lambda: make_policy(observation_space=spaces.Discrete(4)), "its observations are Discrete"),
+    "MultiBinary": (lambda: make_policy(observation_space=spaces.MultiBinary(4)), "its observations are MultiBinary"),
+    "gSDE": (lambda: make_policy(action_space=ACTION_SPACES["Box"], use_sde=True), "acts by StateDependentNoise"),
+    "squashed": (
+        lambda: make_policy(action_space=ACTION_SPACES["Box"], use_sde=True, squash_output=True),
+        "acts by StateDependentNoise",
+    ),
+    "extractor": (lambda: make_policy(features_extractor_class=OwnExtractor), "it extracts features"),
+    "forward": (lambda: make_policy(OwnForward), r"it overrides forward\(\)"),
+    "distribution": (lambda: make_policy(OwnDistribution), r"it overrides get_distribution\(\)"),
+    "head": (lambda: make_policy(OwnHead), r"it overrides _get_action_dist_from_latent\(\)"),
+    "attribute": (lambda: with_attribute(make_policy()), r"it overrides get_distribution\(\)"),
+    "hook": (lambda: with_hook(make_policy()), "a module has a forward hook"),
+    "early hook": (lambda: with_early_hook(make_policy()), "a module has a forward hook"),
+    "unknown activation": (lambda: make_policy(activation_fn=nn.GELU), "its activation function is GELU"),
+    "activation of one's own": (lambda: make_policy(activation_fn=OwnTanh), "its activation function is OwnTanh"),
+    "normalized layer": (lambda: with_normalized_layer(make_policy()), "its activation function is LayerNorm"),
+    "calculated weights": (lambda: with_weights_calculated(make_policy()), "Parametrized"),
+    "double precision": (lambda: make_policy().double(), "its parameters are not all float32"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_unfit_policies_say_why(name):
+    make, reason = UNFIT[name]
+    policy = make()
+    with pytest.raises(UnfitPolicy, match=reason):
+        actor_layers(policy)
+    _, path = make_actor(policy, n_envs=1, n_steps=None)
+    assert path.startswith("the policy's own forward pass, because ")
+
+
+def test_a_perceptron_acts_in_numpy():
+    assert make_actor(make_policy(), n_envs=1, n_steps=None)[1] == "a perceptron in NumPy"
