@@ -1,6 +1,7 @@
 """Steps per second: this package against stock SB3 and sb3-contrib, and against the environment alone.
 
-    python benchmarks/throughput.py
+    python benchmarks/throughput.py             # the table of ratios
+    python benchmarks/throughput.py --threads   # one thread against all
 
 Every comparison runs in a process of its own, on one thread, and alternates between the two sides: A, B, A, B, … Only
 ratios mean anything on a machine that others use, too: of each repetition B's neighbour A, of all of them the median.
@@ -8,6 +9,7 @@ ratios mean anything on a machine that others use, too: of each repetition B's n
 
 import argparse
 import json
+import os
 import platform
 import resource
 import statistics
@@ -136,6 +138,44 @@ def measure(comparison: str, env_id: str, n_envs: int, repetitions: int) -> dict
     return {"comparison": comparison, "env": env_id, "n_envs": n_envs, **speeds, "peak_mib": peak_mib}
 
 
+def train_without_limits(n_updates: int) -> float:
+    """Seconds that REINFORCE takes for some updates, on the threads that the environment variable grants."""
+    model = REINFORCE("MlpPolicy", make_vec_env("CartPole-v1", 8, seed=0), n_steps=512, device="cpu", seed=0)
+    model.learn(1)
+    start = time.perf_counter()
+    model.learn(n_updates * 512 * 8)
+    return time.perf_counter() - start
+
+
+def measure_threads(repetitions: int) -> list[dict[str, Any]]:
+    """The same training on one thread and on all, alone and with a twin beside it; all times, in seconds."""
+    command = [sys.executable, __file__, "--train-without-limits", "20"]
+    results: list[dict[str, Any]] = [
+        {"threads": threads, "side_by_side": side_by_side, "seconds": []}
+        for threads in ("1", "0")
+        for side_by_side in (1, 2)
+    ]
+    for _ in range(repetitions):
+        for result in results:
+            environment = os.environ | {"SB3_PG_EXT_THREADS": result["threads"]}
+            processes = [
+                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+                for _ in range(result["side_by_side"])
+            ]
+            result["seconds"] += [float(process.communicate()[0].split()[-1]) for process in processes]
+    return results
+
+
+def threads_table(results: list[dict[str, Any]]) -> str:
+    """A Markdown table of the times, relative to one thread alone."""
+    median = {(r["threads"], r["side_by_side"]): statistics.median(r["seconds"]) for r in results}
+    lines = ["| threads | one training | two side by side |", "|---|---|---|"]
+    for threads, title in (("1", "1"), ("0", "all")):
+        alone, beside = (median[threads, n] / median["1", 1] for n in (1, 2))
+        lines.append(f"| {title} | {alone:.2f} | {beside:.2f} |")
+    return "\n".join(lines)
+
+
 def table(results: list[dict[str, Any]]) -> str:
     """A Markdown table of the ratios: median, and in brackets the smallest and the largest."""
     lines = [
@@ -162,6 +202,12 @@ def versions() -> dict[str, str]:
     return {module.__name__: module.__version__ for module in modules} | {"python": platform.python_version()}
 
 
+def write(path: Path, results: list[dict[str, Any]]) -> None:
+    """Write results with the versions that they were measured with."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"versions": versions(), "results": results}, indent=1) + "\n")
+
+
 def main() -> None:
     """Run every comparison in a process of its own, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -169,11 +215,21 @@ def main() -> None:
     parser.add_argument("--columns", nargs="+", type=int, choices=range(4), default=range(4), help="some columns")
     parser.add_argument("--repetitions", type=int, default=7, help="counted repetitions of each side (default: 7)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
+    parser.add_argument("--threads", action="store_true", help="compare one thread with all instead")
+    parser.add_argument("--train-without-limits", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=3, metavar=("COMPARISON", "ENV", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         comparison, env_id, n_envs = options.one
         print(json.dumps(measure(comparison, env_id, int(n_envs), options.repetitions)))
+        return
+    if options.train_without_limits:
+        print(train_without_limits(options.train_without_limits))
+        return
+    if options.threads:
+        results = measure_threads(options.repetitions)
+        write(options.output.with_name("threads.json"), results)
+        print(threads_table(results))
         return
     results = []
     for comparison in options.only:
@@ -184,8 +240,7 @@ def main() -> None:
             command += ["--repetitions", str(options.repetitions)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             results.append(json.loads(output.splitlines()[-1]))
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps({"versions": versions(), "results": results}, indent=1) + "\n")
+    write(options.output, results)
     print(table(results))
 
 
