@@ -22,6 +22,8 @@ TINY = {
     "cg_max_steps": 3,
     "n_critic_updates": 2,
     "learning_starts": 16,
+    "train_freq": 16,
+    "gradient_steps": 2,
     "buffer_size": 200,
 }
 
@@ -101,20 +103,25 @@ def assert_identical(one: BaseAlgorithm, other: BaseAlgorithm) -> None:
 
 
 class Records(KVWriter):
-    """A logger's output, kept in memory: ``records[i][key]`` is what the i-th dump says."""
+    """A logger's output, kept in memory: one dictionary for every time that something was logged."""
 
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.dumps: list[dict[str, Any]] = []
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
-        self.records.append(dict(key_values))
+        self.dumps.append(dict(key_values))
 
     def close(self) -> None:
         """Nothing is open."""
 
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The latest value of everything that was logged."""
+        return {key: value for dump in self.dumps for key, value in dump.items()}
 
-def record(model: BaseAlgorithm) -> list[dict[str, Any]]:
-    """Let a model log into a list."""
-    writer = Records()
-    model.set_logger(Logger(None, [writer]))
-    return writer.records
+
+def record(model: BaseAlgorithm) -> Records:
+    """Let a model log into memory."""
+    records = Records()
+    model.set_logger(Logger(None, [records]))
+    return records

@@ -35,13 +35,13 @@ def test_logs_what_sb3_logs_and_what_this_package_adds(algorithm: Algorithm):
     expected = COMMON | OF_THIS_PACKAGE | {"time/episodes" if algorithm.spec.off_policy else "time/iterations"}
     if algorithm.has_own_constructor and not algorithm.spec.off_policy:
         expected |= OF_OWN_POLICY_GRADIENTS
-    assert expected <= records[-1].keys()
+    assert expected <= records.latest.keys()
 
 
 def test_everything_logged_is_a_finite_number(algorithm: Algorithm):
     model = algorithm()
     records = record(model)
     model.learn(4 * STEPS, log_interval=1)
-    for key, value in (item for logged in records for item in logged.items()):
+    for key, value in (item for logged in records.dumps for item in logged.items()):
         assert isinstance(value, Number), key
         assert math.isfinite(value), key
