@@ -14,17 +14,14 @@ from sb3_pg_ext.plugins import AlgorithmSpec, registry
 
 STEPS = 64
 
-# Constructor arguments that keep a run tiny: every algorithm gets those that it takes.
-TINY = {
-    "n_steps": 16,
-    "batch_size": 16,
-    "n_epochs": 2,
-    "cg_max_steps": 3,
-    "n_critic_updates": 2,
+# Constructor arguments that keep a run tiny: every algorithm gets those of its kind that it takes.
+TINY_ON_POLICY = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "cg_max_steps": 3, "n_critic_updates": 2}
+TINY_OFF_POLICY = {
+    "buffer_size": 200,
     "learning_starts": 16,
+    "batch_size": 16,
     "train_freq": 16,
     "gradient_steps": 2,
-    "buffer_size": 200,
 }
 
 
@@ -32,7 +29,7 @@ TINY = {
 class Traits:
     """What is particular to an algorithm; the defaults hold for the usual one.
 
-    :param arguments: constructor arguments for a tiny run, beside those of ``TINY``
+    :param arguments: constructor arguments for a tiny run, beside those of its kind
     :param action_spaces: names of the action spaces that it supports
     :param policies: names of its policies
     :param supports_sde: whether it explores with gSDE if asked to
@@ -66,7 +63,8 @@ class Algorithm:
 
     def __call__(self, env: Any = None, policy: Any = "MlpPolicy", **kwargs: Any) -> Any:
         """Build the algorithm for a tiny run, by default on a :class:`RandomEnv`."""
-        tiny = {name: value for name, value in TINY.items() if name in self.parameters}
+        of_its_kind = TINY_OFF_POLICY if self.spec.off_policy else TINY_ON_POLICY
+        tiny = {name: value for name, value in of_its_kind.items() if name in self.parameters}
         policy_kwargs = {"net_arch": [8], **kwargs.pop("policy_kwargs", {})}
         arguments = {"seed": 0, "device": "cpu", **tiny, **self.traits.arguments, **kwargs}
         return self.cls(policy, RandomEnv() if env is None else env, policy_kwargs=policy_kwargs, **arguments)
