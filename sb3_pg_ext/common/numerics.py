@@ -75,10 +75,10 @@ class SurvivesBadNumbers(BaseAlgorithm):
         self._dropped_in_a_row = 0
         self.logger.record("rollout/n_dropped", self.n_dropped_rollouts)
 
-    def _skip_update(self, problem: NonFiniteError) -> None:
+    def _skip_update(self, problem: NonFiniteError, consequence: str = "update skipped, parameters unchanged") -> None:
         self.n_skipped_updates += 1
         self._skipped_in_a_row += 1
-        self._warn_or_give_up("update skipped, parameters unchanged", self._skipped_in_a_row, problem)
+        self._warn_or_give_up(consequence, self._skipped_in_a_row, problem)
 
     def _keep_update(self) -> None:
         self._skipped_in_a_row = 0

@@ -28,6 +28,7 @@ class FastUpdate(RolloutEngine):
         finally:
             hook.remove()
         if spoilt:
-            self._skip_update(NonFiniteError(f"{spoilt} gradients of this update were not finite"))
+            problem = NonFiniteError(f"{spoilt} of this update's gradients not finite")
+            self._skip_update(problem, consequence="no step made along them")
         else:
             self._keep_update()
