@@ -1,0 +1,66 @@
+"""The built-in baselines, and how they are made."""
+
+import numpy as np
+import pytest
+
+from sb3_pg_ext import list_baselines, make_baseline
+from sb3_pg_ext.baselines import Episodes
+
+
+def make_episodes(total_returns=False):
+    """Two episodes of three steps and of one."""
+    to_go = np.array([8.0, 3.0, 2.0, 7.0], np.float32)
+    total = np.array([8.0, 8.0, 8.0, 7.0], np.float32)
+    return Episodes(
+        rewards=np.array([5.0, 1.0, 2.0, 7.0], np.float32),
+        returns=total if total_returns else to_go,
+        observations=np.zeros((4, 2), np.float32),
+        t=np.array([0, 1, 2, 0]),
+        episode_id=np.array([0, 0, 0, 1]),
+        total_returns=total_returns,
+        values=np.array([1.0, 2.0, 3.0, 4.0], np.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "total_returns", "expected"),
+    [
+        ("none", False, [0, 0, 0, 0]),
+        ("none", True, [0, 0, 0, 0]),
+        ("mean", False, [5, 5, 5, 5]),  # over steps
+        ("mean", True, [7.5, 7.5, 7.5, 7.5]),  # over episodes
+        ("value", False, [1, 2, 3, 4]),
+        ("value", True, [1, 2, 3, 4]),
+    ],
+)
+def test_baselines(name, total_returns, expected):
+    baseline = make_baseline(name)(make_episodes(total_returns))
+    np.testing.assert_array_equal(baseline, expected)
+    assert baseline.dtype == np.float32
+
+
+def test_the_mean_of_many_returns_is_exact():
+    n = 10**6
+    steps = np.zeros(n, np.int64)
+    returns = np.full(n, 0.1, np.float32)
+    episodes = Episodes(returns, returns, returns[:, None], steps, steps)
+    np.testing.assert_allclose(make_baseline("mean")(episodes), np.float32(0.1), rtol=1e-7)
+
+
+def test_lengths():
+    np.testing.assert_array_equal(make_episodes().lengths, [3, 1])
+
+
+def test_names():
+    assert {"none", "mean", "value"} <= set(list_baselines())
+    assert list_baselines() == sorted(list_baselines())
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match=r"(?s)'valeu'.*value"):
+        make_baseline("valeu")
+
+
+def test_unknown_arguments():
+    with pytest.raises(ValueError, match=r"baseline_kwargs=\{'decay': 0\.9\}: .*; the parameters of 'mean': none"):
+        make_baseline("mean", decay=0.9)

@@ -1,0 +1,247 @@
+"""Stock algorithms on the rollout engine: same updates, same files, guarded steps."""
+
+import json
+import zipfile
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import sb3_contrib
+import stable_baselines3
+import torch as th
+from envs import ACTION_SPACES, RandomEnv
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_pg_ext import fast
+
+TWINS = {
+    "PPO": (fast.PPO, stable_baselines3.PPO, {"batch_size": 16, "n_epochs": 3}),
+    "A2C": (fast.A2C, stable_baselines3.A2C, {}),
+    "A2C with Adam": (fast.A2C, stable_baselines3.A2C, {"use_rms_prop": False}),
+    "TRPO": (fast.TRPO, sb3_contrib.TRPO, {"batch_size": 16, "n_critic_updates": 3, "cg_max_steps": 5}),
+}
+each_twin = pytest.mark.parametrize(("ours", "theirs", "kwargs"), TWINS.values(), ids=TWINS.keys())
+FAST = [(ours, kwargs) for ours, _, kwargs in TWINS.values()]
+each_fast = pytest.mark.parametrize(("ours", "kwargs"), FAST, ids=TWINS.keys())
+
+
+def make_model(algorithm, action_space="Box", policy="MlpPolicy", **kwargs):
+    env = RandomEnv(ACTION_SPACES[action_space])
+    arguments = {"n_steps": 32, "seed": 0, "device": "cpu", **kwargs}
+    return algorithm(policy, env, policy_kwargs={"net_arch": [8]}, **arguments)
+
+
+def parameters(model):
+    return {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+
+
+def assert_close(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        th.testing.assert_close(tensor, other[name], **tolerance, msg=lambda message, name=name: f"{name}: {message}")
+
+
+exactly = {"rtol": 0, "atol": 0}
+
+
+class Exchange(BaseCallback):
+    """Keeps the first rollout buffer that it sees, and puts it in the place of all others."""
+
+    def __init__(self):
+        super().__init__()
+        self.arrays = None
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        buffer = vars(self.model.rollout_buffer)
+        if self.arrays is None:
+            self.arrays = {name: array.copy() for name, array in buffer.items() if isinstance(array, np.ndarray)}
+        buffer.update({name: array.copy() for name, array in self.arrays.items()})
+        set_random_seed(1)
+
+
+@each_twin
+@pytest.mark.parametrize("action_space", ["Box", "Discrete", "MultiDiscrete", "MultiBinary"])
+def test_the_same_rollout_gives_the_same_update(ours, theirs, kwargs, action_space):
+    exchange = Exchange()
+    start = parameters(make_model(theirs, action_space, **kwargs))
+    expected, actual = (
+        parameters(make_model(algorithm, action_space, **kwargs).learn(32, exchange)) for algorithm in (theirs, ours)
+    )
+    assert any(not th.equal(start[name], tensor) for name, tensor in expected.items())
+    assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@each_twin
+def test_files_are_interchangeable(ours, theirs, kwargs, tmp_path):
+    for writer, reader in ((ours, theirs), (theirs, ours)):
+        model = make_model(writer, **kwargs).learn(32)
+        path = tmp_path / f"{writer.__module__}.zip"
+        model.save(path)
+        loaded = reader.load(path, env=RandomEnv(ACTION_SPACES["Box"]), device="cpu")
+        assert type(loaded) is reader
+        assert_close(parameters(loaded), parameters(model), **exactly)
+        optimizers = [m.policy.optimizer.state_dict() for m in (model, loaded)]
+        th.testing.assert_close(optimizers[1]["state"], optimizers[0]["state"], **exactly)
+        assert optimizers[1]["param_groups"] == optimizers[0]["param_groups"]
+        before = parameters(loaded)
+        loaded.learn(32, reset_num_timesteps=False)
+        assert loaded.num_timesteps == 64
+        assert any(not th.equal(before[name], tensor) for name, tensor in parameters(loaded).items())
+
+
+@each_twin
+def test_files_hold_the_same(ours, theirs, kwargs, tmp_path):
+    contents = []
+    for algorithm in (theirs, ours):
+        make_model(algorithm, **kwargs).learn(32).save(f"{tmp_path / algorithm.__module__}.zip")
+        with zipfile.ZipFile(tmp_path / f"{algorithm.__module__}.zip") as archive:
+            contents.append((sorted(archive.namelist()), set(json.loads(archive.read("data")))))
+    (stock_names, stock_keys), (fast_names, fast_keys) = contents
+    assert fast_names == stock_names
+    assert fast_keys >= stock_keys
+
+
+@each_twin
+def test_optimizers_are_left_as_the_stock_ones_are(ours, theirs, kwargs):
+    ours, theirs = (make_model(algorithm, **kwargs).learn(32).policy.optimizer for algorithm in (ours, theirs))
+    assert ours.state_dict()["param_groups"] == theirs.state_dict()["param_groups"]
+    assert not ours._optimizer_step_pre_hooks
+
+
+@each_twin
+def test_same_arguments(ours, theirs, kwargs):
+    assert vars(make_model(ours, **kwargs)).keys() == vars(make_model(theirs, **kwargs)).keys()
+    assert issubclass(ours, theirs)
+
+
+@each_fast
+def test_the_same_seed_gives_the_same_parameters(ours, kwargs):
+    one, other = (parameters(make_model(ours, **kwargs).learn(96)) for _ in range(2))
+    assert_close(one, other, **exactly)
+
+
+class Poison(BaseCallback):
+    """Puts NaN into the advantages and returns of some rollouts."""
+
+    def __init__(self, rollouts, rows=slice(None)):
+        super().__init__()
+        self.rollouts, self.rows, self.n_rollouts = rollouts, rows, 0
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        if self.n_rollouts in self.rollouts:
+            self.model.rollout_buffer.advantages[self.rows] = np.nan
+            self.model.rollout_buffer.returns[self.rows] = np.nan
+        self.n_rollouts += 1
+
+
+def optimizer_state(model):
+    return [tensor.clone() for state in model.policy.optimizer.state.values() for tensor in state.values()]
+
+
+@each_fast
+def test_a_bad_gradient_never_reaches_the_parameters(ours, kwargs):
+    model = make_model(ours, **kwargs).learn(32)
+    before, state = parameters(model), optimizer_state(model)
+    with pytest.warns(RuntimeWarning, match=rf"{ours.__name__} after 64 steps: \d+ of .* not finite; no step made"):
+        model.learn(32, Poison([0]), reset_num_timesteps=False)
+    assert_close(parameters(model), before, **exactly)
+    assert len(state) == len(optimizer_state(model)) > 0
+    assert all(map(th.equal, state, optimizer_state(model)))
+    assert model.n_skipped_updates == 1
+    model.learn(32, reset_num_timesteps=False)
+    assert any(not th.equal(before[name], tensor) for name, tensor in parameters(model).items())
+
+
+def test_the_good_minibatches_of_an_update_count():
+    model = make_model(fast.PPO, batch_size=8, n_epochs=1)
+    before = parameters(model)
+    with pytest.warns(RuntimeWarning, match="1 of this update's gradients not finite; no step made along them"):
+        model.learn(32, Poison([0], rows=slice(1)))
+    after = parameters(model)
+    assert any(not th.equal(before[name], tensor) for name, tensor in after.items())
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+@each_fast
+@pytest.mark.filterwarnings("ignore:.*not finite:RuntimeWarning")
+def test_the_third_bad_update_in_a_row_ends_the_training(ours, kwargs):
+    model = make_model(ours, **kwargs)
+    with pytest.raises(ValueError, match=rf"{ours.__name__} after 192 steps: .*not finite.*3rd in a row"):
+        model.learn(320, Poison([0, 1, 3, 4, 5]))
+    assert model.n_skipped_updates == 5
+    assert all(tensor.isfinite().all() for tensor in parameters(model).values())
+
+
+def test_a_bad_rollout_is_not_learned_from():
+    model = make_model(fast.PPO, batch_size=16)
+    before = parameters(model)
+    with th.no_grad():
+        model.policy.value_net.bias.fill_(float("nan"))
+    with pytest.warns(RuntimeWarning, match="value nan at step 0 of the rollout in environment 0; rollout dropped"):
+        model.learn(32)
+    for name, tensor in parameters(model).items():
+        assert name == "value_net.bias" or th.equal(tensor, before[name])
+
+
+class Corridor(gym.Env):
+    """Eight steps; each pays 1 for the action that the observation names."""
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        reward = float(action == self.wanted)
+        self.time += 1
+        return self._observe(), reward, self.time == 8, False, {}
+
+    def _observe(self):
+        self.wanted = int(self.np_random.integers(3))
+        return self.wanted
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kwargs"),
+    [
+        (fast.PPO, {"n_steps": 64, "batch_size": 64, "n_epochs": 8, "learning_rate": 0.02}),
+        (fast.A2C, {"n_steps": 16, "learning_rate": 0.02}),
+        (fast.TRPO, {"n_steps": 64, "batch_size": 128, "target_kl": 0.1, "cg_max_steps": 5, "learning_rate": 0.02}),
+    ],
+)
+def test_learning(algorithm, kwargs):
+    env = DummyVecEnv([Corridor, Corridor])
+    model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": []}, gamma=0.5, seed=0, device="cpu", **kwargs)
+    model.learn(1500)
+    assert [model.predict(obs, deterministic=True)[0] for obs in range(3)] == [0, 1, 2]
+
+
+class NeverTwo(ActorCriticPolicy):
+    """A policy that only its own methods know how to run."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        logits = self.action_net(latent_pi) - 1e4 * th.tensor([0, 0, 1])
+        return self.action_dist.proba_distribution(action_logits=logits)
+
+
+def test_policies_with_methods_of_their_own_act_by_them():
+    def collect(local_variables, _):
+        seen.extend(local_variables["actions"])
+        return True
+
+    seen = []
+    make_model(fast.PPO, "Discrete", NeverTwo, batch_size=16).learn(64, collect)
+    assert set(seen) == {0, 1}
