@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py             # the table of ratios
     python benchmarks/throughput.py --threads   # one thread against all
+    python benchmarks/throughput.py --memory    # peak memory
 
 Every comparison runs in a process of its own, on one thread, and alternates between the two sides: A, B, A, B, … Only
 ratios mean anything on a machine that others use, too: of each repetition B's neighbour A, of all of them the median.
@@ -20,10 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import sb3_contrib
 import stable_baselines3
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
@@ -138,6 +141,61 @@ def measure(comparison: str, env_id: str, n_envs: int, repetitions: int) -> dict
     return {"comparison": comparison, "env": env_id, "n_envs": n_envs, **speeds, "peak_mib": peak_mib}
 
 
+class Images(gymnasium.Env[np.ndarray, np.int64]):
+    """Random frames as large as Atari's, at no cost."""
+
+    observation_space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """A new frame."""
+        super().reset(seed=seed)
+        self.frame = self.np_random.integers(256, size=(4, 84, 84), dtype=np.uint8)
+        return self.frame, {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """The same frame; one episode in a hundred steps ends."""
+        return self.frame, 1.0, bool(self.np_random.random() < 0.01), False, {}
+
+
+MEMORY_TASKS: dict[str, tuple[str, Callable[[], VecEnv], dict[str, Any]]] = {
+    "CartPole-v1 × 8": ("MlpPolicy", lambda: make_vec_env("CartPole-v1", 8, seed=0), {"n_steps": 2048}),
+    "images × 8": ("CnnPolicy", lambda: make_vec_env(Images, 8, seed=0), {"n_steps": 256}),
+}
+
+
+def peak_memory(library: str, algorithm: str, task: str) -> float:
+    """The peak memory, in MiB, of a process that trains for two updates."""
+    cls = getattr({"ours": fast, "stock": stable_baselines3}[library], algorithm)
+    policy, make_env, arguments = MEMORY_TASKS[task]
+    epochs = {"n_epochs": 1, "batch_size": 256} if algorithm == "PPO" else {}
+    model = cls(policy, make_env(), device="cpu", seed=0, **arguments, **epochs)
+    model.learn(2 * model.n_steps * 8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure_memory() -> list[dict[str, Any]]:
+    """Peak memory of fast and of stock PPO, each in a process of its own."""
+    results = []
+    for task in MEMORY_TASKS:
+        peaks = {}
+        for library in ("ours", "stock"):
+            command = [sys.executable, __file__, "--peak-memory", library, "PPO", task]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peaks[library] = float(output.split()[-1])
+        results.append({"task": task, **peaks})
+    return results
+
+
+def memory_table(results: list[dict[str, Any]]) -> str:
+    """A Markdown table of peak memory."""
+    lines = ["| task | `fast.PPO`, MiB | stock PPO, MiB | ratio |", "|---|---|---|---|"]
+    for result in results:
+        ours, stock = result["ours"], result["stock"]
+        lines.append(f"| {result['task']} | {ours:.0f} | {stock:.0f} | {ours / stock:.2f} |")
+    return "\n".join(lines)
+
+
 def train_without_limits(n_updates: int) -> float:
     """Seconds that REINFORCE takes for some updates, on the threads that the environment variable grants."""
     model = REINFORCE("MlpPolicy", make_vec_env("CartPole-v1", 8, seed=0), n_steps=512, device="cpu", seed=0)
@@ -216,6 +274,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7, help="counted repetitions of each side (default: 7)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
     parser.add_argument("--threads", action="store_true", help="compare one thread with all instead")
+    parser.add_argument("--memory", action="store_true", help="compare peak memory instead")
+    parser.add_argument("--peak-memory", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--train-without-limits", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=3, metavar=("COMPARISON", "ENV", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -225,6 +285,14 @@ def main() -> None:
         return
     if options.train_without_limits:
         print(train_without_limits(options.train_without_limits))
+        return
+    if options.peak_memory:
+        print(peak_memory(*options.peak_memory))
+        return
+    if options.memory:
+        results = measure_memory()
+        write(options.output.with_name("memory.json"), results)
+        print(memory_table(results))
         return
     if options.threads:
         results = measure_threads(options.repetitions)

@@ -156,7 +156,8 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
             return True
         self._keep_rollout()
         self._rollout_is_good = True
-        callback.update_locals(locals())
+        # In the locals of callbacks the transitions would outlive the rollout, observations and all.
+        callback.update_locals({**locals(), "transitions": None})
         callback.on_rollout_end()
         return True
 
