@@ -89,7 +89,8 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
 
     - ``self.locals`` has no ``values``, ``log_probs`` and ``obs_tensor`` at a step, since nothing needs them there;
     - ``rollout_buffer`` is filled at the end of the rollout, before ``on_rollout_end``, not step by step;
-    - parameters must not be changed between ``on_rollout_start`` and ``on_rollout_end``.
+    - parameters must not be changed between ``on_rollout_start`` and ``on_rollout_end``;
+    - a rollout that is dropped for its bad numbers ends without ``on_rollout_end``.
 
     The same seed gives the same results from run to run, and the same distribution of results as SB3's own rollout,
     not the same stream of random numbers.

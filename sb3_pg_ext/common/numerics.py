@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections import deque
 from typing import SupportsFloat
 
 import numpy as np
@@ -69,6 +70,9 @@ class SurvivesBadNumbers(BaseAlgorithm):
     def _drop_rollout(self, problem: NonFiniteError) -> None:
         self.n_dropped_rollouts += 1
         self._dropped_in_a_row += 1
+        assert self.ep_info_buffer is not None, "learn() makes one"
+        good = [info for info in self.ep_info_buffer if math.isfinite(info["r"])]
+        self.ep_info_buffer = deque(good, self.ep_info_buffer.maxlen)
         self._warn_or_give_up("rollout dropped", self._dropped_in_a_row, problem)
 
     def _keep_rollout(self) -> None:

@@ -27,7 +27,7 @@ def chunks(observations: Observations, device: th.device) -> Iterator[tuple[slic
     n_rows = len(arrays[0])
     step = max(1, n_rows * CHUNK_BYTES // max(1, sum(array.nbytes for array in arrays)))
     for start in range(0, n_rows, step):
-        part = slice(start, min(start + step, n_rows))
+        part = slice(start, start + step)
         yield part, obs_as_tensor(map_arrays(itemgetter(part), observations), device)
 
 

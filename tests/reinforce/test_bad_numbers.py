@@ -54,6 +54,8 @@ def test_a_bad_rollout_is_dropped(what, place):
         model.learn(1, reset_num_timesteps=False)
     assert_same(before, state_of(model))
     assert model.n_dropped_rollouts == 1
+    assert len(model.ep_info_buffer) == 3
+    assert np.isfinite([info["r"] for info in model.ep_info_buffer]).all()
     model.learn(1, reset_num_timesteps=False)
     assert not th.equal(before[0], state_of(model)[0])
 
