@@ -6,12 +6,7 @@ from typing import ClassVar
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.policies import (
-    ActorCriticCnnPolicy,
-    ActorCriticPolicy,
-    BasePolicy,
-    MultiInputActorCriticPolicy,
-)
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch.distributions import Distribution
 
 from sb3_pg_ext.common.arguments import check_range
@@ -20,6 +15,7 @@ from sb3_pg_ext.common.engine import RolloutEngine
 from sb3_pg_ext.common.numerics import NonFiniteError, check_number
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.policies import chunks
+from sb3_pg_ext.common.stochastic_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_pg_ext.functional.divergences import kl
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -32,9 +28,9 @@ class OnPolicyBase(RolloutEngine):
     """The base of this package's on-policy algorithms. Each adds its arguments and its update."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": ActorCriticPolicy,
-        "CnnPolicy": ActorCriticCnnPolicy,
-        "MultiInputPolicy": MultiInputActorCriticPolicy,
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
     }
 
     def _check_arguments(self) -> None:

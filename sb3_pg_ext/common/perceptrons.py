@@ -6,6 +6,7 @@ This is the one place that decides, and the one that looks inside SB3's policies
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import (
@@ -19,6 +20,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
+from sb3_pg_ext.common.stochastic_policies import TemperedLinear
 from sb3_pg_ext.functional import mlp
 
 DISTRIBUTIONS = (
@@ -74,9 +76,12 @@ def _check_policy(policy: ActorCriticPolicy) -> None:
 def _layers(modules: list[nn.Module]) -> list[mlp.Layer]:
     layers: list[mlp.Layer] = []
     for module in modules:
-        if type(module) is nn.Linear:
+        if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
             bias = None if module.bias is None else module.bias.detach().numpy()
-            layers.append(mlp.Layer(module.weight.detach().numpy(), bias, mlp.identity))
+            layer = mlp.Layer(module.weight.detach().numpy(), bias, mlp.identity)
+            if isinstance(module, TemperedLinear):
+                layer = layer._replace(activation=partial(np.multiply, 1 / module.temperature))
+            layers.append(layer)
         elif layers and layers[-1].activation is mlp.identity:
             layers[-1] = layers[-1]._replace(activation=_activation(module))
         else:
