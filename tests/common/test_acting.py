@@ -13,6 +13,7 @@ from sb3_pg_ext.common.perceptrons import actor_layers
 
 N_ENVS, N_CALLS = 200, 100
 VECTOR = OBSERVATION_SPACES["Box"]
+DISCRETE = spaces.Discrete(3)
 GAUSSIAN = spaces.Box(-9, 9, (2,), np.float32)
 
 
@@ -110,7 +111,7 @@ def test_noise_is_not_used_twice():
 
 
 def test_two_actions_that_are_certain():
-    policy = make_policy(spaces.Discrete(3))
+    policy = make_policy(DISCRETE)
     with th.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(th.tensor([-1e4, 1e4, -1e4]))
@@ -133,7 +134,7 @@ def test_bad_outputs_are_caught(path, name, number):
 
 @each_path
 def test_bad_observations_are_caught(path):
-    act = make_path(make_policy(spaces.Discrete(3)), path, 2)
+    act = make_path(make_policy(DISCRETE), path, 2)
     obs = np.zeros((2, 3), np.float32)
     obs[1, 2] = np.nan
     place = "in environment 1" if path == "PerceptronActor" else "distribution"
@@ -153,7 +154,7 @@ def test_bad_deviations_are_caught(number):
 
 
 def test_large_outputs_are_not_bad():
-    policy = make_policy(spaces.Discrete(3))
+    policy = make_policy(DISCRETE)
     with th.no_grad():
         policy.action_net.bias.copy_(th.tensor([1e30, -1e30, 0.0]))  # their squares are beyond float32
     assert (sample(policy, "PerceptronActor")[0] == 0).all()
@@ -167,16 +168,23 @@ class Always(ActorCriticPolicy):
         return th.full((len(obs),), 2), values, log_probs
 
 
-def test_a_policy_that_overrides_forward_acts_by_it():
-    policy = make_policy(spaces.Discrete(3), cls=Always)
-    act, path = make_actor(policy, n_envs=5, n_steps=None)
-    assert "forward" in path
+def with_other_forward(policy):
+    policy.forward = lambda obs: (th.full((len(obs),), 2), None, None)
+    return policy
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: make_policy(DISCRETE, cls=Always), lambda: with_other_forward(make_policy(DISCRETE))]
+)
+def test_a_policy_that_overrides_forward_acts_by_it(make):
+    act, path = make_actor(make(), n_envs=5, n_steps=None)
+    assert "it overrides forward()" in path
     assert act(np.zeros((5, 3), np.float32)).tolist() == [2] * 5
 
 
 def test_dictionaries():
     space = spaces.Dict({"vector": VECTOR, "number": spaces.Discrete(3)})
-    policy = make_policy(spaces.Discrete(3), space, MultiInputActorCriticPolicy)
+    policy = make_policy(DISCRETE, space, MultiInputActorCriticPolicy)
     act, _ = make_actor(policy, n_envs=4, n_steps=None)
     obs = {"vector": np.zeros((4, 3), np.float32), "number": np.array([0, 1, 2, 0])}
     assert act(obs).shape == (4,)
