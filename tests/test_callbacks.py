@@ -1,0 +1,315 @@
+"""What GradientVarianceCallback measures, against loops in double precision; and that training does not notice it."""
+
+import random
+from copy import deepcopy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from conformance.algorithms import record
+from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv, SpoiltEnv
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_pg_ext import REINFORCE
+from sb3_pg_ext.callbacks import GradientVarianceCallback
+
+GAMMA, GAE_LAMBDA = 0.8, 0.7
+
+
+class Walk(gym.Env):
+    """Three states, two actions; every step may be the last, and the fourth is. It keeps a record of its episodes.
+
+    They are recorded in batches: one begins with every reset that does not follow the end of an episode.
+    """
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self):
+        self.batches = []
+        self.ended = False
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if not self.ended:
+            self.batches.append([])
+        self.state, self.ended = 0, False
+        self.batches[-1].append({"states": [0], "actions": [], "rewards": [], "terminated": False})
+        return self.state, {}
+
+    def step(self, action):
+        episode = self.batches[-1][-1]
+        reward = float(self.state + 2 * action + self.np_random.normal())
+        self.state = int(self.np_random.integers(3))
+        terminated = bool(self.np_random.random() < 0.3)
+        episode["states"].append(self.state)
+        episode["actions"].append(int(action))
+        episode["rewards"].append(reward)
+        episode["terminated"] = terminated
+        truncated = not terminated and len(episode["actions"]) == 4
+        self.ended = terminated or truncated
+        return self.state, reward, terminated, truncated, {}
+
+
+def softmax_score(weight, bias, state, action):
+    """∇ log π(a|s) of π(a|s) ∝ exp(w_as + b_a), with respect to w and b."""
+    odds = np.exp(weight[:, state] + bias)
+    wrt_logits = np.eye(len(bias))[action] - odds / odds.sum()
+    return np.concatenate([np.outer(wrt_logits, np.eye(3)[state]).ravel(), wrt_logits])
+
+
+def rewards_to_go(episode):
+    rewards = episode["rewards"]
+    return [sum(GAMMA**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
+
+
+def gae(episode, values):
+    states, rewards = episode["states"], episode["rewards"]
+    deltas = []
+    for t, reward in enumerate(rewards):
+        terminal = episode["terminated"] and t == len(rewards) - 1
+        deltas.append(reward + (0 if terminal else GAMMA * values[states[t + 1]]) - values[states[t]])
+    return [sum((GAMMA * GAE_LAMBDA) ** k * d for k, d in enumerate(deltas[t:])) for t in range(len(deltas))]
+
+
+def weights_of(batch, values):
+    """By the name of the estimator: what ∇log π is multiplied with, episode by episode, step by step."""
+    to_go = [rewards_to_go(episode) for episode in batch]
+    total = [[returns[0]] * len(returns) for returns in to_go]
+    mean, total_mean = np.mean(np.concatenate(to_go)), np.mean([returns[0] for returns in to_go])
+    value = [[values[state] for state in episode["states"][:-1]] for episode in batch]
+    return {
+        "none": to_go,
+        "mean": [np.subtract(returns, mean) for returns in to_go],
+        "value": [np.subtract(*pair) for pair in zip(to_go, value, strict=True)],
+        "total_none": total,
+        "total_mean": [np.subtract(returns, total_mean) for returns in total],
+        "gae": [gae(episode, values) for episode in batch],
+    }
+
+
+def brute_force(batches, weight, bias, values, reference):
+    """Variance, signal-to-noise ratio and cosine by name."""
+    gradients = {}
+    for batch in batches:
+        for name, weights in weights_of(batch, values).items():
+            gradient = sum(
+                softmax_score(weight, bias, state, action) * w
+                for episode, row in zip(batch, weights, strict=True)
+                for state, action, w in zip(episode["states"], episode["actions"], row, strict=False)
+            )
+            gradients.setdefault(name, []).append(gradient / len(batch))
+    expected = {}
+    for name, values_of in gradients.items():
+        variance = np.cov(np.transpose(values_of)).trace()
+        pairs = [g @ h for i, g in enumerate(values_of) for j, h in enumerate(values_of) if i != j]
+        cosines = []
+        for i, g in enumerate(values_of):
+            others = np.mean(gradients[reference][:i] + gradients[reference][i + 1 :], axis=0)
+            cosines.append(g @ others / np.linalg.norm(g) / np.linalg.norm(others))
+        expected[name] = (variance, np.mean(pairs) / variance, np.mean(cosines))
+    return expected
+
+
+def randomize(model):
+    rng = np.random.default_rng(0)
+    with th.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.copy_(th.as_tensor(rng.normal(size=parameter.shape) / 2))
+
+
+def tabular(algorithm, **kwargs):
+    model = algorithm("MlpPolicy", Walk(), gamma=GAMMA, policy_kwargs={"net_arch": []}, seed=0, device="cpu", **kwargs)
+    randomize(model)
+    return model
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("reference", ["mean", "gae"])
+def test_statistics_are_those_of_a_brute_force_computation(n_envs, reference, monkeypatch):
+    monkeypatch.setattr("sb3_pg_ext.common.policies.CHUNK_BYTES", 40)  # five observations
+    model = tabular(A2C, gae_lambda=GAE_LAMBDA)
+    envs = [Walk() for _ in range(n_envs)]
+    callback = GradientVarianceCallback(
+        DummyVecEnv([lambda env=env: env for env in envs]),
+        baselines=["none", "mean", "value"],
+        total_return_baselines=["none", "mean"],
+        advantage_estimators=["gae"],
+        n_batches=6,
+        n_episodes=4,
+        reference=reference,
+    )
+    callback.init_callback(model)
+    measured = callback.measure()
+    batches = [[e for env in envs for e in env.batches[b][: 4 // n_envs]] for b in range(6)]
+    assert {episode["terminated"] for batch in batches for episode in batch} == {True, False}
+    parameters = {name: p.detach().double().numpy() for name, p in model.policy.named_parameters()}
+    values = parameters["value_net.weight"][0] + parameters["value_net.bias"]
+    expected = brute_force(batches, parameters["action_net.weight"], parameters["action_net.bias"], values, reference)
+    assert list(measured) == ["none", "mean", "value", "total_none", "total_mean", "gae"]
+    for name, statistics in measured.items():
+        found = (statistics.variance, statistics.snr, statistics.cosine)
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+class Coin(gym.Env):
+    """One step: heads pays 3, tails 1."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        return np.ones(1, np.float32), (1.0, 3.0)[action], True, False, {}
+
+
+def test_the_variance_is_the_exact_one():
+    """With a fair coin, g = ±½ in each of the four components, times the reward: all can be enumerated."""
+    model = REINFORCE("MlpPolicy", Coin(), policy_kwargs={"net_arch": []}, device="cpu")
+    with th.no_grad():
+        model.policy.action_net.weight.zero_()
+    callback = GradientVarianceCallback(Coin(), ["none"], n_batches=400, n_episodes=1, reference="none")
+    callback.init_callback(model)
+    outcomes = np.array([-0.5 * 1, 0.5 * 3])  # of one component, each with probability ½
+    # Between two equally probable numbers, even a skewed sample has nearly the exact variance.
+    assert callback.measure()["none"].variance == pytest.approx(4 * outcomes.var(), rel=0.02)
+
+
+def test_a_good_baseline_removes_variance():
+    model = REINFORCE("MlpPolicy", Walk(), policy_kwargs={"net_arch": []}, device="cpu")
+    callback = GradientVarianceCallback(Walk(), ["none", "mean"], total_return_baselines=["none"], n_batches=40)
+    callback.init_callback(model)
+    measured = callback.measure()
+    assert measured["mean"].variance < measured["none"].variance < measured["total_none"].variance
+    assert measured["mean"].snr > measured["none"].snr
+
+
+def train(algorithm, make_env, callback_env=None, policy="MlpPolicy", **kwargs):
+    """Train a little, with the callback if it gets an environment; return the model, its log and all random states."""
+    chosen = {"baselines": ["none", "mean"], "n_batches": 2, "n_episodes": 2, "update_freq": 2}
+    callback = None
+    if callback_env is not None:
+        if algorithm is not REINFORCE:
+            chosen |= {"baselines": ["mean", "value"], "advantage_estimators": ["gae", "n_step", "vtrace"]}
+        callback = GradientVarianceCallback(callback_env, **chosen)
+    model = algorithm(policy, make_env(), seed=1, device="cpu", **kwargs)
+    log = record(model)
+    model.learn(120, callback, log_interval=1)
+    return model, log.latest, (random.getstate(), np.random.get_state()[1].tolist(), th.get_rng_state().tolist())
+
+
+def on(action_space, observation_space="Box"):
+    return lambda: RandomEnv(ACTION_SPACES[action_space], OBSERVATION_SPACES[observation_space])
+
+
+def normalized():
+    return VecNormalize(DummyVecEnv([on("Box")]))
+
+
+SMALL = {"n_steps": 20, "policy_kwargs": {"net_arch": [4]}}
+SMALL_PPO = {**SMALL, "batch_size": 10, "n_epochs": 2}
+SMALL_CNN = {"net_arch": [4], "features_extractor_kwargs": {"features_dim": 8}}
+SMALL_COMBINED = {"net_arch": [4], "features_extractor_kwargs": {"cnn_output_dim": 8}}
+RUNS = {
+    "REINFORCE": (REINFORCE, on("Discrete"), {"n_episodes": 4}),
+    "REINFORCE, gSDE": (REINFORCE, on("Box"), {"n_episodes": 4, "use_sde": True, "sde_sample_freq": 2}),
+    "A2C": (A2C, on("Box of two dimensions"), SMALL),
+    "PPO": (PPO, on("MultiDiscrete"), SMALL_PPO),
+    "PPO, gSDE": (PPO, on("Box"), {**SMALL_PPO, "use_sde": True, "sde_sample_freq": 4}),
+    "PPO, normalized": (PPO, normalized, SMALL_PPO),
+    "PPO, image": (PPO, on("Discrete", "image"), {**SMALL_PPO, "policy": "CnnPolicy", "policy_kwargs": SMALL_CNN}),
+    "A2C, Dict": (
+        A2C,
+        on("MultiBinary", "Dict"),
+        {**SMALL, "policy": "MultiInputPolicy", "policy_kwargs": SMALL_COMBINED},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_training_goes_on_as_without_it(name):
+    algorithm, make_env, kwargs = RUNS[name]
+    runs = [train(algorithm, make_env, env, **deepcopy(kwargs)) for env in (None, make_env())]
+    (without, _, states), (model, log, states_with) = runs
+    assert all(map(th.equal, without.policy.state_dict().values(), model.policy.state_dict().values()))
+    assert states == states_with
+    measured = {key: value for key, value in log.items() if key.startswith("gradient/")}
+    assert len(measured) == 3 * (2 if algorithm is REINFORCE else 5)
+    assert np.isfinite(list(measured.values())).all()
+
+
+def test_the_same_policy_gives_the_same_numbers():
+    measured = []
+    for _ in range(2):
+        model = REINFORCE("MlpPolicy", Walk(), seed=0, device="cpu")
+        callback = GradientVarianceCallback(Walk(), n_batches=3)
+        callback.init_callback(model)
+        measured.append([callback.measure(), callback.measure()])
+        th.rand(1)
+    assert measured[0][0] == measured[0][1] == measured[1][0]
+
+
+def test_it_measures_before_every_so_many_rollouts(monkeypatch):
+    calls = []
+    monkeypatch.setattr(GradientVarianceCallback, "measure", lambda self: calls.append(self.num_timesteps) or {})
+    A2C("MlpPolicy", Walk(), n_steps=5, device="cpu").learn(50, GradientVarianceCallback(Walk(), update_freq=4))
+    assert calls == [0, 20, 40]
+
+
+def test_bad_numbers_do_not_end_the_training():
+    env = SpoiltEnv("reward", float("nan"), range(100))
+    model = A2C("MlpPolicy", RandomEnv(), n_steps=5, device="cpu")
+    with pytest.warns(RuntimeWarning, match="not measured: reward nan"):
+        model.learn(5, GradientVarianceCallback(env))
+
+
+BAD_ARGUMENTS = {
+    "update_freq": ({"update_freq": 0}, "update_freq=0; allowed: an integer ≥ 1"),
+    "n_batches": ({"n_batches": 1}, "n_batches=1; allowed: an integer ≥ 2"),
+    "n_episodes": ({"n_episodes": 0}, "n_episodes=0; allowed: an integer ≥ 1"),
+    "shares": ({"n_episodes": 3}, "n_episodes=3 cannot be shared equally by 2 environments"),
+    "seed": ({"seed": -1}, "seed=-1; allowed: an integer ≥ 0"),
+    "baseline": ({"baselines": ["men"]}, "men.*mean"),
+    "reference": ({"reference": "men"}, r"reference='men' \(did you mean 'mean'\?\); allowed: 'none', 'mean'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARGUMENTS)
+def test_bad_arguments_say_what_is_allowed(name):
+    arguments, message = BAD_ARGUMENTS[name]
+    with pytest.raises(ValueError, match=message):
+        GradientVarianceCallback(DummyVecEnv([Walk, Walk]), **arguments)
+
+
+UNFIT = {
+    "off-policy": (DQN, on("Discrete"), {}, {}, "in DQN; allowed: on-policy"),
+    "recurrent": (RecurrentPPO, on("Discrete"), {"policy": "MlpLstmPolicy"}, {}, "allowed: no recurrence"),
+    "other spaces": (A2C, on("Discrete", "Discrete"), {}, {}, "spaces do not match"),
+    "not normalized": (A2C, lambda: VecNormalize(DummyVecEnv([on("Discrete")])), {}, {}, "differs.*VecNormalize"),
+    "no critic": (REINFORCE, on("Discrete"), {}, {"baselines": ["value"]}, "'value'; allowed where.*critic"),
+    "no critic for an estimator": (
+        REINFORCE,
+        on("Discrete"),
+        {},
+        {"advantage_estimators": ["gae"]},
+        "'gae'; allowed where.*critic",
+    ),
+    "estimator": (A2C, on("Discrete"), {}, {"advantage_estimators": ["gea"]}, "gea.*gae"),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_is_refused_before_training(name):
+    algorithm, make_env, kwargs, arguments, message = UNFIT[name]
+    model = algorithm(kwargs.get("policy", "MlpPolicy"), make_env(), device="cpu")
+    reference = {"reference": arguments["baselines"][0]} if "baselines" in arguments else {}
+    with pytest.raises(ValueError, match=message):
+        model.learn(10, GradientVarianceCallback(on("Discrete")(), **arguments, **reference))
+    assert model.num_timesteps == 0
