@@ -1,10 +1,27 @@
 """What a baseline sees, and what it is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+CHUNK_BYTES = 32 * 2**20
+"""Score functions are read in chunks of at most so many bytes, so that memory stays flat."""
+
+
+class Scores(Protocol):
+    """An array [B, n] of which slices of rows are read: NumPy's own, or one that computes them at that moment."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, n]."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """The rows of a slice."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +38,10 @@ class Episodes:
     :param episode_id: which episode, counted from 0, [B], int64
     :param total_returns: whether ``returns`` are total returns
     :param values: V(s_t), [B], float32; ``None`` if no critic is trained
+    :param scores: ∇_θ log π(a_t|s_t) with respect to the n parameters of the actor, [B, n], float32; computed as it is
+        read, which has to happen before the policy is updated, so not in ``fit``
+    :param weights: what REINFORCE weights each step with besides its return, [B] or one number for all: γᵗ with
+        ``discount_state_distribution``
     """
 
     rewards: np.ndarray
@@ -30,22 +51,73 @@ class Episodes:
     episode_id: np.ndarray
     total_returns: bool = False
     values: np.ndarray | None = None
+    scores: Scores | None = None
+    weights: np.ndarray | float = 1.0
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """The number of steps of every episode, [m]."""
         return np.bincount(self.episode_id)
 
+    @cached_property
+    def episode_returns(self) -> np.ndarray:
+        """The return of every episode, that of its first step, [m]."""
+        return self.returns[np.flatnonzero(np.diff(self.episode_id, prepend=-1))]
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """The rank of every step's t among all that occur, [B]: its column in :meth:`by_time`."""
+        return np.unique(self.t, return_inverse=True)[1]
+
+    def by_time(self, numbers: np.ndarray) -> np.ndarray:
+        """Lay numbers, one for every step, out as a table, [m, times]; 0 where an episode has no such step.
+
+        :param numbers: [B]
+        """
+        table = np.zeros((len(self.lengths), self.columns.max() + 1))
+        table[self.episode_id, self.columns] = numbers
+        return table
+
+    def weighted_scores(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """w_t ∇log π(a_t|s_t), chunk by chunk: which steps, and their rows, [b, n]."""
+        assert self.scores is not None, "REINFORCE gives every baseline the score functions"
+        n_steps, n_parameters = self.scores.shape
+        weights = np.broadcast_to(np.float32(self.weights), n_steps)
+        size = max(1, CHUNK_BYTES // (4 * n_parameters))
+        for start in range(0, n_steps, size):
+            part = slice(start, min(start + size, n_steps))
+            yield part, weights[part, None] * self.scores[part]
+
+    @cached_property
+    def gradients(self) -> tuple[np.ndarray, np.ndarray]:
+        """g = Σ_t w_t ∇log π(a_t|s_t) and X = Σ_t w_t G_t ∇log π(a_t|s_t) of every episode, [m, n] each, float64."""
+        assert self.scores is not None, "REINFORCE gives every baseline the score functions"
+        g, x = np.zeros((2, len(self.lengths), self.scores.shape[1]))
+        for part, rows in self.weighted_scores():
+            ids = self.episode_id[part]
+            starts = np.flatnonzero(np.diff(ids, prepend=-1))
+            g[ids[starts]] += np.add.reduceat(rows, starts, dtype=np.float64)
+            x[ids[starts]] += np.add.reduceat(self.returns[part, None] * rows, starts, dtype=np.float64)
+        return g, x
+
 
 class Baseline(Protocol):
-    """A function b of the episodes, one number for every step, that is subtracted from the returns.
+    """A function b of the episodes that is subtracted from the returns.
 
-    The gradient stays unbiased if b at a step does not depend on the action taken there. A baseline that reads
-    ``episodes.values`` sets ``needs_values = True``; then REINFORCE trains a critic.
+    The gradient stays unbiased if b at a step does not depend on the action taken there. What a baseline needs it says
+    by attributes, all of which may be left out:
+
+    - ``needs_values = True`` if it reads ``episodes.values``: REINFORCE trains a critic;
+    - ``needs_episodes = 2`` if it needs so many complete episodes: REINFORCE refuses fewer, and ``n_steps``;
+    - ``max_observation_size``: REINFORCE refuses observations of more numbers.
     """
 
     def __call__(self, episodes: Episodes) -> np.ndarray:
-        """The baseline at every step, [B], float32."""
+        """The baseline, float32: at every step, [B].
+
+        With ``BaselineSpec(per_component=True)`` one of every episode for every component of the gradient, [m, n]: then
+        REINFORCE subtracts b∘Σ_t w_t ∇log π(a_t|s_t) from the gradient of an episode.
+        """
         ...
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from sb3_pg_ext.baselines.builtin import Mean, NoBaseline, Value
+from sb3_pg_ext.baselines.builtin import LeaveOneOut, Mean, MovingAverage, NoBaseline, Time, Value
+from sb3_pg_ext.baselines.linear import Linear
+from sb3_pg_ext.baselines.optimal import Optimal, OptimalPerComponent
 from sb3_pg_ext.plugins import BaselineSpec, hookimpl
 
 
@@ -11,4 +13,11 @@ def sb3_pg_ext_baselines() -> Iterable[BaselineSpec]:
     """The built-in baselines."""
     yield BaselineSpec("none", NoBaseline)
     yield BaselineSpec("mean", Mean, unbiased=False)
+    yield BaselineSpec("moving_average", MovingAverage)
+    yield BaselineSpec("time", Time, unbiased=False)
+    yield BaselineSpec("linear", Linear, unbiased=False)
     yield BaselineSpec("value", Value)
+    yield BaselineSpec("leave_one_out", LeaveOneOut)
+    # Unbiased with cross_fit=True; a record speaks of every setting.
+    yield BaselineSpec("optimal", Optimal, unbiased=False)
+    yield BaselineSpec("optimal_per_component", OptimalPerComponent, per_component=True, unbiased=False)

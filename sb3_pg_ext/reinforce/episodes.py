@@ -1,11 +1,21 @@
 """From the transitions of a rollout to its episodes."""
 
+import math
+
 import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_obs_shape
 
 from sb3_pg_ext.baselines import Episodes
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.functional.returns import discounted_sum
+
+
+def observation_size(space: spaces.Space) -> int:
+    """How many numbers an observation consists of, as it is stored."""
+    shapes = get_obs_shape(space)
+    return sum(math.prod(shape) for shape in (shapes.values() if isinstance(shapes, dict) else [shapes]))
 
 
 def rewards_to_go(transitions: Transitions, next_values: np.ndarray | None, gamma: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch.distributions import Distribution
 from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector
 
 from sb3_pg_ext.baselines import LearningBaseline, make_baseline
 from sb3_pg_ext.common.arguments import check_choice, check_count
@@ -21,10 +23,12 @@ from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_numbe
 from sb3_pg_ext.common.observations import map_arrays
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
 from sb3_pg_ext.common.policies import action_tensor, chunks, predict_values
+from sb3_pg_ext.common.scores import ScoreFunctions
 from sb3_pg_ext.common.transitions import EpisodeTransitions, Transitions
 from sb3_pg_ext.functional.distributions import snapshot
 from sb3_pg_ext.functional.surrogates import policy_gradient_loss
-from sb3_pg_ext.reinforce.episodes import rewards_to_go, steps_into_episode, to_episodes
+from sb3_pg_ext.plugins import BaselineSpec, registry
+from sb3_pg_ext.reinforce.episodes import observation_size, rewards_to_go, steps_into_episode, to_episodes
 
 SelfREINFORCE = TypeVar("SelfREINFORCE", bound="REINFORCE")
 
@@ -40,7 +44,8 @@ class REINFORCE(OnPolicyBase):
 
     where G_t = Σ_{k≥t} γ^{k−t} r_k is the return from step t on (G(PO)MDP, Baxter & Bartlett 2001), or that of the
     whole episode, and b_t a baseline. The sum over steps is not divided by their number, so that a long episode weighs
-    as much as it does in the expected return. As everybody does, step t is not weighted with γᵗ.
+    as much as it does in the expected return. As everybody does, step t is not weighted with γᵗ; with
+    ``discount_state_distribution`` its whole bracket is.
 
     The unit of work is the complete episode: all environments are reset at the start of a rollout, and each gives the
     same number of episodes. What an environment does after its share is discarded, but counts in ``num_timesteps``.
@@ -67,8 +72,10 @@ class REINFORCE(OnPolicyBase):
         (Williams' original, not with ``n_steps``)
     :param bootstrap_truncated: whether an episode that was cut, by a time limit for example, is continued with V of its
         last observation; otherwise it counts the rewards that it collected
-    :param baseline: the name of a baseline: ``"none"``, ``"mean"`` (of the batch), ``"value"`` (V(s_t), learned), or
-        one that a plug-in provides
+    :param discount_state_distribution: whether step t is weighted with γᵗ, which gives the true gradient of the
+        discounted return; not with ``returns="total"``, whose discounts do so already
+    :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
+        ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
     :param baseline_kwargs: the baseline's own parameters
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
@@ -99,6 +106,7 @@ class REINFORCE(OnPolicyBase):
         n_episodes: int | None = None,
         returns: str = "reward_to_go",
         bootstrap_truncated: bool = False,
+        discount_state_distribution: bool = False,
         baseline: str = "none",
         baseline_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -134,6 +142,7 @@ class REINFORCE(OnPolicyBase):
         self.n_episodes = n_episodes
         self.returns = returns
         self.bootstrap_truncated = bootstrap_truncated
+        self.discount_state_distribution = discount_state_distribution
         self.baseline = baseline
         self.baseline_kwargs = baseline_kwargs
         self._steps_into_episode: np.ndarray | int = 0
@@ -193,9 +202,40 @@ class REINFORCE(OnPolicyBase):
                     f"n_episodes={self.n_episodes!r} cannot be shared equally by {self.n_envs} environments; "
                     f"allowed: a multiple of {self.n_envs}"
                 )
+        if self.discount_state_distribution and self.returns == "total":
+            raise ValueError(
+                "discount_state_distribution=True together with returns='total'; allowed: returns='reward_to_go', "
+                "since total returns are discounted from the start of the episode already"
+            )
+        self._set_up_baseline()
+
+    def _set_up_baseline(self) -> None:
         self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
+        self._per_component = registry().find(BaselineSpec, self.baseline).per_component
+        self._check_baseline(f"baseline={self.baseline!r} with baseline_kwargs={self.baseline_kwargs!r}")
         if self._baseline_state and isinstance(self._baseline, LearningBaseline):
             self._baseline.load_state_dict(self._baseline_state)
+
+    def _check_baseline(self, chosen: str) -> None:
+        needed = getattr(self._baseline, "needs_episodes", 1)
+        if needed > 1 and self.n_steps is not None:
+            raise ValueError(
+                f"{chosen} together with n_steps={self.n_steps!r}; allowed: n_episodes, since it takes other "
+                "complete episodes"
+            )
+        if self.n_episodes is not None and self.n_episodes < needed:
+            raise ValueError(
+                f"{chosen} together with n_episodes={self.n_episodes!r}; allowed: n_episodes ≥ {needed}, since it "
+                "takes other episodes"
+            )
+        size, largest = observation_size(self.observation_space), getattr(self._baseline, "max_observation_size", None)
+        if largest is not None and size > largest:
+            raise ValueError(f"{chosen} with observations of {size} numbers; allowed: at most {largest}")
+        if self._per_component and self.normalize_advantage:
+            raise ValueError(
+                f"{chosen} together with normalize_advantage=True; allowed: normalize_advantage=False, since "
+                "steps have no advantages where every component of the gradient has its own baseline"
+            )
 
     def _start_rollout(self, env: VecEnv) -> Transitions:
         self.rollout_buffer.reset()
@@ -218,13 +258,24 @@ class REINFORCE(OnPolicyBase):
         # After a reset there may be another number of environments than before.
         steps_before = np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
         self._steps_into_episode = steps_into_episode(transitions, steps_before)
-        self._episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
-        advantages = self._episodes.returns - self._baseline(self._episodes)
-        if not np.isfinite(advantages).all():
-            raise NonFiniteError(f"baseline {self.baseline!r} gives NaN or infinity")
-        self._fill_rollout_buffer(transitions, transitions.flat(to_go), advantages)
+        episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
+        self._scores = ScoreFunctions(self.policy, flat_obs, transitions.flat(transitions.actions))
+        weights = (self.gamma**episodes.t).astype(np.float32) if self.discount_state_distribution else 1.0
+        self._episodes = replace(episodes, scores=self._scores, weights=weights)
+        self._fill_rollout_buffer(transitions, transitions.flat(to_go), self._subtract_baseline())
         self.logger.record("rollout/reward_mean", float(self._episodes.rewards.mean()))
         self.logger.record("rollout/n_episodes", len(self._episodes.lengths))
+
+    def _subtract_baseline(self) -> np.ndarray:
+        """G_t − b_t, [B]; where components have their own baselines, G_t, and Σ_i b_i∘g_i is kept for the update."""
+        baseline, advantages = self._baseline(self._episodes), self._episodes.returns
+        if self._per_component:
+            self._subtrahend = result = (baseline * self._episodes.gradients[0]).sum(axis=0)
+        else:
+            advantages = result = advantages - baseline
+        if not np.isfinite(result).all():
+            raise NonFiniteError(f"baseline {self.baseline!r} gives NaN or infinity")
+        return advantages
 
     def _continuations(self, transitions: Transitions) -> np.ndarray | None:
         """V of the observation that a cut episode stopped at, 0 elsewhere, [T, N]; ``None`` if nothing is continued."""
@@ -257,7 +308,7 @@ class REINFORCE(OnPolicyBase):
         buffer.pos, buffer.full = len(advantages), True
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_baseline", "_episodes"]
+        return [*super()._excluded_save_params(), "_baseline", "_episodes", "_scores", "_subtrahend"]
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
@@ -280,22 +331,30 @@ class REINFORCE(OnPolicyBase):
     def _actor_losses(self, sums: dict[str, th.Tensor], old: list[list[Distribution]]) -> Iterator[th.Tensor]:
         """The policy's loss, chunk by chunk; what it sums up on the way goes into ``sums`` and ``old``."""
         denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
-        weights = self.rollout_buffer.advantages[:, 0]
-        if self.normalize_advantage and len(weights) > 1:
-            weights = (weights - weights.mean()) / (weights.std() + 1e-8)
+        advantages = self.rollout_buffer.advantages[:, 0]
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        weights = np.full_like(advantages, self._episodes.weights)
         for part, obs in chunks(self._episodes.observations, self.device):
             distribution = self.policy.get_distribution(obs)
             old.append(snapshot(distribution.distribution))
             actions = action_tensor(self.rollout_buffer.actions[part, 0], self.action_space, self.device)
             log_probs = distribution.log_prob(actions)
             entropies = distribution.entropy()
-            # A squashed Gaussian's entropy has no closed form: like SB3, take the sample's.
-            entropy = (-log_probs if entropies is None else entropies).sum()
-            advantages = th.as_tensor(weights[part], device=self.device)
-            policy_loss = policy_gradient_loss(log_probs, advantages, denominator)
+            if entropies is None:  # a squashed Gaussian's has no closed form: like SB3, take the sample's
+                entropies = -log_probs
+            w, a = (th.as_tensor(array[part], device=self.device) for array in (weights, weights * advantages))
+            policy_loss = policy_gradient_loss(log_probs, a, denominator)
             sums["policy_loss"] += policy_loss.detach()
-            sums["entropy"] += entropy.detach()
-            yield policy_loss - self.ent_coef * entropy / denominator
+            sums["entropy"] += entropies.detach().sum()
+            yield policy_loss - self.ent_coef * (w * entropies).sum() / denominator
+        if self._per_component:
+            yield self._linear_loss(self._subtrahend / denominator)
+
+    def _linear_loss(self, gradient: np.ndarray) -> th.Tensor:
+        """A loss ⟨gradient, θ⟩, whose gradient with respect to the actor's parameters θ is the one given, [n]."""
+        theta = parameters_to_vector(self._scores.parameters)
+        return theta @ th.as_tensor(gradient, dtype=theta.dtype, device=self.device)
 
     def _critic_losses(self, sums: dict[str, th.Tensor]) -> Iterator[th.Tensor]:
         """The critic's loss, chunk by chunk."""

@@ -27,7 +27,7 @@ BAD = {
     "negative steps": ({"n_steps": -3}, "n_steps=-3; allowed"),
     "yes as steps": ({"n_steps": True}, "n_steps=True; allowed: an integer"),
     "misspelled baseline": ({"baseline": "valeu"}, "valeu.*value"),
-    "unknown baseline": ({"baseline": "nothing"}, "(?s)nothing.*mean, none, value"),
+    "unknown baseline": ({"baseline": "nothing"}, "(?s)nothing.*mean, moving_average, none.*value"),
     "no baseline": ({"baseline": None}, "None.*none"),
     "baseline's arguments": (
         {"baseline": "mean", "baseline_kwargs": {"x": 1}},
