@@ -1,5 +1,6 @@
 """What every baseline of REINFORCE has to satisfy."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -12,6 +13,7 @@ from sb3_pg_ext.plugins import BaselineSpec
 from sb3_pg_ext.testing.properties import find_failures
 
 LENGTHS = {"episodes of 1, 7 and 3 steps": (1, 7, 3), "two episodes of one step": (1, 1)}
+N_PARAMETERS = 4
 TOLERANCE = 1e-4  # relative and absolute: the numbers are of order one, and float32 rounds at 1e-7
 
 Make = Callable[[], Baseline]
@@ -24,10 +26,14 @@ def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
     :param spec: the record under which a plug-in provides it
     :param kwargs: parameters of the baseline
     """
-    make, batches = partial(spec.factory, **kwargs), make_batches()
-    if failures := find_failures(
-        [does_not_modify_its_input, returns_one_finite_float32_number_per_step], make, batches
-    ):
+    make = partial(spec.factory, **kwargs)
+    batches = make_batches(getattr(make(), "needs_episodes", 1))
+    returns_what_it_should = (
+        returns_one_finite_float32_number_per_episode_and_component
+        if spec.per_component
+        else returns_one_finite_float32_number_per_step
+    )
+    if failures := find_failures([does_not_modify_its_input, returns_what_it_should], make, batches):
         return failures
     properties = [
         is_deterministic,
@@ -40,12 +46,17 @@ def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
     return find_failures(properties, make, batches)
 
 
-def make_batches() -> dict[str, Batches]:
-    """Random batches of episodes, by their description. A baseline uses and is fitted to all before the last."""
+def make_batches(n_episodes: int = 1) -> dict[str, Batches]:
+    """Random batches of episodes, by their description. A baseline uses and is fitted to all before the last.
+
+    :param n_episodes: so many episodes at least in every batch
+    """
     batches: dict[str, Batches] = {}
     for description, lengths in LENGTHS.items():
         for total_returns in (False, True):
-            earlier, episodes = (_make_episodes(some, total_returns) for some in ((4, 2), lengths))
+            earlier, episodes = (
+                _make_episodes(some * math.ceil(n_episodes / len(some)), total_returns) for some in ((4, 2), lengths)
+            )
             described = f"{description}, {'total returns' if total_returns else 'rewards to go'}"
             batches[described] = [episodes]
             batches[f"{described}, after fitting to others"] = [earlier, episodes]
@@ -53,18 +64,21 @@ def make_batches() -> dict[str, Batches]:
 
 
 def _make_episodes(lengths: tuple[int, ...], total_returns: bool) -> Episodes:
-    """Standard normal rewards, observations and values; returns without discounting."""
+    """Standard normal rewards, observations, values and scores; returns without discounting."""
     rng = np.random.default_rng(0)
     n_steps = sum(lengths)
     rewards = rng.standard_normal(n_steps, dtype=np.float32)
+    t = np.concatenate([np.arange(length) for length in lengths])
     return Episodes(
         rewards=rewards,
         returns=_sum_rewards(rewards, lengths, total_returns),
         observations=rng.standard_normal((n_steps, 3), dtype=np.float32),
-        t=np.concatenate([np.arange(length) for length in lengths]),
+        t=t,
         episode_id=np.repeat(np.arange(len(lengths)), lengths),
         total_returns=total_returns,
         values=rng.standard_normal(n_steps, dtype=np.float32),
+        scores=rng.standard_normal((n_steps, N_PARAMETERS), dtype=np.float32),
+        weights=(0.9**t).astype(np.float32),
     )
 
 
@@ -78,11 +92,12 @@ def _sum_rewards(rewards: np.ndarray, lengths: Iterable[int], total_returns: boo
 
 def returns_one_finite_float32_number_per_step(make: Make, batches: Batches) -> None:
     """The baseline has the shape [B]."""
-    result, n_steps = _predict(make, batches), len(batches[-1].returns)
-    assert isinstance(result, np.ndarray), f"it returned {type(result).__name__} instead of an array"
-    assert result.shape == (n_steps,), f"it returned the shape {result.shape} instead of {(n_steps,)}"
-    assert result.dtype == np.float32, f"it returned {result.dtype} instead of float32"
-    assert np.isfinite(result).all(), f"not finite, first at step {np.flatnonzero(~np.isfinite(result))[0]}"
+    _assert_finite_float32(_predict(make, batches), (len(batches[-1].returns),))
+
+
+def returns_one_finite_float32_number_per_episode_and_component(make: Make, batches: Batches) -> None:
+    """The baseline has the shape [m, n]."""
+    _assert_finite_float32(_predict(make, batches), (len(batches[-1].lengths), N_PARAMETERS))
 
 
 def does_not_modify_its_input(make: Make, batches: Batches) -> None:
@@ -106,7 +121,7 @@ def does_not_depend_on_the_order_of_episodes(make: Make, batches: Batches) -> No
     order = np.argsort(-episodes.episode_id, kind="stable")
     reverse = _map(lambda x: x[order], episodes)
     reverse = replace(reverse, episode_id=reverse.episode_id[0] - reverse.episode_id)
-    _assert_same(_predict(make, [*earlier, reverse]), _predict(make, batches)[order])
+    _assert_same(_predict_steps(make, [*earlier, reverse]), _predict_steps(make, batches)[order])
 
 
 def does_not_see_the_return_that_it_is_subtracted_from(make: Make, batches: Batches) -> None:
@@ -119,13 +134,14 @@ def does_not_see_the_return_that_it_is_subtracted_from(make: Make, batches: Batc
         other = replace(episodes, rewards=rewards, returns=returns)
         own = episodes.episode_id == i
         hint = f" (the last reward of episode {i} is another; should the record say unbiased=False?)"
-        _assert_same(_predict(make, [*earlier, other])[own], _predict(make, batches)[own], hint)
+        _assert_same(_predict_steps(make, [*earlier, other])[own], _predict_steps(make, batches)[own], hint)
 
 
 def needs_no_values(make: Make, batches: Batches) -> None:
     """REINFORCE trains no critic unless the baseline has ``needs_values = True``."""
     without = [replace(episodes, values=None) for episodes in batches]
-    _assert_same(_predict(make, without), _predict(make, batches), " (without values; is needs_values = True missing?)")
+    hint = " (without values; is needs_values = True missing?)"
+    _assert_same(_predict_steps(make, without), _predict_steps(make, batches), hint)
 
 
 def _predict(make: Make, batches: Batches) -> np.ndarray:
@@ -139,12 +155,26 @@ def _predict(make: Make, batches: Batches) -> np.ndarray:
     return baseline(batches[-1])
 
 
+def _predict_steps(make: Make, batches: Batches) -> np.ndarray:
+    """One row for every step: its number, or those of its episode where every component has its own."""
+    result = _predict(make, batches)
+    return result if result.ndim == 1 else result[batches[-1].episode_id]
+
+
+def _assert_finite_float32(result: np.ndarray, shape: tuple[int, ...]) -> None:
+    assert isinstance(result, np.ndarray), f"it returned {type(result).__name__} instead of an array"
+    assert result.shape == shape, f"it returned the shape {result.shape} instead of {shape}"
+    assert result.dtype == np.float32, f"it returned {result.dtype} instead of float32"
+    bad = np.argwhere(~np.isfinite(result))
+    assert not bad.size, f"not finite, first at {bad[0].tolist()}"
+
+
 def _assert_same(actual: np.ndarray, expected: np.ndarray, context: str = "") -> None:
-    differs = np.flatnonzero(~np.isclose(actual, expected, TOLERANCE, TOLERANCE))
+    differs = np.argwhere(~np.isclose(actual, expected, TOLERANCE, TOLERANCE))
     if differs.size:
-        step = differs[0]
+        first = tuple(differs[0])
         raise AssertionError(
-            f"the baseline of step {step} is {actual[step]:.6g} instead of {expected[step]:.6g}{context}"
+            f"the baseline of step {first[0]} is {actual[first]:.6g} instead of {expected[first]:.6g}{context}"
         )
 
 
