@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, make_baseline
-from sb3_pg_ext.common.acting import make_actor
+from sb3_pg_ext.common.acting import make_actor, make_bounds
 from sb3_pg_ext.common.actor_critic import PROVIDES
 from sb3_pg_ext.common.arguments import check_choice, check_count
 from sb3_pg_ext.common.engine import Evaluation, check_transitions, evaluate_transitions
@@ -322,22 +321,15 @@ class GradientVarianceCallback(BaseCallback):
         noise_freq = self.model.sde_sample_freq
         obs = self.env.reset()
         act, _ = make_actor(policy, n_envs, None)
+        within_bounds = make_bounds(policy, n_envs)
         while not transitions.complete:
             t = transitions.size
             if self.model.use_sde and (t == 0 or (noise_freq > 0 and t % noise_freq == 0)):
                 policy.reset_noise(n_envs)
             actions = act(obs)  # type: ignore[arg-type]
-            new_obs, rewards, dones, infos = self.env.step(_within_bounds(policy, actions))
+            new_obs, rewards, dones, infos = self.env.step(within_bounds(actions))
             transitions.add(obs, actions, rewards, dones, infos)  # type: ignore[arg-type]
             obs = new_obs
         check_transitions(transitions, obs)  # type: ignore[arg-type]
         evaluation = evaluate_transitions(policy, transitions, obs)  # type: ignore[arg-type]
         return Batch(policy, transitions, evaluation, self.model.gamma)
-
-
-def _within_bounds(policy: ActorCriticPolicy, actions: np.ndarray) -> np.ndarray:
-    if not isinstance(policy.action_space, spaces.Box):
-        return actions
-    if policy.squash_output:
-        return policy.unscale_action(actions)
-    return np.clip(actions, policy.action_space.low, policy.action_space.high)

@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_pg_ext.common.lean import unvalidated_distributions
 from sb3_pg_ext.common.numerics import NonFiniteError, check_output
 from sb3_pg_ext.common.observations import Observations
-from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers
+from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, network_input
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.distributions import is_finite
 
@@ -48,6 +48,25 @@ def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> t
     except UnfitPolicy as reason:
         return PolicyActor(policy), f"the policy's own forward pass, because {reason}"
     return PerceptronActor(policy, layers, n_envs, min(n_steps or NOISE_BLOCK, NOISE_BLOCK)), "a perceptron in NumPy"
+
+
+def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
+    """How a policy's actions become actions as the environments take them.
+
+    SB3 clips a Gaussian's, scales those of a squashed one, and leaves those of other distributions alone.
+
+    :param policy: the policy
+    :param n_envs: number of environments
+    :return: a function of actions [N, …]
+    """
+    space = policy.action_space
+    if not isinstance(space, spaces.Box):
+        return lambda actions: actions
+    if policy.squash_output:
+        return policy.unscale_action
+    # NumPy takes three times as long to broadcast them.
+    low, high = (np.array(np.broadcast_to(bound, (n_envs, *space.shape))) for bound in (space.low, space.high))
+    return lambda actions: np.minimum(np.maximum(actions, low), high)
 
 
 class PolicyActor:
@@ -88,7 +107,7 @@ class PerceptronActor:
     """
 
     def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> None:
-        self.layers = layers
+        self.layers = mlp.laid_out(layers, n_envs)
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         n_outputs = len(layers[-1].weight)
         self._sample, draw = _sampler(policy)
@@ -97,7 +116,7 @@ class PerceptronActor:
     def __call__(self, obs: Observations) -> np.ndarray:
         """Sample an action for every environment."""
         assert isinstance(obs, np.ndarray)
-        output = mlp.forward(self.layers, obs.reshape(len(obs), -1).astype(np.float32, copy=False))
+        output = mlp.forward(self.layers, network_input(obs))
         check_output(output)
         return self._sample(output, next(self._noise)).reshape(self._shape)
 
@@ -123,7 +142,7 @@ def _logistic(shape: tuple[int, ...]) -> th.Tensor:
 def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
     """How an action comes from the network's output and from noise: reparameterised, for every distribution.
 
-    A Gaussian adds noise times its standard deviation; Gumbel noise on the logits makes the largest one a sample of
+    A Gaussian adds noise scaled by its standard deviation; Gumbel noise on the logits makes the largest one a sample of
     their softmax; logistic noise on a logit makes its sign a sample of the sigmoid.
     """
     match policy.action_dist:
@@ -136,10 +155,10 @@ def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
             # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
             return (lambda logits, noise: (logits + noise > 0).view(np.int8)), _logistic
         case DiagGaussianDistribution():
-            std = policy.log_std.detach().exp().numpy()
-            if not np.isfinite(std).all():
+            std = policy.log_std.detach().exp()
+            if not std.isfinite().all():
                 raise NonFiniteError(f"policy output: standard deviation {std.tolist()}")
-            return (lambda mean, noise: mean + std * noise), th.randn
+            return np.add, lambda shape: th.randn(shape) * std
     raise TypeError(f"No sampler for {type(policy.action_dist).__name__}")
 
 

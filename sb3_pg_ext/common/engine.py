@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pg_ext.common.acting import make_actor
+from sb3_pg_ext.common.acting import make_actor, make_bounds
 from sb3_pg_ext.common.lean import fused_step, unvalidated_distributions
 from sb3_pg_ext.common.numerics import NonFiniteError, SurvivesBadNumbers, check_finite
 from sb3_pg_ext.common.observations import Observations, arrays_of, map_arrays, stack
@@ -129,11 +128,12 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         try:
             act, path = make_actor(self.policy, env.num_envs, n_rollout_steps)
             self._announce(path)
+            within_bounds = make_bounds(self.policy, env.num_envs)
             while not transitions.complete:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                     self._reset_noise(env.num_envs)
                 actions = act(obs)
-                clipped_actions = self._within_bounds(actions)
+                clipped_actions = within_bounds(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
                 self.num_timesteps += env.num_envs
 
@@ -196,14 +196,6 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
     def _reset_noise(self, n_envs: int) -> None:
         with unvalidated_distributions():  # a bad deviation is noticed, and counted, when it is used
             self.policy.reset_noise(n_envs)
-
-    def _within_bounds(self, actions: np.ndarray) -> np.ndarray:
-        """The actions as the environments take them: SB3 clips a Gaussian's, and scales those of a squashed one."""
-        if not isinstance(self.action_space, spaces.Box):
-            return actions
-        if self.policy.squash_output:
-            return self.policy.unscale_action(actions)
-        return np.minimum(np.maximum(actions, self.action_space.low), self.action_space.high)
 
     def _announce(self, path: str) -> None:
         if path != self._acting_path and self.verbose >= 1:

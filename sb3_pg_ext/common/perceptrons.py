@@ -13,6 +13,7 @@ from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
     DiagGaussianDistribution,
+    Distribution,
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -33,6 +34,9 @@ DISTRIBUTIONS = (
 ACTING_METHODS = ("forward", "_predict", "get_distribution", "extract_features", "_get_action_dist_from_latent")
 """The methods of a policy between an observation and an action: a policy that overrides one is its own master."""
 
+VALUING_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_features")
+"""The methods of a policy between an observation and its value."""
+
 
 class UnfitPolicy(Exception):
     """The policy is no plain perceptron. The message says why."""
@@ -47,35 +51,64 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     :return: the layers for :func:`sb3_pg_ext.functional.mlp.forward`
     :raises UnfitPolicy: if PyTorch would compute something else, or on another device
     """
-    _check_policy(policy)
-    modules = [*policy.mlp_extractor.policy_net, policy.action_net]
-    return _layers(modules)
+    _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
+    _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
+    return _layers(policy.mlp_extractor.policy_net, policy.action_net)
 
 
-def _check_policy(policy: ActorCriticPolicy) -> None:
-    def unless(fit: bool, reason: str) -> None:
-        if not fit:
-            raise UnfitPolicy(reason)
+def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
+    """The critic of a plain perceptron policy, from the flat observation to V(s); else as :func:`actor_layers`."""
+    _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
+    return _layers(policy.mlp_extractor.value_net, policy.value_net)
 
-    unless(policy.device.type == "cpu", f"it lives on {policy.device}")
-    for name in ACTING_METHODS:
+
+def network_input(obs: np.ndarray) -> np.ndarray:
+    """Observations [B, …] as :func:`sb3_pg_ext.functional.mlp.forward` takes them: [B, inputs], float32."""
+    return obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+
+
+def action_distribution(policy: ActorCriticPolicy, outputs: np.ndarray) -> Distribution:
+    """The distribution that a plain perceptron policy makes of its actor's outputs.
+
+    :param policy: a policy that :func:`actor_layers` finds fit
+    :param outputs: logits or means, [B, outputs]
+    """
+    parameters = [th.from_numpy(outputs)]
+    if isinstance(policy.action_dist, DiagGaussianDistribution):
+        parameters.append(policy.log_std)
+    return policy.action_dist.proba_distribution(*parameters)
+
+
+def _unless(fit: bool, reason: str) -> None:
+    if not fit:
+        raise UnfitPolicy(reason)
+
+
+def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
+    _unless(policy.device.type == "cpu", f"it lives on {policy.device}")
+    for name in methods:
         overridden = getattr(type(policy), name) is not getattr(ActorCriticPolicy, name) or name in vars(policy)
-        unless(not overridden, f"it overrides {name}()")
+        _unless(not overridden, f"it overrides {name}()")
     space = policy.observation_space
-    unless(isinstance(space, spaces.Box) and not is_image_space(space), f"its observations are {space}")
-    unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
-    unless(type(policy.features_extractor) is FlattenExtractor, "it extracts features")
-    unless(type(policy.pi_features_extractor) is FlattenExtractor, "it extracts features")
-    unless(type(policy.mlp_extractor) is MlpExtractor, f"its body is a {type(policy.mlp_extractor).__name__}")
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in policy.modules())
-    unless(not hooked, "a module has a forward hook")
-    single = all(p.dtype == th.float32 for p in policy.parameters())
-    unless(single, "its parameters are not all float32")
+    if not isinstance(space, spaces.Box) or is_image_space(space):
+        raise UnfitPolicy(f"its observations are {space}")  # which takes long to write, and is rarely read
+    body = policy.mlp_extractor
+    _unless(type(policy.features_extractor) is type(extractor) is FlattenExtractor, "it extracts features")
+    _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")
+    for module in (policy, policy.features_extractor, extractor, body):
+        _check_hooks(module)
 
 
-def _layers(modules: list[nn.Module]) -> list[mlp.Layer]:
+def _check_hooks(module: nn.Module) -> None:
+    _unless(not module._forward_hooks and not module._forward_pre_hooks, "a module has a forward hook")
+
+
+def _layers(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
+    _check_hooks(net)
     layers: list[mlp.Layer] = []
-    for module in modules:
+    for module in [*net, head]:
+        _check_hooks(module)
+        _unless(all(p.dtype == th.float32 for p in module.parameters()), "its parameters are not all float32")
         if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
             bias = None if module.bias is None else module.bias.detach().numpy()
             layer = mlp.Layer(module.weight.detach().numpy(), bias, mlp.identity)

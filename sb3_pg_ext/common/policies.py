@@ -1,6 +1,6 @@
 """What algorithms ask of a policy, for whole rollouts at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -11,6 +11,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.common.observations import Observations, arrays_of, map_arrays
+from sb3_pg_ext.common.perceptrons import (
+    UnfitPolicy,
+    action_distribution,
+    actor_layers,
+    critic_layers,
+    network_input,
+)
+from sb3_pg_ext.functional import mlp
 
 CHUNK_BYTES = 4 * 2**20
 """A batch passes through the policy in chunks of at most so many bytes of observations, so that memory stays flat."""
@@ -52,13 +60,27 @@ def evaluate(
     :param actions: [B, action_dim]
     :return: values and log-probabilities, [B] each, float32
     """
+    evaluate_chunk = _make_evaluator(policy)
     values, log_probs = [], []
     for part, obs in chunks(observations, policy.device):
-        taken = action_tensor(actions[part], policy.action_space, policy.device)
-        value, log_prob, _ = policy.evaluate_actions(obs, taken)
+        value, log_prob = evaluate_chunk(obs, action_tensor(actions[part], policy.action_space, policy.device))
         values.append(value.flatten().cpu().numpy())
         log_probs.append(log_prob.cpu().numpy())
     return np.concatenate(values), np.concatenate(log_probs)
+
+
+def _make_evaluator(policy: ActorCriticPolicy) -> Callable[[Any, th.Tensor], tuple[th.Tensor, th.Tensor]]:
+    try:
+        actor, critic = actor_layers(policy), critic_layers(policy)
+    except UnfitPolicy:
+        return lambda obs, actions: policy.evaluate_actions(obs, actions)[:2]
+
+    def evaluate_perceptron(obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        x = network_input(obs.numpy())
+        log_probs = action_distribution(policy, mlp.forward(actor, x)).log_prob(actions)
+        return th.from_numpy(mlp.forward(critic, x)), log_probs
+
+    return evaluate_perceptron
 
 
 @th.no_grad()
@@ -68,6 +90,15 @@ def predict_values(policy: ActorCriticPolicy, observations: Observations) -> np.
     :param observations: [B, …]
     :return: [B], float32
     """
+    predict_chunk = _make_critic(policy)
     return np.concatenate(
-        [policy.predict_values(obs).flatten().cpu().numpy() for _, obs in chunks(observations, policy.device)]
+        [predict_chunk(obs).flatten().cpu().numpy() for _, obs in chunks(observations, policy.device)]
     )
+
+
+def _make_critic(policy: ActorCriticPolicy) -> Callable[[Any], th.Tensor]:
+    try:
+        layers = critic_layers(policy)
+    except UnfitPolicy:
+        return policy.predict_values
+    return lambda obs: th.from_numpy(mlp.forward(layers, network_input(obs.numpy())))

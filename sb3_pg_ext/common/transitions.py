@@ -71,10 +71,10 @@ class Transitions:
         t = self.size
         if isinstance(self.observations, dict):
             for key, stored in self.observations.items():
-                stored[t] = obs[key].reshape(stored[t].shape)
+                stored[t] = obs[key].reshape(stored.shape[1:])
         else:
-            self.observations[t] = obs.reshape(self.observations[t].shape)  # type: ignore[union-attr]
-        self.actions[t] = actions.reshape(self.actions[t].shape)
+            self.observations[t] = obs.reshape(self.observations.shape[1:])  # type: ignore[union-attr]
+        self.actions[t] = actions.reshape(self.actions.shape[1:])
         self.rewards[t] = rewards
         if np.count_nonzero(dones):  # a fifth of the cost of any()
             for n in np.flatnonzero(dones).tolist():

