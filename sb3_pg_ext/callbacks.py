@@ -2,9 +2,10 @@
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -34,10 +35,11 @@ from sb3_pg_ext.common.engine import Evaluation, check_transitions, evaluate_tra
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.observations import Observations, map_arrays
 from sb3_pg_ext.common.policies import action_tensor, chunks
+from sb3_pg_ext.common.scores import ScoreFunctions
 from sb3_pg_ext.common.transitions import EpisodeTransitions
 from sb3_pg_ext.estimators import AdvantageEstimator, Rollout, estimate_advantages, resolve_estimator
 from sb3_pg_ext.functional.gradients import influential
-from sb3_pg_ext.reinforce.episodes import rewards_to_go, to_episodes
+from sb3_pg_ext.reinforce.episodes import check_baseline, rewards_to_go, to_episodes
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,14 @@ class Batch:
     :param transitions: what happened
     :param evaluation: values and log-probabilities, [T, N]
     :param gamma: discount factor γ
+    :param discounts_states: whether REINFORCE weights step t with γᵗ
     """
 
     policy: ActorCriticPolicy
     transitions: EpisodeTransitions
     evaluation: Evaluation
     gamma: float
+    discounts_states: bool
 
     @cached_property
     def observations(self) -> Observations:
@@ -97,12 +101,23 @@ class Batch:
         """The actions, episode by episode, [B, action_dim]."""
         return self.transitions.flat(self.transitions.actions)
 
-    def episodes(self, total_returns: bool) -> Episodes:
-        """What a baseline sees; episodes that were cut count the rewards that they collected."""
+    @cached_property
+    def to_go(self) -> Episodes:
+        """What a baseline of rewards-to-go sees; episodes that were cut count the rewards that they collected."""
+        episodes = self._episodes(total_returns=False)
+        return replace(episodes, weights=(self.gamma**episodes.t).astype(np.float32) if self.discounts_states else 1.0)
+
+    @cached_property
+    def total(self) -> Episodes:
+        """What a baseline of total returns sees. They are discounted from the start of the episode already."""
+        return self._episodes(total_returns=True)
+
+    def _episodes(self, total_returns: bool) -> Episodes:
         to_go = rewards_to_go(self.transitions, None, self.gamma)
         from_the_start = np.zeros(to_go.shape[1], int)
         values = self.transitions.flat(self.evaluation.values)
-        return to_episodes(self.transitions, self.observations, to_go, total_returns, from_the_start, values)
+        episodes = to_episodes(self.transitions, self.observations, to_go, total_returns, from_the_start, values)
+        return replace(episodes, scores=ScoreFunctions(self.policy, self.observations, self.actions))
 
     def rollout(self) -> Rollout:
         """What an advantage estimator sees: all episodes in one column, [B, 1]."""
@@ -140,13 +155,21 @@ class Batch:
 GradientEstimator = Callable[[Batch], th.Tensor]
 """The sum of its gradient estimates over the episodes of a batch, [parameters], float64."""
 
+Baselines = Sequence[str] | Mapping[str, Baseline]
+"""Names of baselines; or baselines made by hand, each under the name by which it is to be logged."""
+
 
 def with_baseline(baseline: Baseline, total_returns: bool) -> GradientEstimator:
     """Returns minus a baseline. One that learns does so from batch to batch."""
 
     def estimate(batch: Batch) -> th.Tensor:
-        episodes = batch.episodes(total_returns)
-        gradient = batch.gradient(episodes.returns - baseline(episodes))
+        episodes = batch.total if total_returns else batch.to_go
+        b = baseline(episodes)
+        if b.ndim == 1:
+            gradient = batch.gradient(episodes.weights * (episodes.returns - b))
+        else:  # every component has its own, [m, parameters]
+            g, x = episodes.gradients
+            gradient = th.as_tensor((x - b * g).sum(axis=0))
         if isinstance(baseline, LearningBaseline):
             baseline.fit(episodes)
         return gradient
@@ -159,6 +182,12 @@ def with_advantages(estimator: AdvantageEstimator) -> GradientEstimator:
     return lambda batch: batch.gradient(estimate_advantages(estimator, batch.rollout()).advantages[:, 0])
 
 
+def _by_name(baselines: Baselines) -> Iterable[tuple[str, Baseline]]:
+    if isinstance(baselines, Mapping):
+        return baselines.items()
+    return [(name, make_baseline(name)) for name in baselines]
+
+
 class GradientVarianceCallback(BaseCallback):
     """Measures how noisy policy gradients are, on the current policy, while any on-policy algorithm trains.
 
@@ -167,17 +196,23 @@ class GradientVarianceCallback(BaseCallback):
 
         ĝ = (1/n_episodes) Σ_i Σ_t ∇log π(a_t|s_t)·w_t
 
-    with w_t = G_t − b_t or A_t: the same episodes for all. It logs :class:`GradientStatistics` of ĝ as
+    with w_t = G_t − b_t or A_t: the same episodes for all. With ``discount_state_distribution`` of REINFORCE, G_t − b_t
+    is weighted with γᵗ; where a baseline has a number for every component of the gradient, each is subtracted from its
+    own. It logs :class:`GradientStatistics` of ĝ as
     ``gradient/<name>/variance``, ``…/snr`` and ``…/cosine``. The reference of the cosine is the mean gradient of all
     other batches by the estimator ``reference``. γ and λ are the model's; entropy bonus, clipping and normalisation of
     advantages play no part.
+
+    A baseline that learns starts anew with every measurement: it is fitted to one batch more, played before the others,
+    and then learns from batch to batch.
 
     Training goes on as without it, bit by bit: it has its own environment and its own copy of the policy, and puts the
     states of all random generators back. The same policy after the same number of steps gives the same numbers.
 
     :param env: an environment of its own, wrapped like the training environment
-    :param baselines: names of baselines, subtracted from rewards-to-go
-    :param total_return_baselines: names of baselines, subtracted from the total returns of the episodes; logged as
+    :param baselines: names of baselines, subtracted from rewards-to-go; or a dictionary of baselines by names of one's
+        own choice, ``{"optimal, cross-fitted": make_baseline("optimal", cross_fit=True)}``
+    :param total_return_baselines: likewise, subtracted from the total returns of the episodes; logged as
         ``total_<name>``
     :param advantage_estimators: names of advantage estimators, which use the model's critic
     :param update_freq: measure before every so many-th rollout, beginning with the first
@@ -192,8 +227,8 @@ class GradientVarianceCallback(BaseCallback):
     def __init__(
         self,
         env: GymEnv,
-        baselines: Sequence[str] = ("none", "mean"),
-        total_return_baselines: Sequence[str] = (),
+        baselines: Baselines = ("none", "mean"),
+        total_return_baselines: Baselines = (),
         advantage_estimators: Sequence[str] = (),
         update_freq: int = 10,
         n_batches: int = 20,
@@ -212,8 +247,8 @@ class GradientVarianceCallback(BaseCallback):
                 f"n_episodes={n_episodes!r} cannot be shared equally by {self.env.num_envs} environments; "
                 f"allowed: a multiple of {self.env.num_envs}"
             )
-        self.baselines = {name: (make_baseline(name), False) for name in baselines}
-        self.baselines |= {f"total_{name}": (make_baseline(name), True) for name in total_return_baselines}
+        self.baselines = {name: (baseline, False) for name, baseline in _by_name(baselines)}
+        self.baselines |= {f"total_{name}": (baseline, True) for name, baseline in _by_name(total_return_baselines)}
         self.advantage_estimators = advantage_estimators
         check_choice("reference", reference, [*self.baselines, *advantage_estimators])
         self.update_freq = update_freq
@@ -230,7 +265,7 @@ class GradientVarianceCallback(BaseCallback):
         if isinstance(model.policy, RecurrentActorCriticPolicy):
             raise ValueError(f"GradientVarianceCallback with {type(model.policy).__name__}; allowed: no recurrence")
         self._fit_env(model)
-        self._estimators = self._make_estimators(model)
+        self._check_estimators(model)
         with self._own_random_numbers():
             policy = model.policy_class(
                 model.observation_space,
@@ -252,19 +287,36 @@ class GradientVarianceCallback(BaseCallback):
         if (unwrap_vec_normalize(self.env) is None) != (unwrap_vec_normalize(self.training_env) is None):
             raise ValueError(f"env={self.env!r} differs from the training environment in VecNormalize; allowed: alike")
 
-    def _make_estimators(self, model: OnPolicyAlgorithm) -> dict[str, GradientEstimator]:
+    def _check_estimators(self, model: OnPolicyAlgorithm) -> None:
         has_critic = getattr(model, "trains_critic", True)
-        estimators: dict[str, GradientEstimator] = {}
-        for name, (baseline, total_returns) in self.baselines.items():
+        for name, (baseline, _) in self.baselines.items():
             if getattr(baseline, "needs_values", False) and not has_critic:
                 raise ValueError(f"baselines has {name!r}; allowed where the model trains a critic, which it does not")
-            estimators[name] = with_baseline(baseline, total_returns)
+            check_baseline(f"baseline {name!r}", baseline, self.n_episodes, model.observation_space)
         for name in self.advantage_estimators:
             if not has_critic:
                 raise ValueError(f"advantage_estimators has {name!r}; allowed where the model trains a critic")
-            estimator = resolve_estimator(name, None, gae_lambda=model.gae_lambda, provides=PROVIDES)
+            resolve_estimator(name, None, gae_lambda=model.gae_lambda, provides=PROVIDES)
+
+    def _make_estimators(self) -> dict[str, GradientEstimator]:
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        estimators = {
+            name: with_baseline(deepcopy(baseline), total_returns)
+            for name, (baseline, total_returns) in self.baselines.items()
+        }
+        for name in self.advantage_estimators:
+            estimator = resolve_estimator(name, None, gae_lambda=self.model.gae_lambda, provides=PROVIDES)
             estimators[name] = with_advantages(estimator)
         return estimators
+
+    def _estimate_all(self, estimators: dict[str, GradientEstimator]) -> dict[str, th.Tensor]:
+        """Play a batch, and compute what every estimator makes of it."""
+        batch = self._collect()
+        gradients = {name: estimate(batch) / self.n_episodes for name, estimate in estimators.items()}
+        for name, gradient in gradients.items():
+            if not gradient.isfinite().all():
+                raise NonFiniteError(f"gradient by {name!r} with NaN or infinity")
+        return gradients
 
     def _on_rollout_start(self) -> None:
         if self._n_rollouts % self.update_freq == 0:
@@ -291,12 +343,11 @@ class GradientVarianceCallback(BaseCallback):
             sync_envs_normalization(self.training_env, self.env)
         with self._own_random_numbers():
             self.env.seed(self.seed + self.model.num_timesteps)
-            gradients: dict[str, list[th.Tensor]] = {name: [] for name in self._estimators}
-            for _ in range(self.n_batches):
-                batch = self._collect()
-                for name, estimate in self._estimators.items():
-                    gradients[name].append(estimate(batch) / self.n_episodes)
-        by_name = {name: th.stack(values) for name, values in gradients.items()}
+            estimators = self._make_estimators()
+            if any(isinstance(baseline, LearningBaseline) for baseline, _ in self.baselines.values()):
+                self._estimate_all(estimators)
+            batches = [self._estimate_all(estimators) for _ in range(self.n_batches)]
+        by_name = {name: th.stack([gradients[name] for gradients in batches]) for name in estimators}
         return {name: gradient_statistics(values, by_name[self.reference]) for name, values in by_name.items()}
 
     @contextmanager
@@ -332,4 +383,5 @@ class GradientVarianceCallback(BaseCallback):
             obs = new_obs
         check_transitions(transitions, obs)  # type: ignore[arg-type]
         evaluation = evaluate_transitions(policy, transitions, obs)  # type: ignore[arg-type]
-        return Batch(policy, transitions, evaluation, self.model.gamma)
+        discounts_states = getattr(self.model, "discount_state_distribution", False)
+        return Batch(policy, transitions, evaluation, self.model.gamma, discounts_states)

@@ -14,7 +14,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_pg_ext import REINFORCE
+from sb3_pg_ext import REINFORCE, make_baseline
 from sb3_pg_ext.callbacks import GradientVarianceCallback
 
 GAMMA, GAE_LAMBDA = 0.8, 0.7
@@ -92,17 +92,43 @@ def weights_of(batch, values):
     }
 
 
-def brute_force(batches, weight, bias, values, reference):
-    """Variance, signal-to-noise ratio and cosine by name."""
-    gradients = {}
-    for batch in batches:
-        for name, weights in weights_of(batch, values).items():
-            gradient = sum(
+def gradients_of(batch, weights, weight, bias):
+    """Σ_t ∇log π(a_t|s_t)·w_t of every episode, [m, n]."""
+    return np.array(
+        [
+            sum(
                 softmax_score(weight, bias, state, action) * w
-                for episode, row in zip(batch, weights, strict=True)
                 for state, action, w in zip(episode["states"], episode["actions"], row, strict=False)
             )
-            gradients.setdefault(name, []).append(gradient / len(batch))
+            for episode, row in zip(batch, weights, strict=True)
+        ]
+    )
+
+
+def minus_optimum(g, x):
+    """X − b g with the number b that minimises the variance over these episodes."""
+    return x - (x * g).sum() / (g * g).sum() * g if g.any() else x
+
+
+def optimal_gradients_of(batch, weight, bias):
+    """By the name of the estimator: the mean over the episodes, after the subtraction of an optimal baseline."""
+    to_go = [rewards_to_go(episode) for episode in batch]
+    total = [[returns[0]] * len(returns) for returns in to_go]
+    g, x, total_x = (gradients_of(batch, w, weight, bias) for w in ([[1] * 4] * len(batch), to_go, total))
+    of_others = [
+        x_i - g_i * np.delete(x * g, i, axis=0).sum() / np.delete(g * g, i, axis=0).sum()
+        for i, (x_i, g_i) in enumerate(zip(x, g, strict=True))
+    ]
+    return {
+        "optimal": minus_optimum(g, x).mean(axis=0),
+        "of others": np.mean(of_others, axis=0),
+        "components": np.mean([minus_optimum(*pair) for pair in zip(g.T, x.T, strict=True)], axis=1),
+        "total_optimal": minus_optimum(g, total_x).mean(axis=0),
+    }
+
+
+def statistics_of(gradients, reference):
+    """Variance, signal-to-noise ratio and cosine by name, of gradients by name."""
     expected = {}
     for name, values_of in gradients.items():
         variance = np.cov(np.transpose(values_of)).trace()
@@ -113,6 +139,20 @@ def brute_force(batches, weight, bias, values, reference):
             cosines.append(g @ others / np.linalg.norm(g) / np.linalg.norm(others))
         expected[name] = (variance, np.mean(pairs) / variance, np.mean(cosines))
     return expected
+
+
+def assert_agree(measured, expected):
+    assert list(measured) == list(expected)
+    for name, statistics in measured.items():
+        found = (statistics.variance, statistics.snr, statistics.cosine)
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def parameters_of(model):
+    """Weight and bias of the actor, V of the three states."""
+    parameters = {name: p.detach().double().numpy() for name, p in model.policy.named_parameters()}
+    values = parameters["value_net.weight"][0] + parameters["value_net.bias"]
+    return parameters["action_net.weight"], parameters["action_net.bias"], values
 
 
 def randomize(model):
@@ -147,13 +187,60 @@ def test_statistics_are_those_of_a_brute_force_computation(n_envs, reference, mo
     measured = callback.measure()
     batches = [[e for env in envs for e in env.batches[b][: 4 // n_envs]] for b in range(6)]
     assert {episode["terminated"] for batch in batches for episode in batch} == {True, False}
-    parameters = {name: p.detach().double().numpy() for name, p in model.policy.named_parameters()}
-    values = parameters["value_net.weight"][0] + parameters["value_net.bias"]
-    expected = brute_force(batches, parameters["action_net.weight"], parameters["action_net.bias"], values, reference)
-    assert list(measured) == ["none", "mean", "value", "total_none", "total_mean", "gae"]
-    for name, statistics in measured.items():
-        found = (statistics.variance, statistics.snr, statistics.cosine)
-        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    weight, bias, values = parameters_of(model)
+    gradients = {}
+    for batch in batches:
+        for name, weights in weights_of(batch, values).items():
+            gradients.setdefault(name, []).append(gradients_of(batch, weights, weight, bias).mean(axis=0))
+    assert_agree(measured, statistics_of(gradients, reference))
+
+
+def test_baselines_may_read_score_functions():
+    env, model = Walk(), tabular(A2C)
+    callback = GradientVarianceCallback(
+        env,
+        baselines={
+            "optimal": make_baseline("optimal"),
+            "of others": make_baseline("optimal", cross_fit=True),
+            "components": make_baseline("optimal_per_component"),
+        },
+        total_return_baselines=["optimal"],
+        n_batches=6,
+        n_episodes=4,
+        reference="of others",
+    )
+    callback.init_callback(model)
+    measured = callback.measure()
+    weight, bias, _ = parameters_of(model)
+    by_batch = [optimal_gradients_of(batch[:4], weight, bias) for batch in env.batches[:6]]
+    gradients = {name: [of_batch[name] for of_batch in by_batch] for name in by_batch[0]}
+    assert_agree(measured, statistics_of(gradients, "of others"))
+
+
+def test_states_are_discounted_where_the_model_does_so():
+    env, model = Walk(), tabular(REINFORCE, discount_state_distribution=True)
+    callback = GradientVarianceCallback(env, ["none"], ["none"], n_batches=4, n_episodes=3, reference="none")
+    callback.init_callback(model)
+    measured = callback.measure()
+    weight, bias, _ = parameters_of(model)
+    gradients = {"none": [], "total_none": []}
+    for batch in env.batches[:4]:
+        to_go = [rewards_to_go(episode) for episode in batch[:3]]
+        discounted = [np.multiply(returns, GAMMA ** np.arange(len(returns))) for returns in to_go]
+        total = [[returns[0]] * len(returns) for returns in to_go]
+        gradients["none"].append(gradients_of(batch[:3], discounted, weight, bias).mean(axis=0))
+        gradients["total_none"].append(gradients_of(batch[:3], total, weight, bias).mean(axis=0))
+    assert_agree(measured, statistics_of(gradients, "none"))
+
+
+def test_a_baseline_that_learns_starts_anew_with_every_measurement():
+    by_hand = make_baseline("moving_average", decay=0.5)
+    callback = GradientVarianceCallback(Walk(), {"none": make_baseline("none"), "mine": by_hand}, reference="none")
+    callback.init_callback(tabular(A2C))
+    first, second = callback.measure(), callback.measure()
+    assert first == second
+    assert by_hand == make_baseline("moving_average", decay=0.5)
+    assert first["mine"].variance < first["none"].variance  # from the first batch on
 
 
 class Coin(gym.Env):
@@ -270,6 +357,13 @@ def test_bad_numbers_do_not_end_the_training():
         model.learn(5, GradientVarianceCallback(env))
 
 
+def test_a_bad_baseline_does_not_end_the_training():
+    bad = {"bad": lambda episodes: np.full_like(episodes.returns, np.nan)}
+    model = A2C("MlpPolicy", Walk(), n_steps=5, device="cpu")
+    with pytest.warns(RuntimeWarning, match="not measured: gradient by 'bad' with NaN"):
+        model.learn(5, GradientVarianceCallback(Walk(), bad, reference="bad"))
+
+
 BAD_ARGUMENTS = {
     "update_freq": ({"update_freq": 0}, "update_freq=0; allowed: an integer ≥ 1"),
     "n_batches": ({"n_batches": 1}, "n_batches=1; allowed: an integer ≥ 2"),
@@ -302,6 +396,20 @@ UNFIT = {
         "'gae'; allowed where.*critic",
     ),
     "estimator": (A2C, on("Discrete"), {}, {"advantage_estimators": ["gea"]}, "gea.*gae"),
+    "single episode": (
+        A2C,
+        on("Discrete"),
+        {},
+        {"baselines": ["leave_one_out"], "n_episodes": 1},
+        "'leave_one_out' together with n_episodes=1; allowed: n_episodes ≥ 2",
+    ),
+    "image": (
+        PPO,
+        on("Discrete", "image"),
+        {"policy": "CnnPolicy"},
+        {"baselines": ["linear"]},
+        "'linear' with observations of .* numbers; allowed: at most 1000",
+    ),
 }
 
 
@@ -310,6 +418,7 @@ def test_what_does_not_fit_is_refused_before_training(name):
     algorithm, make_env, kwargs, arguments, message = UNFIT[name]
     model = algorithm(kwargs.get("policy", "MlpPolicy"), make_env(), device="cpu")
     reference = {"reference": arguments["baselines"][0]} if "baselines" in arguments else {}
+    callback = GradientVarianceCallback(make_env() if name == "image" else on("Discrete")(), **arguments, **reference)
     with pytest.raises(ValueError, match=message):
-        model.learn(10, GradientVarianceCallback(on("Discrete")(), **arguments, **reference))
+        model.learn(10, callback)
     assert model.num_timesteps == 0

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_obs_shape
 
-from sb3_pg_ext.baselines import Episodes
+from sb3_pg_ext.baselines import Baseline, Episodes
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.functional.returns import discounted_sum
@@ -16,6 +16,26 @@ def observation_size(space: spaces.Space) -> int:
     """How many numbers an observation consists of, as it is stored."""
     shapes = get_obs_shape(space)
     return sum(math.prod(shape) for shape in (shapes.values() if isinstance(shapes, dict) else [shapes]))
+
+
+def check_baseline(chosen: str, baseline: Baseline, n_episodes: int, observation_space: spaces.Space) -> None:
+    """Refuse a baseline that needs more episodes than there are, or smaller observations.
+
+    :param chosen: the choice, for the message
+    :param baseline: what was chosen
+    :param n_episodes: the number of episodes that it will see
+    :param observation_space: that of their observations
+    :raises ValueError: naming what is allowed
+    """
+    needed = getattr(baseline, "needs_episodes", 1)
+    if n_episodes < needed:
+        raise ValueError(
+            f"{chosen} together with n_episodes={n_episodes!r}; allowed: n_episodes ≥ {needed}, since it takes other "
+            "episodes"
+        )
+    size, largest = observation_size(observation_space), getattr(baseline, "max_observation_size", None)
+    if largest is not None and size > largest:
+        raise ValueError(f"{chosen} with observations of {size} numbers; allowed: at most {largest}")
 
 
 def rewards_to_go(transitions: Transitions, next_values: np.ndarray | None, gamma: float) -> np.ndarray:

@@ -28,7 +28,7 @@ from sb3_pg_ext.common.transitions import EpisodeTransitions, Transitions
 from sb3_pg_ext.functional.distributions import snapshot
 from sb3_pg_ext.functional.surrogates import policy_gradient_loss
 from sb3_pg_ext.plugins import BaselineSpec, registry
-from sb3_pg_ext.reinforce.episodes import observation_size, rewards_to_go, steps_into_episode, to_episodes
+from sb3_pg_ext.reinforce.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
 
 SelfREINFORCE = TypeVar("SelfREINFORCE", bound="REINFORCE")
 
@@ -217,20 +217,12 @@ class REINFORCE(OnPolicyBase):
             self._baseline.load_state_dict(self._baseline_state)
 
     def _check_baseline(self, chosen: str) -> None:
-        needed = getattr(self._baseline, "needs_episodes", 1)
-        if needed > 1 and self.n_steps is not None:
+        if self.n_steps is not None and getattr(self._baseline, "needs_episodes", 1) > 1:
             raise ValueError(
                 f"{chosen} together with n_steps={self.n_steps!r}; allowed: n_episodes, since it takes other "
                 "complete episodes"
             )
-        if self.n_episodes is not None and self.n_episodes < needed:
-            raise ValueError(
-                f"{chosen} together with n_episodes={self.n_episodes!r}; allowed: n_episodes ≥ {needed}, since it "
-                "takes other episodes"
-            )
-        size, largest = observation_size(self.observation_space), getattr(self._baseline, "max_observation_size", None)
-        if largest is not None and size > largest:
-            raise ValueError(f"{chosen} with observations of {size} numbers; allowed: at most {largest}")
+        check_baseline(chosen, self._baseline, self._episodes_per_env * self.n_envs, self.observation_space)
         if self._per_component and self.normalize_advantage:
             raise ValueError(
                 f"{chosen} together with normalize_advantage=True; allowed: normalize_advantage=False, since "
@@ -245,8 +237,11 @@ class REINFORCE(OnPolicyBase):
         if not self._last_episode_starts.all():
             self._last_obs = env.reset()  # type: ignore[assignment]
             self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
-        per_env = math.ceil((self.n_episodes or DEFAULT_EPISODES) / env.num_envs)
-        return EpisodeTransitions(self.observation_space, self.action_space, env.num_envs, per_env)
+        return EpisodeTransitions(self.observation_space, self.action_space, env.num_envs, self._episodes_per_env)
+
+    @property
+    def _episodes_per_env(self) -> int:
+        return math.ceil((self.n_episodes or DEFAULT_EPISODES) / self.n_envs)
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         assert self._last_obs is not None
