@@ -105,11 +105,11 @@ def expected_estimate(baseline, m=2, **kwargs):
     return sum(probability * estimate for probability, estimate in estimates_of_all_batches(baseline, m, **kwargs))
 
 
-def total_variance(baseline, m=2, **kwargs):
-    """The trace of the covariance of REINFORCE's estimate from m episodes."""
-    estimates = list(estimates_of_all_batches(baseline, m, **kwargs))
-    mean = sum(probability * estimate for probability, estimate in estimates)
-    return sum(probability * ((estimate - mean) ** 2).sum() for probability, estimate in estimates)
+def mean_squared_error(baseline, m=2, **kwargs):
+    """E‖ĝ − ∇J‖² of REINFORCE's estimate ĝ from m episodes: its variance and the square of its bias."""
+    truth = true_gradient()
+    estimates = estimates_of_all_batches(baseline, m, **kwargs)
+    return sum(probability * ((estimate - truth) ** 2).sum() for probability, estimate in estimates)
 
 
 def true_gradient(gamma=1.0):

@@ -10,6 +10,7 @@ from enumeration import (
     expected_estimate,
     gradient_of_every_episode,
     make_batch,
+    mean_squared_error,
     true_gradient,
 )
 from hypothesis import given
@@ -86,6 +87,14 @@ def test_weights_make_the_gradient_that_of_the_discounted_return(name):
 def test_total_returns_are_discounted_without_weights():
     estimate = expected_estimate(make_baseline("none"), gamma=0.5, total_returns=True)
     np.testing.assert_allclose(estimate, true_gradient(0.5), atol=ROUNDING)
+
+
+@EITHER_RETURN
+def test_with_three_episodes_the_estimated_optimum_loses_to_the_mean(total_returns):
+    """The mean is biased, but its whole error is smaller than the variance of optima estimated from two episodes."""
+    of_mean = mean_squared_error(make_baseline("mean"), 3, total_returns=total_returns)
+    of_optima = [mean_squared_error(make(), 3, total_returns=total_returns) for make in CROSS_FITTED.values()]
+    assert min(of_optima) > 1.8 * of_mean
 
 
 SETTINGS = {
