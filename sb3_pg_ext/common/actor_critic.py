@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_pg_ext.common.arguments import check_range
 from sb3_pg_ext.common.engine import Evaluation, check_transitions, evaluate_transitions, store_transitions
@@ -40,6 +41,17 @@ class ActorCriticBase(OnPolicyBase):
             provides=PROVIDES,
         )
         self._name_estimator()
+        self._check_rollout_buffer_class()
+
+    def _check_rollout_buffer_class(self) -> None:
+        for name in ("compute_returns_and_advantage", "get", "_get_samples"):
+            stock = [getattr(cls, name) for cls in (RolloutBuffer, DictRolloutBuffer)]
+            if self.rollout_buffer_class is not None and getattr(self.rollout_buffer_class, name, None) not in stock:
+                raise ValueError(
+                    f"rollout_buffer_class={self.rollout_buffer_class!r} has its own {name}(), which would never be "
+                    "called; allowed: a subclass of RolloutBuffer or DictRolloutBuffer without one, since advantages "
+                    "come from advantage_estimator"
+                )
 
     def _name_estimator(self) -> None:
         """Replace an instance of a registered estimator by its name and numbers, so that only these are saved."""

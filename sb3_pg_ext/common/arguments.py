@@ -36,3 +36,20 @@ def check_count(name: str, value: Any, low: int = 1) -> None:
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
         raise ValueError(f"{name}={value!r}; allowed: an integer ≥ {low}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuse what is not a finite number above 0.
+
+    :raises ValueError: if it is not
+    """
+    if isinstance(value, (bool, str)) or value is None or not 0 < value < float("inf"):
+        raise ValueError(f"{name}={value!r}; allowed: a number > 0")
+
+
+def check_schedule(name: str, value: Any) -> None:
+    """Refuse what is neither a number above 0 nor a schedule that begins with one; a schedule may fall to 0.
+
+    :raises ValueError: if it is not
+    """
+    check_positive(name, value(1.0) if callable(value) else value)

@@ -1,6 +1,6 @@
 """PyTorch without what small networks pay dearly for, scoped: what is set within is put back at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch as th
@@ -50,3 +50,17 @@ def _can_be_fused(optimizer: th.optim.Optimizer, group: dict) -> bool:
         and not chosen
         and all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"])
     )
+
+
+def clip_gradients(parameters: Iterable[th.Tensor], max_norm: float | None) -> th.Tensor:
+    """``torch.nn.utils.clip_grad_norm_`` at half its cost: scale gradients down to a norm.
+
+    :param parameters: those without a gradient play no part
+    :param max_norm: the largest norm allowed; ``None`` for no clipping
+    :return: the norm of all gradients together before that, a scalar
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
+    if max_norm is not None:
+        th._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

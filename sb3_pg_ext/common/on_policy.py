@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from sb3_pg_ext.common.arguments import check_range
 from sb3_pg_ext.common.checkpoint import Checkpoint
 from sb3_pg_ext.common.engine import RolloutEngine
+from sb3_pg_ext.common.lean import clip_gradients
 from sb3_pg_ext.common.numerics import NonFiniteError, check_number
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.policies import chunks
@@ -93,8 +94,7 @@ class OnPolicyBase(RolloutEngine):
         self.policy.optimizer.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
-        max_norm = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), max_norm)
+        norm = clip_gradients(self.policy.parameters(), self.max_grad_norm)
         return [parameter.grad for parameter in self.policy.parameters()], norm
 
     def _step_along(self, *gradients: Gradient) -> None:

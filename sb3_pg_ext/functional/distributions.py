@@ -1,4 +1,4 @@
-"""What policy gradients ask of an action distribution: finite parameters, a frozen copy.
+"""What policy gradients ask of an action distribution: finite parameters, a frozen copy, some rows of its batch.
 
 A policy's action distribution is one torch distribution, or, for several discrete actions, a list of them. Its batch is
 the first dimension; further dimensions are independent action dimensions.
@@ -34,8 +34,33 @@ def is_finite(distribution: ActionDistribution) -> bool:
 
 def snapshot(distribution: ActionDistribution) -> list[Distribution]:
     """Copy the distribution, cut from the graph and from the network's memory: later updates leave the copy alone."""
-    copies: list[Distribution] = []
-    for part in parts(distribution):
-        kind: Any = type(part)
-        copies.append(kind(**{name: p.detach().clone() for name, p in parameters(part).items()}, validate_args=False))
-    return copies
+    return [
+        _with_parameters(part, {k: p.detach().clone() for k, p in parameters(part).items()})
+        for part in parts(distribution)
+    ]
+
+
+def take(distribution: ActionDistribution, rows: th.Tensor | slice) -> list[Distribution]:
+    """The distribution at some rows of its batch.
+
+    :param distribution: one of a batch
+    :param rows: indices, or a slice
+    """
+    return [_with_parameters(part, {k: p[rows] for k, p in parameters(part).items()}) for part in parts(distribution)]
+
+
+def join(batches: Sequence[ActionDistribution]) -> list[Distribution]:
+    """One distribution of several batches, one after the other.
+
+    :param batches: distributions of the same kind
+    """
+    joined = []
+    for pieces in zip(*map(parts, batches), strict=True):
+        values = [parameters(piece) for piece in pieces]
+        joined.append(_with_parameters(pieces[0], {k: th.cat([value[k] for value in values]) for k in values[0]}))
+    return joined
+
+
+def _with_parameters(part: Distribution, values: dict[str, th.Tensor]) -> Distribution:
+    kind: Any = type(part)
+    return kind(**values, validate_args=False)

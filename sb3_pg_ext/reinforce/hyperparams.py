@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from torch import nn
-
-NET_ARCHS = {"tiny": [64], "small": [64, 64], "medium": [256, 256]}
-ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
+from sb3_pg_ext.common.hyperparams import convert_network, sample_network
 
 
 def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
@@ -25,8 +22,7 @@ def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, A
             "ent_coef": trial.suggest_float("ent_coef", 1e-8, 0.1, log=True),
             "baseline": trial.suggest_categorical("baseline", ["none", "mean", "value"]),
             "normalize_advantage": trial.suggest_categorical("normalize_advantage", [False, True]),
-            "net_arch": trial.suggest_categorical("net_arch", list(NET_ARCHS)),
-            "activation_fn": trial.suggest_categorical("activation_fn", list(ACTIVATIONS)),
+            **sample_network(trial),
         }
     )
 
@@ -39,11 +35,7 @@ def convert(sampled: dict[str, Any]) -> dict[str, Any]:
     """
     arguments = dict(sampled)
     arguments["gamma"] = 1 - arguments.pop("one_minus_gamma")
-    hidden = NET_ARCHS[arguments.pop("net_arch")]
-    arguments["policy_kwargs"] = {
-        "net_arch": {"pi": hidden, "vf": hidden},
-        "activation_fn": ACTIVATIONS[arguments.pop("activation_fn")],
-    }
+    convert_network(arguments)
     # The environment's file may ask for n_steps: the search is over episodes.
     arguments["n_steps"] = None
     return arguments
