@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
@@ -123,6 +124,17 @@ def test_everything_that_an_estimator_may_require_is_given(env):
 def test_bad_arguments_are_refused(env, arguments, message):
     with pytest.raises(ValueError, match=message):
         VanillaPolicyGradient("MlpPolicy", env, **arguments)
+
+
+class OwnAdvantages(RolloutBuffer):
+    def compute_returns_and_advantage(self, last_values, dones):
+        raise AssertionError("never called")
+
+
+def test_a_buffer_whose_methods_would_be_ignored_is_refused(env):
+    with pytest.raises(ValueError, match=r"OwnAdvantages.* has its own compute_returns_and_advantage\(\)"):
+        VanillaPolicyGradient("MlpPolicy", env, rollout_buffer_class=OwnAdvantages)
+    VanillaPolicyGradient("MlpPolicy", env, rollout_buffer_class=type("Plain", (RolloutBuffer,), {}))
 
 
 def test_a_bad_number_in_recomputing_undoes_the_update(env):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sb3_pg_ext.common.arguments import check_choice, check_count, check_range
+from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_range, check_schedule
 
 
 def refuses(check, *args, message, **kwargs):
@@ -48,3 +48,22 @@ def test_no_counts(value):
 def test_counts_from_another_number_on():
     check_count("n", 0, low=0)
     refuses(check_count, "n", 1, low=2, message="n=1; allowed: an integer ≥ 2$")
+
+
+@pytest.mark.parametrize("value", [1e-9, 1, np.float32(0.5)])
+def test_positive_numbers(value):
+    check_positive("target_kl", value)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", True, None])
+def test_not_positive(value):
+    refuses(check_positive, "target_kl", value, message=rf"target_kl={value!r}; allowed: a number > 0$")
+
+
+def test_schedules():
+    check_schedule("clip_range", 0.2)
+    check_schedule("clip_range", lambda remaining: 0.2 * remaining)
+    refuses(check_schedule, "clip_range", "lin_0.2", message="clip_range='lin_0.2'; allowed: a number > 0$")
+    refuses(
+        check_schedule, "clip_range", lambda remaining: -remaining, message="clip_range=-1.0; allowed: a number > 0"
+    )

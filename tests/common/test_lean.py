@@ -4,7 +4,7 @@ import pytest
 import torch as th
 from torch.distributions import Categorical, Distribution
 
-from sb3_pg_ext.common.lean import HAS_FUSED_ON_CPU, fused_step, unvalidated_distributions
+from sb3_pg_ext.common.lean import HAS_FUSED_ON_CPU, clip_gradients, fused_step, unvalidated_distributions
 
 
 class Interruption(Exception):
@@ -91,3 +91,22 @@ def test_the_fused_step_is_the_same_step():
     for one, other in zip(plain.param_groups[0]["params"], fused.param_groups[0]["params"], strict=True):
         th.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
     assert exchanged.state_dict()["param_groups"] == plain.state_dict()["param_groups"]
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e3, None])
+def test_gradients_are_clipped_as_pytorch_does(max_norm):
+    ours, theirs = (list(make_optimizer().param_groups[0]["params"]) for _ in range(2))
+    for parameters in (ours, theirs):
+        for parameter in parameters:
+            parameter.grad = parameter.detach() ** 2
+    norm = clip_gradients([*ours, th.zeros(3)], max_norm)
+    limit = float("inf") if max_norm is None else max_norm
+    th.testing.assert_close(norm, th.nn.utils.clip_grad_norm_(theirs, limit))
+    for one, other in zip(ours, theirs, strict=True):
+        th.testing.assert_close(one.grad, other.grad)
+
+
+def test_the_norm_of_bad_gradients_tells():
+    parameter = th.zeros(2, requires_grad=True)
+    parameter.grad = th.tensor([1.0, float("nan")])
+    assert clip_gradients([parameter], 0.5).isnan()

@@ -6,7 +6,7 @@ import torch as th
 from torch.distributions import Bernoulli, Categorical, Normal
 
 from sb3_pg_ext.common.lean import unvalidated_distributions
-from sb3_pg_ext.functional.distributions import is_finite, parameters, parts, snapshot
+from sb3_pg_ext.functional.distributions import is_finite, join, parameters, parts, snapshot, take
 
 NORMAL = Normal(th.zeros(2, 3), th.ones(2, 3))
 DISTRIBUTIONS = {
@@ -53,3 +53,22 @@ def test_a_snapshot_stays_as_it_was(make):
     for p, old in zip((p for part in copy for p in parameters(part).values()), before, strict=True):
         assert not p.requires_grad
         assert th.equal(p, old)
+
+
+@each
+@pytest.mark.parametrize("rows", [th.tensor([2, 0]), slice(1, 3)], ids=["indices", "slice"])
+def test_rows_are_taken(make, rows):
+    x = th.linspace(-1, 1, 12).reshape(4, 3)
+    assert_same(take(make(x), rows), make(x[rows]))
+
+
+@each
+def test_batches_are_joined(make):
+    x = th.linspace(-1, 1, 12).reshape(4, 3)
+    assert_same(join([make(x[:1]), make(x[1:])]), make(x))
+
+
+def assert_same(one, other):
+    for part, expected in zip(parts(one), parts(other), strict=True):
+        assert type(part) is type(expected)
+        th.testing.assert_close(parameters(part), parameters(expected))
