@@ -19,7 +19,7 @@ def make_baseline(name: str, **kwargs: Any) -> Baseline:
 
     :param name: a registered name
     :param kwargs: the baseline's own parameters
-    :raises ValueError: if the name is unknown, or the baseline does not take the arguments
+    :raises ValueError: if the name is unknown, the baseline does not take the arguments, or it learns and has no state
     """
     factory = registry().find(BaselineSpec, name).factory
     try:
@@ -28,4 +28,9 @@ def make_baseline(name: str, **kwargs: Any) -> Baseline:
         parameters = ", ".join(inspect.signature(factory).parameters) or "none"
         raise ValueError(f"baseline_kwargs={kwargs!r}: {error}; the parameters of {name!r}: {parameters}") from None
     baseline: Baseline = factory(**kwargs)
+    if hasattr(baseline, "fit") and not isinstance(baseline, LearningBaseline):
+        raise ValueError(
+            f"baseline={name!r} has fit alone; allowed: fit, state_dict and load_state_dict, or none of them, since "
+            "what a baseline learns is saved with the algorithm"
+        )
     return baseline

@@ -1,6 +1,7 @@
 """What every baseline of REINFORCE has to satisfy."""
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_pg_ext.baselines import Baseline, Episodes
+from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline
 from sb3_pg_ext.plugins import BaselineSpec
 from sb3_pg_ext.testing.properties import find_failures
 
@@ -43,6 +44,8 @@ def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
         properties.append(does_not_see_the_return_that_it_is_subtracted_from)
     if not getattr(make(), "needs_values", False):
         properties.append(needs_no_values)
+    if hasattr(make(), "fit"):
+        properties.append(goes_on_from_its_state)
     return find_failures(properties, make, batches)
 
 
@@ -142,6 +145,19 @@ def needs_no_values(make: Make, batches: Batches) -> None:
     without = [replace(episodes, values=None) for episodes in batches]
     hint = " (without values; is needs_values = True missing?)"
     _assert_same(_predict_steps(make, without), _predict_steps(make, batches), hint)
+
+
+def goes_on_from_its_state(make: Make, batches: Batches) -> None:
+    """What it has learned is saved and loaded with the algorithm."""
+    *earlier, episodes = batches
+    learned, loaded = make(), make()
+    for baseline in (learned, loaded):
+        assert isinstance(baseline, LearningBaseline), "it has fit, but not state_dict and load_state_dict"
+    for batch in earlier:
+        learned(batch)
+        learned.fit(batch)
+    loaded.load_state_dict(pickle.loads(pickle.dumps(learned.state_dict())))
+    _assert_same(loaded(episodes), learned(episodes), " (loaded from the state of one that learned)")
 
 
 def _predict(make: Make, batches: Batches) -> np.ndarray:

@@ -1,10 +1,14 @@
 """The built-in baselines, and how they are made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sb3_pg_ext import list_baselines, make_baseline
 from sb3_pg_ext.baselines import Episodes
+from sb3_pg_ext.plugins import BaselineSpec
+from sb3_pg_ext.plugins.registry import Entry, Provider, Registry
 
 
 def make_episodes(total_returns=False):
@@ -29,14 +33,47 @@ def make_episodes(total_returns=False):
         ("none", True, [0, 0, 0, 0]),
         ("mean", False, [5, 5, 5, 5]),  # over steps
         ("mean", True, [7.5, 7.5, 7.5, 7.5]),  # over episodes
+        ("moving_average", False, [0, 0, 0, 0]),  # before it has seen anything
+        ("time", False, [7.5, 3, 2, 7.5]),
+        ("time", True, [7.5, 8, 8, 7.5]),
         ("value", False, [1, 2, 3, 4]),
         ("value", True, [1, 2, 3, 4]),
+        ("leave_one_out", False, [7, 0, 0, 8]),  # the second episode counts 0 after its end
+        ("leave_one_out", True, [7, 7, 7, 8]),
     ],
 )
 def test_baselines(name, total_returns, expected):
     baseline = make_baseline(name)(make_episodes(total_returns))
     np.testing.assert_array_equal(baseline, expected)
     assert baseline.dtype == np.float32
+
+
+def test_a_moving_average_weighs_batches_by_their_age():
+    baseline = make_baseline("moving_average", decay=0.5)
+    for mean in (4.0, 10.0, 1.0):
+        baseline.fit(replace(make_episodes(), returns=np.full(4, mean, np.float32)))
+    np.testing.assert_allclose(baseline(make_episodes()), (1 + 10 / 2 + 4 / 4) / (1 + 1 / 2 + 1 / 4), rtol=1e-6)
+
+
+def test_times_are_counted_from_the_start_of_the_episode():
+    """Pieces of episodes, as with ``n_steps``: the first begins at its fourth step."""
+    pieces = replace(make_episodes(), t=np.array([3, 4, 5, 3]))
+    np.testing.assert_array_equal(make_baseline("time")(pieces), [7.5, 3, 2, 7.5])
+
+
+class Earlier:
+    def __call__(self, episodes):
+        return np.zeros_like(episodes.returns)
+
+    def fit(self, episodes):
+        """Learns, but has no state."""
+
+
+def test_a_baseline_that_learns_needs_a_state(monkeypatch):
+    spec = BaselineSpec("earlier", Earlier)
+    monkeypatch.setattr("sb3_pg_ext.baselines.registry", lambda: Registry((Entry(spec, Provider("a", "b", "1")),)))
+    with pytest.raises(ValueError, match="'earlier' has fit alone; allowed: fit, state_dict and load_state_dict"):
+        make_baseline("earlier")
 
 
 def test_the_mean_of_many_returns_is_exact():

@@ -97,6 +97,12 @@ class MovingAverage:
     def fit(self, episodes):
         self.seen.extend(episodes.returns)
 
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state):
+        self.seen = state["seen"]
+
 
 def test_a_baseline_may_learn_from_earlier_batches():
     check(BaselineSpec("moving_average", MovingAverage))
@@ -108,6 +114,25 @@ def test_fitting_is_checked_as_well(failing):
             episodes.returns *= 2
 
     assert "does not modify its input" in failing(BaselineSpec("broken", Scales))
+
+
+def test_who_learns_has_a_state(failing):
+    class Forgets:
+        def __call__(self, episodes):
+            return zeros(episodes)
+
+        def fit(self, episodes):
+            """Learns, and keeps it to itself."""
+
+    assert "goes on from its state" in failing(BaselineSpec("broken", Forgets))
+
+
+def test_the_state_holds_what_was_learned(failing):
+    class Loses(MovingAverage):
+        def load_state_dict(self, state):
+            self.seen = state["seen"][:1]
+
+    assert "goes on from its state" in failing(BaselineSpec("broken", Loses))
 
 
 def test_a_message_names_property_step_and_data():
