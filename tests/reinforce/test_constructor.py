@@ -4,7 +4,7 @@ import re
 
 import gymnasium as gym
 import pytest
-from envs import RandomEnv
+from envs import OBSERVATION_SPACES, RandomEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext import REINFORCE
@@ -32,6 +32,36 @@ BAD = {
     "baseline's arguments": (
         {"baseline": "mean", "baseline_kwargs": {"x": 1}},
         "baseline_kwargs=.*'x': 1.*none",
+    ),
+    "other episodes, of which there are none": (
+        {"baseline": "leave_one_out", "n_episodes": 1},
+        "baseline='leave_one_out' .* n_episodes=1; allowed: n_episodes ≥ 2",
+    ),
+    "cross-fitting to no episodes": (
+        {"baseline": "optimal", "baseline_kwargs": {"cross_fit": True}, "n_episodes": 1},
+        "baseline='optimal' .*'cross_fit': True.* n_episodes=1; allowed: n_episodes ≥ 2",
+    ),
+    "cross-fitting components to no episodes": (
+        {"baseline": "optimal_per_component", "baseline_kwargs": {"cross_fit": True}, "n_episodes": 1},
+        "n_episodes=1; allowed: n_episodes ≥ 2",
+    ),
+    "other episodes among pieces": (
+        {"baseline": "leave_one_out", "n_steps": 8},
+        "baseline='leave_one_out' .* n_steps=8; allowed: n_episodes",
+    ),
+    "scale of components": (
+        {"baseline": "optimal_per_component", "normalize_advantage": True},
+        "'optimal_per_component' .* normalize_advantage=True; allowed: normalize_advantage=False",
+    ),
+    "misspelled argument of a baseline": (
+        {"baseline": "optimal", "baseline_kwargs": {"crossfit": True}},
+        "crossfit.*parameters of 'optimal': per_time_step, cross_fit",
+    ),
+    "ridge": ({"baseline": "linear", "baseline_kwargs": {"ridge": 0}}, "ridge=0; allowed: a positive number"),
+    "decay": ({"baseline": "moving_average", "baseline_kwargs": {"decay": 1.0}}, r"decay=1\.0; allowed: .* \[0, 1\)"),
+    "discounted twice": (
+        {"discount_state_distribution": True, "returns": "total"},
+        "discount_state_distribution=True together with returns='total'",
     ),
     "misspelled returns": (
         {"returns": "rewards_to_go"},
@@ -86,6 +116,12 @@ def test_what_is_allowed(arguments):
 
 def test_two_steps_have_a_deviation():
     make_model(2, n_steps=1, normalize_advantage=True).learn(4)
+
+
+def test_a_linear_baseline_of_large_images_is_refused():
+    env = RandomEnv(observation_space=OBSERVATION_SPACES["image"])
+    with pytest.raises(ValueError, match=r"'linear' .* observations of 1296 numbers; allowed: at most 1000"):
+        REINFORCE("CnnPolicy", env, baseline="linear", device="cpu")
 
 
 def test_unsupported_action_spaces_are_refused_by_sb3():

@@ -104,16 +104,28 @@ def discounted(rewards, continuation, gamma):
     return sum(gamma**k * reward for k, reward in enumerate([*rewards, continuation]))
 
 
+def optimal_numbers(g, x, per_component):
+    """By parameter, b = E⟨X, g⟩/E‖g‖² over the pieces: one number for all, or one for every component."""
+    products = {name: sum(b[name] * a[name] for a, b in zip(g, x, strict=True)) for name in g[0]}
+    squares = {name: sum(a[name] ** 2 for a in g) for name in g[0]}
+    if per_component:
+        return {name: products[name] / squares[name] for name in products}
+    b = sum(array.sum() for array in products.values()) / sum(array.sum() for array in squares.values())
+    return dict.fromkeys(products, b)
+
+
 def descent(actor, critic, pieces, per_step, arguments):
     """The negative gradient of what REINFORCE minimises, by parameter."""
     gamma = arguments.get("gamma", 0.99)
     ent_coef, vf_coef = arguments.get("ent_coef", 0.0), arguments.get("vf_coef", 0.5)
     max_norm = arguments.get("max_grad_norm", np.inf)
     baseline, returns = arguments.get("baseline", "none"), arguments.get("returns", "reward_to_go")
-    steps, to_go, weights = [], [], []
-    for piece in pieces:
+    steps, to_go, weights, clock, piece_of = [], [], [], [], []
+    for i, piece in enumerate(pieces):
         for t in range(len(piece.rewards)):
             steps.append((piece.observations[t], piece.actions[t]))
+            clock.append(t)
+            piece_of.append(i)
             to_go.append(discounted(piece.rewards[t:], piece.continuation, gamma))
             weights.append(to_go[-1] if returns == "reward_to_go" else to_go[-1 - t])
     if baseline == "mean":
@@ -121,14 +133,24 @@ def descent(actor, critic, pieces, per_step, arguments):
         weights = np.array(weights) - np.mean(total if returns == "total" else to_go)
     if baseline == "value":
         weights = [weight - critic(obs) for weight, (obs, _) in zip(weights, steps, strict=True)]
+    discounts = gamma ** np.array(clock) if arguments.get("discount_state_distribution") else np.ones(len(clock))
+    scores = [actor.score(obs, action) for obs, action in steps]
+    optima = {}
+    if baseline.startswith("optimal"):
+        g, x = ([{} for _ in pieces] for _ in range(2))
+        for i, score, weight, discount in zip(piece_of, scores, weights, discounts, strict=True):
+            add(g[i], score, discount)
+            add(x[i], score, discount * weight)
+        optima = optimal_numbers(g, x, per_component=baseline.endswith("per_component"))
     if arguments.get("normalize_advantage"):
         weights = (np.array(weights) - np.mean(weights)) / np.std(weights)
 
     denominator = len(steps) if per_step else len(pieces)
     actor_gradient, critic_gradient = {}, {}
-    for (obs, action), weight, target in zip(steps, weights, to_go, strict=True):
-        add(actor_gradient, actor.score(obs, action), weight / denominator)
-        add(actor_gradient, actor.entropy_gradient(obs), ent_coef / denominator)
+    for (obs, _), score, weight, discount, target in zip(steps, scores, weights, discounts, to_go, strict=True):
+        minus_optima = {name: array * (weight - optima.get(name, 0.0)) for name, array in score.items()}
+        add(actor_gradient, minus_optima, discount / denominator)
+        add(actor_gradient, actor.entropy_gradient(obs), discount * ent_coef / denominator)
         add(critic_gradient, critic.squared_error_gradient(obs, target), -vf_coef / len(steps))
     if not (baseline == "value" or per_step or arguments.get("bootstrap_truncated")):
         critic_gradient = {}
@@ -219,6 +241,20 @@ EPISODES = {
     "mean of totals": {"baseline": "mean", "returns": "total"},
     "value": {"baseline": "value"},
     "value, total": {"baseline": "value", "returns": "total"},
+    "optimal": {"baseline": "optimal"},
+    "optimal, total": {"baseline": "optimal", "returns": "total"},
+    "optimal per component": {"baseline": "optimal_per_component"},
+    "optimal per component, total": {"baseline": "optimal_per_component", "returns": "total"},
+    "optimal per component, entropy": {"baseline": "optimal_per_component", "ent_coef": 0.3, "max_grad_norm": 0.25},
+    "states discounted": {"discount_state_distribution": True, "gamma": 0.5},
+    "states discounted, entropy": {"discount_state_distribution": True, "gamma": 0.5, "ent_coef": 0.3},
+    "states discounted, normalized": {"discount_state_distribution": True, "gamma": 0.5, "normalize_advantage": True},
+    "states discounted, optimal": {"discount_state_distribution": True, "gamma": 0.5, "baseline": "optimal"},
+    "states discounted, optimal per component": {
+        "discount_state_distribution": True,
+        "gamma": 0.5,
+        "baseline": "optimal_per_component",
+    },
     "normalized": {"normalize_advantage": True},
     "normalized, value": {"normalize_advantage": True, "baseline": "value"},
     "entropy": {"ent_coef": 0.3},
@@ -240,6 +276,9 @@ STEPS = {
     "normalized": {"normalize_advantage": True},
     "entropy": {"ent_coef": 0.3},
     "bootstrapped": {"bootstrap_truncated": True, "n_steps": 11},
+    "optimal": {"baseline": "optimal"},
+    "optimal per component": {"baseline": "optimal_per_component"},
+    "states discounted": {"discount_state_distribution": True, "gamma": 0.5},
     "clipped apart": {"max_grad_norm": 0.25, "baseline": "value"},
 }
 each_kind = pytest.mark.parametrize("kind", ACTION_SPACES)
@@ -287,8 +326,10 @@ def test_the_second_rollout_goes_on_where_the_first_ended(kind):
 
 
 @each_kind
-def test_chunks_change_nothing(kind, monkeypatch):
+@pytest.mark.parametrize("baseline", ["value", "optimal_per_component"])
+def test_chunks_change_nothing(kind, baseline, monkeypatch):
     monkeypatch.setattr("sb3_pg_ext.common.policies.CHUNK_BYTES", 40)  # five observations
+    monkeypatch.setattr("sb3_pg_ext.baselines.episodes.CHUNK_BYTES", 100)  # two score functions
     assert_moves_along_the_gradient(
-        kind, make_envs(kind), n_episodes=6, baseline="value", ent_coef=0.1, max_grad_norm=0.5
+        kind, make_envs(kind), n_episodes=6, baseline=baseline, ent_coef=0.1, max_grad_norm=0.5
     )
