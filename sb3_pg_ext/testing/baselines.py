@@ -151,8 +151,8 @@ def goes_on_from_its_state(make: Make, batches: Batches) -> None:
     """What it has learned is saved and loaded with the algorithm."""
     *earlier, episodes = batches
     learned, loaded = make(), make()
-    for baseline in (learned, loaded):
-        assert isinstance(baseline, LearningBaseline), "it has fit, but not state_dict and load_state_dict"
+    assert isinstance(learned, LearningBaseline), "it has fit, but not state_dict and load_state_dict"
+    assert isinstance(loaded, LearningBaseline)
     for batch in earlier:
         learned(batch)
         learned.fit(batch)
