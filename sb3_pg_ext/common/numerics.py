@@ -29,6 +29,19 @@ def check_finite(name: str, array: np.ndarray) -> None:
     raise NonFiniteError(f"{name} {array[first]} at step {first[0]} of the rollout in environment {first[1]}")
 
 
+def check_step(name: str, array: np.ndarray) -> None:
+    """Refuse what one step gave, if it holds NaN or infinity; arrays of integers pass.
+
+    :param name: what the array holds, for the message
+    :param array: shape [N, …]
+    :raises NonFiniteError: naming the first offending environment
+    """
+    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:
+        return
+    first = tuple(np.argwhere(~np.isfinite(array))[0])
+    raise NonFiniteError(f"{name} {array[first]} in environment {first[0]}")
+
+
 def check_output(output: np.ndarray) -> None:
     """Refuse a network's output that holds NaN or infinity. Cheap, since it runs at every step of a rollout.
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.distributions import (
     Distribution,
     MultiCategoricalDistribution,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
@@ -53,13 +53,13 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     """
     _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
     _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
-    return _layers(policy.mlp_extractor.policy_net, policy.action_net)
+    return layers_of(policy.mlp_extractor.policy_net, policy.action_net)
 
 
 def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     """The critic of a plain perceptron policy, from the flat observation to V(s); else as :func:`actor_layers`."""
     _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
-    return _layers(policy.mlp_extractor.value_net, policy.value_net)
+    return layers_of(policy.mlp_extractor.value_net, policy.value_net)
 
 
 def network_input(obs: np.ndarray) -> np.ndarray:
@@ -85,29 +85,62 @@ def _unless(fit: bool, reason: str) -> None:
 
 
 def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
-    _unless(policy.device.type == "cpu", f"it lives on {policy.device}")
+    check_methods(policy, ActorCriticPolicy, methods)
+    body = policy.mlp_extractor
+    check_input(policy, policy.features_extractor, extractor)
+    _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")
+    check_hooks(policy, body)
+
+
+def check_methods(model: nn.Module, base: type[nn.Module], methods: tuple[str, ...]) -> None:
+    """Refuse a model that overrides a method of the class whose arithmetic is known.
+
+    :param model: the model
+    :param base: the class
+    :param methods: names of the methods that matter
+    :raises UnfitPolicy: if it does
+    """
     for name in methods:
-        overridden = getattr(type(policy), name) is not getattr(ActorCriticPolicy, name) or name in vars(policy)
+        overridden = getattr(type(model), name) is not getattr(base, name) or name in vars(model)
         _unless(not overridden, f"it overrides {name}()")
-    space = policy.observation_space
+
+
+def check_input(model: BaseModel, *extractors: nn.Module | None) -> None:
+    """Refuse a model that is not on the CPU, or does more to an observation than to flatten it.
+
+    :param model: the model
+    :param extractors: its features extractors
+    :raises UnfitPolicy: if it does
+    """
+    _unless(model.device.type == "cpu", f"it lives on {model.device}")
+    space = model.observation_space
     if not isinstance(space, spaces.Box) or is_image_space(space):
         raise UnfitPolicy(f"its observations are {space}")  # which takes long to write, and is rarely read
-    body = policy.mlp_extractor
-    _unless(type(policy.features_extractor) is type(extractor) is FlattenExtractor, "it extracts features")
-    _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")
-    for module in (policy, policy.features_extractor, extractor, body):
-        _check_hooks(module)
+    for extractor in extractors:
+        if not isinstance(extractor, FlattenExtractor) or type(extractor) is not FlattenExtractor:
+            raise UnfitPolicy("it extracts features")
+        check_hooks(extractor)
 
 
-def _check_hooks(module: nn.Module) -> None:
-    _unless(not module._forward_hooks and not module._forward_pre_hooks, "a module has a forward hook")
+def check_hooks(*modules: nn.Module) -> None:
+    """Refuse modules that call something else before or after their own arithmetic.
+
+    :raises UnfitPolicy: if one does
+    """
+    for module in modules:
+        _unless(not module._forward_hooks and not module._forward_pre_hooks, "a module has a forward hook")
 
 
-def _layers(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
-    _check_hooks(net)
+def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
+    """The layers of a perceptron, as views of its parameters.
+
+    :param net: linear layers, each followed by any number of activation functions
+    :param head: its last layer
+    :raises UnfitPolicy: if there is anything else in it
+    """
+    check_hooks(net, *net, head)
     layers: list[mlp.Layer] = []
     for module in [*net, head]:
-        _check_hooks(module)
         _unless(all(p.dtype == th.float32 for p in module.parameters()), "its parameters are not all float32")
         if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
             bias = None if module.bias is None else module.bias.detach().numpy()
@@ -115,11 +148,17 @@ def _layers(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
             if isinstance(module, TemperedLinear):
                 layer = layer._replace(activation=partial(np.multiply, 1 / module.temperature))
             layers.append(layer)
-        elif layers and layers[-1].activation is mlp.identity:
-            layers[-1] = layers[-1]._replace(activation=_activation(module))
+        elif layers:
+            layers[-1] = layers[-1]._replace(activation=mlp.compose(layers[-1].activation, _activation(module)))
         else:
             raise UnfitPolicy(f"a {type(module).__name__} stands where a linear layer is expected")
     return layers
+
+
+def _layer_norm(module: nn.LayerNorm) -> mlp.Activation:
+    plain = not module.elementwise_affine and len(module.normalized_shape) == 1
+    _unless(plain, "its activation function is LayerNorm with parameters")
+    return partial(mlp.layer_norm, eps=module.eps)
 
 
 ACTIVATIONS: dict[type[nn.Module], Callable[..., mlp.Activation]] = {
@@ -129,6 +168,7 @@ ACTIVATIONS: dict[type[nn.Module], Callable[..., mlp.Activation]] = {
     nn.ELU: lambda module: partial(mlp.elu, alpha=module.alpha),
     nn.Sigmoid: lambda module: mlp.sigmoid,
     nn.SiLU: lambda module: mlp.silu,
+    nn.LayerNorm: _layer_norm,
 }
 """By exact type: a subclass may calculate something else."""
 

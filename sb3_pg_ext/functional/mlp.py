@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 Activation = Callable[[np.ndarray], np.ndarray]
-"""An elementwise function that may overwrite its argument, and returns the result."""
+"""A function of the rows of an array that may overwrite its argument, and returns the result. Most are elementwise."""
 
 
 def identity(x: np.ndarray) -> np.ndarray:
@@ -48,12 +48,23 @@ def silu(x: np.ndarray) -> np.ndarray:
     return x * sigmoid(x)
 
 
+def layer_norm(x: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+    """(x − mean) / √(variance + eps) of every row (Ba et al., 2016), without gain and offset."""
+    x -= x.mean(1, keepdims=True)
+    return np.divide(x, np.sqrt(np.square(x).mean(1, keepdims=True) + eps), out=x)
+
+
+def compose(first: Activation, second: Activation) -> Activation:
+    """One activation after the other."""
+    return second if first is identity else lambda x: second(first(x))
+
+
 class Layer(NamedTuple):
     """One layer, x ↦ activation(x Wᵀ + b).
 
     :param weight: W, shape [outputs, inputs], as PyTorch stores it
     :param bias: b, shape [outputs]; None for none
-    :param activation: elementwise function of the outputs
+    :param activation: function of the outputs, row by row
     """
 
     weight: np.ndarray

@@ -1,10 +1,12 @@
 """A quadratic function of actions, Q(a) = V − ½(a−μ)ᵀP(a−μ) with P = L Lᵀ.
 
-P is positive definite, so that the largest value is V, at a = μ. L is lower triangular with a positive diagonal. Further
-dimensions before the last ones are batches.
+P is positive definite, so that the largest value is V, at a = μ. L is lower triangular with a positive diagonal. μ and
+L come from unbounded numbers, the outputs of a network: first d for μ, then d for the diagonal of L, then row by row
+those below it. Further dimensions before the last ones are batches.
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch as th
 
@@ -12,60 +14,48 @@ LOG_DIAGONAL_BOUND = 4.0
 """The diagonal of L stays within [e⁻⁴, e⁴] ≈ [0.018, 54.6], and so the curvature of Q within some 10⁻⁴ and 10⁴."""
 
 
-def n_cholesky_entries(action_dim: int) -> int:
-    """How many numbers L has: d(d+1)/2."""
-    return action_dim * (action_dim + 1) // 2
+def n_outputs(action_dim: int) -> int:
+    """How many numbers μ and L come from: d + d(d+1)/2."""
+    return action_dim + action_dim * (action_dim + 1) // 2
 
 
-@lru_cache
-def _positions(action_dim: int, device: th.device) -> th.Tensor:
-    """Where the diagonal, and then the entries below it, lie in a flattened matrix."""
-    rows, columns = th.tril_indices(action_dim, action_dim, offset=-1, device=device)
-    diagonal = th.arange(action_dim, device=device) * (action_dim + 1)
-    return th.cat([diagonal, rows * action_dim + columns])
+def best_action(outputs: th.Tensor, action_dim: int) -> th.Tensor:
+    """μ alone of :func:`best_action_and_factor`."""
+    return outputs[..., :action_dim].tanh()
 
 
-def cholesky_factor(entries: th.Tensor, action_dim: int) -> th.Tensor:
-    """L from unbounded numbers x, the outputs of a network.
+def best_action_and_factor(outputs: th.Tensor, action_dim: int) -> tuple[th.Tensor, th.Tensor]:
+    """μ and L from the outputs (m, x) of a network.
 
-        l_ii = exp(4·tanh(x_ii/4)),  l_ij = l_ii·tanh(x_ij) for j < i
+        μ_i = tanh(m_i),  l_ii = exp(4·tanh(x_ii/4)),  l_ij = l_ii·tanh(x_ij) for j < i
 
-    Every entry is bounded, and none exceeds the diagonal of its row. So P is positive definite in float32, too: with
-    rows and columns scaled to a diagonal of ones its condition number depends on d alone. The price is that not every P
-    can be had: with d = 2, |p₁₂|/√(p₁₁p₂₂) stays below 1/√2.
+    Every entry of L is bounded, and none exceeds the diagonal of its row. So P is positive definite in float32, too:
+    with rows and columns scaled to a diagonal of ones its condition number depends on d alone. The price is that not
+    every P can be had: with d = 2, |p₁₂|/√(p₁₁p₂₂) stays below 1/√2.
 
-    :param entries: x, shape [..., d(d+1)/2]: first those of the diagonal, then row by row those below it
+    :param outputs: shape [..., d + d(d+1)/2]
     :param action_dim: d
-    :return: L, shape [..., d, d]
+    :return: μ in [−1, 1], shape [..., d], and L, shape [..., d, d]
     """
-    log_diagonal, below = entries.split([action_dim, entries.shape[-1] - action_dim], dim=-1)
-    diagonal = (LOG_DIAGONAL_BOUND * (log_diagonal / LOG_DIAGONAL_BOUND).tanh()).exp()
-    with_unit_diagonal = entries.new_zeros((*entries.shape[:-1], action_dim**2)).index_copy(
-        -1, _positions(action_dim, entries.device), th.cat([th.ones_like(diagonal), below.tanh()], dim=-1)
-    )
-    return diagonal.unsqueeze(-1) * with_unit_diagonal.unflatten(-1, (action_dim, action_dim))
+    best, bounded, below = _bounded(outputs, action_dim)
+    return best, _exp(bounded).unsqueeze(-1) * _unit_lower(below, action_dim)
 
 
-def precision(factor: th.Tensor) -> th.Tensor:
-    """P = L Lᵀ, shape [..., d, d]."""
-    return factor @ factor.mT
+def advantage(outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    """Q(a) − V = −½(a−μ)ᵀP(a−μ), computed as −½‖Lᵀ(a−μ)‖²: never positive, and 0 exactly at a = μ.
+
+    Its gradient is written out, since autograd would take several times as long for it as for the whole sum.
+
+    :param outputs: of the network, shape [..., d + d(d+1)/2]
+    :param actions: a, of the same shape but for the last dimension, d
+    :return: shape [...]
+    """
+    return _Advantage.apply(outputs, actions)
 
 
 def precision_eigenvalues(factor: th.Tensor) -> th.Tensor:
-    """The eigenvalues of P, shape [..., d], largest first: the squared singular values of L, never negative."""
+    """The eigenvalues of P = L Lᵀ, shape [..., d], largest first: the squared singular values of L, never negative."""
     return th.linalg.svdvals(factor).square()
-
-
-def advantage(actions: th.Tensor, best_actions: th.Tensor, factor: th.Tensor) -> th.Tensor:
-    """Q(a) − V = −½(a−μ)ᵀP(a−μ), computed as −½‖Lᵀ(a−μ)‖²: never positive, and 0 exactly at a = μ.
-
-    :param actions: a, shape [..., d]
-    :param best_actions: μ, shape [..., d]
-    :param factor: L, shape [..., d, d]
-    :return: shape [...]
-    """
-    difference = (actions - best_actions).unsqueeze(-1)
-    return -0.5 * (factor * difference).sum(-2).square().sum(-1)
 
 
 def sample(best_actions: th.Tensor, factor: th.Tensor, temperature: float) -> th.Tensor:
@@ -81,3 +71,61 @@ def sample(best_actions: th.Tensor, factor: th.Tensor, temperature: float) -> th
     """
     noise = th.randn_like(best_actions).unsqueeze(-1)
     return best_actions + temperature**0.5 * th.linalg.solve_triangular(factor.mT, noise, upper=True).squeeze(-1)
+
+
+def _bounded(outputs: th.Tensor, action_dim: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """μ, tanh(x_ii/4) and tanh(x_ij)."""
+    n_below = outputs.shape[-1] - 2 * action_dim
+    best, diagonal, below = outputs.split([action_dim, action_dim, n_below], dim=-1)
+    return best.tanh(), (diagonal / LOG_DIAGONAL_BOUND).tanh(), below.tanh()
+
+
+def _exp(bounded: th.Tensor) -> th.Tensor:
+    return (LOG_DIAGONAL_BOUND * bounded).exp()
+
+
+@lru_cache
+def _positions(action_dim: int, device: th.device) -> tuple[th.Tensor, th.Tensor]:
+    """Where the diagonal and what is below it lie in a flattened matrix."""
+    rows, columns = th.tril_indices(action_dim, action_dim, offset=-1, device=device)
+    return th.arange(action_dim, device=device) * (action_dim + 1), rows * action_dim + columns
+
+
+def _unit_lower(below: th.Tensor, action_dim: int) -> th.Tensor:
+    """The matrix with ones on its diagonal and given entries below it, shape [..., d, d]."""
+    on_diagonal, below_it = _positions(action_dim, below.device)
+    matrix = below.new_zeros((*below.shape[:-1], action_dim**2))
+    matrix.index_fill_(-1, on_diagonal, 1.0)
+    return matrix.index_copy(-1, below_it, below).unflatten(-1, (action_dim, action_dim))
+
+
+class _Advantage(th.autograd.Function):
+    """With L = D·N, D its diagonal: w = D(a−μ), u = Nᵀw, and the result is −½‖u‖²."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """−½‖u‖²."""
+        action_dim = actions.shape[-1]
+        best, bounded, below = _bounded(outputs, action_dim)
+        diagonal = _exp(bounded)
+        w = diagonal * (actions - best)
+        unit = _unit_lower(below, action_dim)
+        u = (unit * w.unsqueeze(-1)).sum(-2)
+        ctx.save_for_backward(best, bounded, below, diagonal, w, unit, u)
+        return u.square().sum(-1).mul_(-0.5)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """The gradient in outputs and actions, from the last step back to the first."""
+        best, bounded, below, diagonal, w, unit, u = ctx.saved_tensors
+        of_u = -gradient.unsqueeze(-1) * u
+        of_w = (unit * of_u.unsqueeze(-2)).sum(-1)
+        of_unit = (w.unsqueeze(-1) * of_u.unsqueeze(-2)).flatten(-2)
+        _, below_it = _positions(w.shape[-1], w.device)
+        of_actions = of_w * diagonal
+        of_outputs = [
+            of_actions * (best.square() - 1),
+            of_w * w * (1 - bounded.square()),
+            of_unit.index_select(-1, below_it) * (1 - below.square()),
+        ]
+        return th.cat(of_outputs, dim=-1), of_actions

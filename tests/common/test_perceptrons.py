@@ -57,6 +57,13 @@ def test_parameters_of_activations(module):
     assert_agree(policy)
 
 
+def test_layer_norm_without_parameters():
+    policy = make_policy()
+    norm = nn.LayerNorm(8, eps=0.1, elementwise_affine=False)
+    policy.mlp_extractor.policy_net = nn.Sequential(nn.Linear(3, 8), norm, nn.Tanh(), nn.Linear(8, 8), nn.ReLU())
+    assert_agree(policy)
+
+
 @pytest.mark.parametrize("name", ACTION_SPACES)
 def test_every_action_space(name):
     assert_agree(make_policy(action_space=ACTION_SPACES[name]))

@@ -1,5 +1,6 @@
 """The perceptron in NumPy against PyTorch and against loops."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -40,6 +41,19 @@ def test_activations_of_extreme_numbers(ours, theirs):
 @each_activation
 def test_not_a_number_passes_through(ours, theirs):
     assert np.isnan(ours(np.array([[np.nan]], np.float32))).all()
+
+
+def test_layer_norm():
+    x = np.random.default_rng(0).normal(3, 5, (4, 7))
+    expected = [(row - row.mean()) / math.sqrt(((row - row.mean()) ** 2).mean() + 1e-5) for row in x]
+    np.testing.assert_allclose(mlp.layer_norm(x.copy()), expected, rtol=1e-13)
+    np.testing.assert_allclose(mlp.layer_norm(x.copy(), 0.5), nn.functional.layer_norm(th.from_numpy(x), (7,), eps=0.5))
+
+
+def test_composition():
+    x = np.random.default_rng(0).normal(size=(4, 7))
+    np.testing.assert_array_equal(mlp.compose(mlp.tanh, mlp.relu)(x.copy()), np.maximum(np.tanh(x), 0))
+    assert mlp.compose(mlp.identity, mlp.relu) is mlp.relu
 
 
 def random_layers(activations, widths=(5, 7, 3)):
