@@ -3,12 +3,14 @@
 from sb3_pg_ext.baselines import list_baselines, make_baseline
 from sb3_pg_ext.common.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
 from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
+from sb3_pg_ext.naf import NAF
 from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec, hookimpl
 from sb3_pg_ext.ppo_kl import AdaptiveKLPPO
 from sb3_pg_ext.reinforce import REINFORCE
 from sb3_pg_ext.version import __version__
 
 __all__ = [
+    "NAF",
     "REINFORCE",
     "AdaptiveKLPPO",
     "AdvantageEstimate",

@@ -42,6 +42,7 @@ class Traits:
 
 
 TRAITS = {
+    "naf": Traits(action_spaces=frozenset({"Box", "Box of two dimensions"}), supports_sde=False),
     "reinforce": Traits({"n_steps": None, "n_episodes": 6, "baseline": "value"}),
 }
 

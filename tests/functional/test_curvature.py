@@ -15,6 +15,7 @@ from torch.func import functional_call
 from sb3_pg_ext.functional.curvature import fisher_product
 from sb3_pg_ext.functional.distributions import snapshot
 from sb3_pg_ext.functional.divergences import kl
+from sb3_pg_ext.functional.solvers import conjugate_gradients
 from sb3_pg_ext.functional.vectors import flatten, split_like
 
 SIZES = (3, 2)  # of two discrete actions
@@ -214,3 +215,20 @@ def test_an_unknown_distribution():
     x = th.ones(2, 1, requires_grad=True)
     with pytest.raises(TypeError, match="Beta is not known"):
         fisher_product(Beta(x, x), [x])
+
+
+def test_natural_gradients_do_not_depend_on_the_coordinates(obs):
+    """With θ = M φ, F⁻¹g in φ is M⁻¹ times that in θ: the distribution changes in the same way."""
+    mixing = th.randn(6, 6)
+    theta = th.randn(6, requires_grad=True)
+    phi = th.linalg.solve(mixing, theta.detach()).requires_grad_()
+    advantages = th.tensor([1.0, -2.0, 0.5, 0.3])
+
+    def natural_gradient(parameter, weights):
+        distribution = Normal(th.tanh(obs) @ weights.view(3, 2), th.tensor([0.5, 1.5]))
+        objective = (distribution.log_prob(th.ones(BATCH, 2)).sum(1) * advantages).mean()
+        (gradient,) = th.autograd.grad(objective, parameter, retain_graph=True)
+        return conjugate_gradients(fisher_product(distribution, [parameter]), gradient, 60, tolerance=1e-13).x
+
+    in_theta, in_phi = natural_gradient(theta, theta), natural_gradient(phi, mixing @ phi)
+    th.testing.assert_close(mixing @ in_phi, in_theta, rtol=1e-6, atol=1e-8)
