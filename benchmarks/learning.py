@@ -9,25 +9,22 @@ episodes of the final policy.
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import matplotlib.pyplot as plt
 import numpy as np
-import stable_baselines3
-import torch as th
 import yaml
+from runs import complete, read, versions
 from scipy import stats
 from stable_baselines3.common.monitor import load_results
 
-import sb3_pg_ext
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
 
@@ -89,18 +86,15 @@ def evaluate(algo: str, env_id: str, folder: str, seed: int) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """What was measured."""
-    modules = (sb3_pg_ext, stable_baselines3, th, np, gymnasium)
-    return {module.__name__: module.__version__ for module in modules} | {"python": platform.python_version()}
+def describe(run: dict[str, Any]) -> str:
+    """The score of a run, in a line."""
+    return f"{run['env']} seed {run['seed']}: {run['mean']:.1f} ± {run['sd']:.1f}"
 
 
 def load_runs(algo: str) -> list[dict[str, Any]]:
     """The finished runs whose configuration is still the shipped one."""
-    path = RESULTS / f"{algo}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
     current = configurations(algo)
-    latest = {(run["env"], run["seed"]): run for run in map(json.loads, lines)}
+    latest = {(run["env"], run["seed"]): run for run in read(RESULTS / f"{algo}.jsonl")}
     return [run for run in latest.values() if current.get(run["env"]) == run["config"]]
 
 
@@ -161,18 +155,13 @@ def main() -> None:
     configs = configurations(options.algo)
     done = {(run["env"], run["seed"]) for run in load_runs(options.algo)}
     tasks = [(env_id, seed) for env_id in options.envs or configs for seed in options.seeds]
-    missing = [task for task in tasks if task not in done]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
+    jobs = [
+        partial(run, options.algo, env_id, seed, configs[env_id])
+        for env_id, seed in tasks
+        if (env_id, seed) not in done
+    ]
     with ThreadPoolExecutor(options.workers) as pool:
-        futures = [pool.submit(run, options.algo, env_id, seed, configs[env_id]) for env_id, seed in missing]
-        for n_done, future in enumerate(as_completed(futures), start=1):
-            result = future.result()
-            with (RESULTS / f"{options.algo}.jsonl").open("a") as file:
-                file.write(json.dumps(result) + "\n")
-            left = (time.perf_counter() - start) / n_done * (len(missing) - n_done)
-            outcome = f"{result['env']} seed {result['seed']}: {result['mean']:.1f} ± {result['sd']:.1f}"
-            print(f"[{n_done}/{len(missing)}, {left / 60:.0f} min left] {outcome}", file=sys.stderr, flush=True)
+        complete(RESULTS / f"{options.algo}.jsonl", jobs, pool, describe)
     runs = load_runs(options.algo)
     print(table(options.algo, runs))
     if options.plot:

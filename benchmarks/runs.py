@@ -1,0 +1,59 @@
+"""What benchmarks of many runs share: a finished run is a line of a file, so that an interrupted benchmark goes on."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, as_completed
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import stable_baselines3
+import torch as th
+
+import sb3_pg_ext
+
+Run = dict[str, Any]
+"""What a run gave; JSON can hold it."""
+
+BAR_WIDTH = 30
+
+
+def versions() -> dict[str, str]:
+    """What was measured."""
+    modules = (sb3_pg_ext, stable_baselines3, th, np, gymnasium)
+    return {module.__name__: module.__version__ for module in modules} | {"python": platform.python_version()}
+
+
+def read(path: Path) -> list[Run]:
+    """The finished runs of a file, oldest first."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def complete(path: Path, jobs: Sequence[Callable[[], Run]], pool: Executor, describe: Callable[[Run], str]) -> None:
+    """Do jobs side by side, append what each gives to a file as soon as it is there, and show how long it will take.
+
+    :param path: the file
+    :param jobs: each makes one run
+    :param pool: where they run
+    :param describe: a few words on a finished run
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    futures = [pool.submit(job) for job in jobs]
+    try:
+        for n_done, future in enumerate(as_completed(futures), start=1):
+            run = future.result()
+            with path.open("a") as file:
+                file.write(json.dumps(run) + "\n")
+            minutes_left = (time.perf_counter() - start) / n_done * (len(jobs) - n_done) / 60
+            bar = ("█" * (BAR_WIDTH * n_done // len(jobs))).ljust(BAR_WIDTH, "·")
+            print(
+                f"{bar} {n_done}/{len(jobs)}, {minutes_left:.0f} min left: {describe(run)}", file=sys.stderr, flush=True
+            )
+    finally:
+        for future in futures:  # after a failure nothing is begun that would not be kept
+            future.cancel()
