@@ -4,6 +4,7 @@ from sb3_pg_ext.baselines import list_baselines, make_baseline
 from sb3_pg_ext.common.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
 from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
 from sb3_pg_ext.naf import NAF
+from sb3_pg_ext.npg import NPG
 from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec, hookimpl
 from sb3_pg_ext.ppo_kl import AdaptiveKLPPO
 from sb3_pg_ext.reinforce import REINFORCE
@@ -11,6 +12,7 @@ from sb3_pg_ext.version import __version__
 
 __all__ = [
     "NAF",
+    "NPG",
     "REINFORCE",
     "AdaptiveKLPPO",
     "AdvantageEstimate",
