@@ -35,7 +35,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from threadpoolctl import threadpool_limits
 
 import sb3_pg_ext
-from sb3_pg_ext import REINFORCE, fast
+from sb3_pg_ext import REINFORCE, AdaptiveKLPPO, fast
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
@@ -111,6 +111,11 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
     "ppo": (
         "`fast.PPO` ÷ stock PPO",
         lambda env: training(fast.PPO, env),
+        lambda env: training(stable_baselines3.PPO, env),
+    ),
+    "ppo_kl": (
+        "`AdaptiveKLPPO` ÷ stock PPO",
+        lambda env: training(AdaptiveKLPPO, env),
         lambda env: training(stable_baselines3.PPO, env),
     ),
     "trpo": (
