@@ -35,7 +35,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from threadpoolctl import threadpool_limits
 
 import sb3_pg_ext
-from sb3_pg_ext import REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext import NPG, REINFORCE, AdaptiveKLPPO, fast
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
@@ -117,6 +117,11 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         "`AdaptiveKLPPO` ÷ stock PPO",
         lambda env: training(AdaptiveKLPPO, env),
         lambda env: training(stable_baselines3.PPO, env),
+    ),
+    "npg": (
+        "`NPG` ÷ stock TRPO",
+        lambda env: training(NPG, env),
+        lambda env: training(sb3_contrib.TRPO, env),
     ),
     "trpo": (
         "`fast.TRPO` ÷ stock TRPO",
