@@ -1,0 +1,220 @@
+"""What workers tell the parent, and how it is gathered."""
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+
+REPORT_SECONDS = 0.05
+"""So often a worker reports; more often costs time, more rarely makes callbacks late."""
+
+
+Sums = Counter[Any]
+"""Sums of statistics over updates or over steps, by name: floats."""
+
+
+class Step(NamedTuple):
+    """A step of an environment as callbacks see it.
+
+    :param worker: whose environment
+    :param reward: as the algorithm got it
+    :param done: whether the episode ended with it
+    :param info: SB3's info, without the final observation
+    """
+
+    worker: int
+    reward: float
+    done: bool
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A bad number, and what it spoilt.
+
+    :param message: what was not finite, and where
+    :param in_a_row: how many times in a row this has happened to the worker
+    :param dropped: whether a rollout was dropped; otherwise an update was skipped
+    """
+
+    message: str
+    in_a_row: int
+    dropped: bool
+
+
+@dataclass
+class Report:
+    """What a worker did since its last report.
+
+    :param steps: in the order of time
+    :param sums: sums of statistics over updates or over steps, by name
+    :param latest: statistics of single updates, by the key under which they are logged
+    :param problems: in the order of time
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    sums: Sums = field(default_factory=Counter)
+    latest: dict[str, float] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker's process runs; it begins to build its environment."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The worker has ended as it should."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The worker ends because of an exception.
+
+    :param traceback: its traceback
+    """
+
+    traceback: str
+
+
+class Update(NamedTuple):
+    """Numbers of one update, kept as they come; they are summed up once in a report.
+
+    :param rewards: [T]
+    :param advantages: [T]
+    :param returns: [T]
+    :param values: [T]
+    :param losses: policy, value and entropy loss and the norm of the gradient before clipping, [4]
+    :param lag: updates by other workers between reading the parameters and applying the gradient
+    :param seconds: duration
+    """
+
+    rewards: np.ndarray
+    advantages: np.ndarray
+    returns: np.ndarray
+    values: np.ndarray
+    losses: th.Tensor
+    lag: int
+    seconds: float
+
+
+LOSSES = ("policy_loss", "value_loss", "entropy_loss", "grad_norm")
+
+
+class Outbox:
+    """Gathers what the parent is to hear of, and sends it now and then.
+
+    :param worker: index of the worker
+    :param send: sends a message to the parent
+    """
+
+    def __init__(self, worker: int, send: Callable[[Any], None]) -> None:
+        self._worker, self._send = worker, send
+        self._start_report()
+
+    def _start_report(self) -> None:
+        self.report = Report()
+        self._updates: list[Update] = []
+        self._due = time.monotonic() + REPORT_SECONDS
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a report."""
+        return time.monotonic() >= self._due
+
+    def add_step(self, reward: float, done: bool, info: dict[str, Any]) -> None:
+        """Note a step."""
+        if done:
+            bad = "episode" in info and not math.isfinite(info["episode"]["r"])
+            left_out = ("terminal_observation", "episode") if bad else ("terminal_observation",)
+            info = {key: value for key, value in info.items() if key not in left_out}
+        self.report.steps.append(Step(self._worker, reward, done, info))
+
+    def add_update(self, update: Update) -> None:
+        """Note an update."""
+        self._updates.append(update)
+
+    def add_problem(self, problem: Problem) -> None:
+        """Note a bad number."""
+        self.report.problems.append(problem)
+
+    def flush(self) -> None:
+        """Send a report."""
+        if self._updates:
+            self.report.sums = _sum_up(self._updates)
+        self._send(self.report)
+        self._start_report()
+
+
+def _sum_up(updates: list[Update]) -> Sums:
+    columns = zip(*((u.rewards, u.advantages, u.returns, u.values) for u in updates), strict=True)
+    rewards, advantages, returns, values = (np.concatenate(column).astype(np.float64) for column in columns)
+    sums: Sums = Counter({"n_updates": len(updates), "n_steps": len(rewards)})
+    residuals = returns - values
+    for name, numbers in [("advantage", advantages), ("return", returns), ("residual", residuals)]:
+        sums[name] = numbers.sum()
+        sums[f"{name}²"] = np.square(numbers).sum()
+    sums["reward"] = rewards.sum()
+    sums.update(dict(zip(LOSSES, th.stack([u.losses for u in updates]).sum(0).tolist(), strict=True)))
+    for update in updates:
+        sums.update({"lag": update.lag, "seconds": update.seconds})
+    return sums
+
+
+def _summarize(sums: Sums) -> dict[str, float]:
+    """Means and deviations out of the sums of any number of reports, by the key under which they are logged."""
+    if not sums["n_updates"]:
+        return {}
+
+    def variance(name: str) -> float:
+        mean = sums[name] / sums["n_steps"]
+        return max(0.0, sums[f"{name}²"] / sums["n_steps"] - mean * mean)
+
+    means = {f"train/{name}": sums[name] / sums["n_updates"] for name in LOSSES}
+    means["train/advantage_mean"] = sums["advantage"] / sums["n_steps"]
+    means["train/advantage_std"] = math.sqrt(variance("advantage"))
+    if variance("return") > 0:
+        means["train/explained_variance"] = 1 - variance("residual") / variance("return")
+    means["train/policy_lag"] = sums["lag"] / sums["n_updates"]
+    means["time/update_seconds"] = sums["seconds"] / sums["n_updates"]
+    means["rollout/reward_mean"] = sums["reward"] / sums["n_steps"]
+    return means
+
+
+class Inbox:
+    """Gathers what workers report.
+
+    :param n_workers: number of workers
+    """
+
+    def __init__(self, n_workers: int) -> None:
+        self.steps: deque[Step] = deque()
+        self.latest: dict[str, float] = {}
+        self._n_workers = n_workers
+        self._start_statistics()
+
+    def _start_statistics(self) -> None:
+        self._since = time.monotonic()
+        self._sums: Sums = Counter()
+        self._n_steps = Counter(dict.fromkeys(range(self._n_workers), 0))
+
+    def take(self, report: Report) -> None:
+        """Take in a report."""
+        self.steps.extend(report.steps)
+        self.latest.update(report.latest)
+        self._sums.update(report.sums)
+        self._n_steps.update(step.worker for step in report.steps)
+
+    def pop_statistics(self) -> dict[str, float]:
+        """Everything to log about the time since the last call, by its key."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        speeds = {f"workers/fps_{worker}": n / seconds for worker, n in self._n_steps.items()}
+        statistics = {**self.latest, **_summarize(self._sums), **speeds}
+        self._start_statistics()
+        return statistics
