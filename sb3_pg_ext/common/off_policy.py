@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import ReplayBufferSamples, RolloutReturn
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
@@ -49,10 +49,13 @@ class OffPolicyBase(SurvivesBadNumbers, OffPolicyAlgorithm):
         check_range("gamma", self.gamma, 0, 1)
         check_count("gradient_steps", self.gradient_steps, -1)
         check_count("n_steps", self.n_steps)
-        space = self.action_space
-        assert isinstance(space, spaces.Box)
-        if not space.is_bounded():
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        space = env.action_space
+        if isinstance(space, spaces.Box) and not space.is_bounded():
             raise ValueError(f"action_space={space}; allowed: a Box with finite bounds, to which actions are scaled")
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
         self._check_arguments()

@@ -201,11 +201,6 @@ class NAF(OffPolicyBase):
         check_choice("loss", self.loss, LOSSES)
         check_choice("exploration", self.exploration, ("noise", "covariance"))
         self._check_exploration()
-        if self.policy_kwargs.get("n_heads", self._n_heads) != self._n_heads:
-            raise ValueError(
-                f"policy_kwargs={self.policy_kwargs} together with double={self.double}; "
-                f"allowed: no n_heads but {self._n_heads}"
-            )
 
     def _check_exploration(self) -> None:
         by_noise = self.exploration == "noise"
@@ -223,6 +218,11 @@ class NAF(OffPolicyBase):
         return 2 if self.double else 1
 
     def _setup_model(self) -> None:
+        if self.policy_kwargs.get("n_heads", self._n_heads) != self._n_heads:
+            raise ValueError(
+                f"policy_kwargs={self.policy_kwargs} together with double={self.double}; "
+                f"allowed: no n_heads but {self._n_heads}"
+            )
         self.policy_kwargs["n_heads"] = self._n_heads
         super()._setup_model()
         sampled = 1.0 if self.temperature is None else self.temperature
