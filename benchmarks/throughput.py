@@ -30,15 +30,20 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from threadpoolctl import threadpool_limits
 
 import sb3_pg_ext
-from sb3_pg_ext import NPG, REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext import NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
+OWN_COLUMNS = {"naf": ("Pendulum-v1", 1)}
+"""Comparisons that are made on an environment of their own instead of those in ``COLUMNS``."""
+
 STEPS_PER_UPDATE = 2048
 
 Run = Callable[[], int]
@@ -67,6 +72,20 @@ def rollouts(cls: type[OnPolicyAlgorithm], env: VecEnv) -> Run:
         for _ in range(2):
             model.collect_rollouts(env, callback, model.rollout_buffer, n_steps)
         return 2 * STEPS_PER_UPDATE
+
+    return run
+
+
+def training_off_policy(cls: type[OffPolicyAlgorithm], env: VecEnv) -> Run:
+    """Whole training with one update a step, from batches of 256 and with networks of 200-200."""
+    sizes = {"buffer_size": 10_000, "batch_size": 256, "policy_kwargs": {"net_arch": [200, 200]}}
+    model = cls("MlpPolicy", env, device="cpu", seed=0, **sizes)  # type: ignore[arg-type]
+    model.action_noise = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
+
+    def run() -> int:
+        before = model.num_timesteps
+        model.learn(500, reset_num_timesteps=False)
+        return model.num_timesteps - before
 
     return run
 
@@ -122,6 +141,11 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         "`NPG` ÷ stock TRPO",
         lambda env: training(NPG, env),
         lambda env: training(sb3_contrib.TRPO, env),
+    ),
+    "naf": (
+        "`NAF` ÷ SB3 DDPG",
+        lambda env: training_off_policy(NAF, env),
+        lambda env: training_off_policy(stable_baselines3.DDPG, env),
     ),
     "trpo": (
         "`fast.TRPO` ÷ stock TRPO",
@@ -246,13 +270,14 @@ def threads_table(results: list[dict[str, Any]]) -> str:
 
 def table(results: list[dict[str, Any]]) -> str:
     """A Markdown table of the ratios: median, and in brackets the smallest and the largest."""
+    columns = [*COLUMNS, *dict.fromkeys(OWN_COLUMNS.values())]
     lines = [
-        "| ratio of steps/s | " + " | ".join(f"{env_id} × {n_envs}" for env_id, n_envs in COLUMNS) + " |",
-        "|---" * (1 + len(COLUMNS)) + "|",
+        "| ratio of steps/s | " + " | ".join(f"{env_id} × {n_envs}" for env_id, n_envs in columns) + " |",
+        "|---" * (1 + len(columns)) + "|",
     ]
     for name, (title, _, _) in COMPARISONS.items():
         cells = []
-        for env_id, n_envs in COLUMNS:
+        for env_id, n_envs in columns:
             found = [r for r in results if (r["comparison"], r["env"], r["n_envs"]) == (name, env_id, n_envs)]
             if found:
                 ratios = [ours / theirs for ours, theirs in zip(found[0]["ours"], found[0]["theirs"], strict=True)]
@@ -280,7 +305,9 @@ def main() -> None:
     """Run every comparison in a process of its own, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), help="some comparisons")
-    parser.add_argument("--columns", nargs="+", type=int, choices=range(4), default=range(4), help="some columns")
+    parser.add_argument(
+        "--columns", nargs="+", type=int, choices=range(4), default=range(4), help="some of the shared columns"
+    )
     parser.add_argument("--repetitions", type=int, default=7, help="counted repetitions of each side (default: 7)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
     parser.add_argument("--threads", action="store_true", help="compare one thread with all instead")
@@ -311,8 +338,8 @@ def main() -> None:
         return
     results = []
     for comparison in options.only:
-        for column in options.columns:
-            env_id, n_envs = COLUMNS[column]
+        shared = [COLUMNS[column] for column in options.columns]
+        for env_id, n_envs in [OWN_COLUMNS[comparison]] if comparison in OWN_COLUMNS else shared:
             print(f"{comparison}: {env_id} × {n_envs}", file=sys.stderr)
             command = [sys.executable, __file__, "--one", comparison, env_id, str(n_envs)]
             command += ["--repetitions", str(options.repetitions)]
