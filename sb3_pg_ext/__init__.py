@@ -1,5 +1,6 @@
 """Policy-gradient algorithms and pluggable advantage estimators for Stable-Baselines3."""
 
+from sb3_pg_ext.a3c import A3C
 from sb3_pg_ext.baselines import list_baselines, make_baseline
 from sb3_pg_ext.common.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
 from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
@@ -11,6 +12,7 @@ from sb3_pg_ext.reinforce import REINFORCE
 from sb3_pg_ext.version import __version__
 
 __all__ = [
+    "A3C",
     "NAF",
     "NPG",
     "REINFORCE",

@@ -79,7 +79,7 @@ def _make_monitored(factory: EnvFactory) -> gym.Env:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a worker builds its environment: a VecEnv of one.
+    """How a worker builds its environment, once: a VecEnv of one.
 
     :param factory: makes the environment
     :param wrappers: wrap it, innermost first
@@ -102,11 +102,11 @@ def split(env: VecEnv) -> list[Recipe]:
     :param env: the VecEnv
     :raises ValueError: if its environments cannot be built again, or one of its wrappers is not known
     """
-    wrappers: list[Callable[[VecEnv], VecEnv]] = []
+    wrappers: list[VecEnvWrapper] = []
     while isinstance(env, VecEnvWrapper):
-        wrappers.insert(0, _rewrapper(env))
+        wrappers.insert(0, env)
         env = env.venv
-    return [Recipe(factory, tuple(wrappers)) for factory in _factories(env)]
+    return [Recipe(factory, tuple(map(_rewrapper, wrappers))) for factory in _factories(env)]
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:
@@ -157,7 +157,6 @@ def _rewrapper(wrapper: VecEnvWrapper) -> Callable[[VecEnv], VecEnv]:
 
 
 def _normalize(normalizer: VecNormalize, env: VecEnv) -> VecNormalize:
-    normalizer = copy(normalizer)
     normalizer.set_venv(env)
     return normalizer
 

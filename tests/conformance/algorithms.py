@@ -33,15 +33,19 @@ class Traits:
     :param action_spaces: names of the action spaces that it supports
     :param policies: names of its policies
     :param supports_sde: whether it explores with gSDE if asked to
+    :param asynchronous: whether workers go on while callbacks are called: then stopping takes a moment, observations do
+        not reach callbacks, training with several environments depends on timing, and an id stands for two
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
     action_spaces: frozenset[str] = frozenset(ACTION_SPACES)
     policies: frozenset[str] = frozenset({"MlpPolicy", "CnnPolicy", "MultiInputPolicy"})
     supports_sde: bool = True
+    asynchronous: bool = False
 
 
 TRAITS = {
+    "a3c": Traits({"start_method": "fork"}, asynchronous=True),
     "naf": Traits(action_spaces=frozenset({"Box", "Box of two dimensions"}), supports_sde=False),
     "reinforce": Traits({"n_steps": None, "n_episodes": 6, "baseline": "value"}),
 }

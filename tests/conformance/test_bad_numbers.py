@@ -23,6 +23,7 @@ def test_the_third_bad_rollout_in_a_row_ends_the_training(algorithm: Algorithm, 
     assert model.num_timesteps < 20 * STEPS
 
 
+@pytest.mark.filterwarnings("ignore:.*dropped:RuntimeWarning")  # again, where workers get copies of the environment
 @pytest.mark.parametrize(("what", "number"), SPOILT)
 def test_training_survives_single_bad_numbers(algorithm: Algorithm, what, number):
     model = algorithm(SpoiltEnv(what, number, (5, 25, 45)))

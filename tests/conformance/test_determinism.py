@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from .algorithms import STEPS, Algorithm, assert_identical, vector
 
 
-def train(algorithm: Algorithm, seed=3, n_envs=2, action_space=ACTION_SPACES["Box"], **kwargs):
+def train(algorithm: Algorithm, seed=3, n_envs=1, action_space=ACTION_SPACES["Box"], **kwargs):
     env = DummyVecEnv([lambda: RandomEnv(action_space)] * n_envs)
     return algorithm(env, seed=seed, **kwargs).learn(STEPS).learn(STEPS, reset_num_timesteps=False)
 
@@ -19,6 +19,8 @@ def train(algorithm: Algorithm, seed=3, n_envs=2, action_space=ACTION_SPACES["Bo
 def test_the_same_seed_gives_the_same_model(algorithm: Algorithm, n_envs, name):
     if name not in algorithm.traits.action_spaces:
         pytest.skip("test_action_spaces sees to it that this is refused")
+    if algorithm.traits.asynchronous and n_envs > 1:
+        pytest.skip("depends on who comes first")
     first = train(algorithm, n_envs=n_envs, action_space=ACTION_SPACES[name])
     np.random.random(5)
     th.rand(5)

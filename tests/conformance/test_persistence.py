@@ -55,6 +55,8 @@ def test_predicts_the_same_after_loading(algorithm: Algorithm, tmp_path):
 
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_a_loaded_copy_goes_on_like_the_original(algorithm: Algorithm, tmp_path, n_envs):
+    if algorithm.traits.asynchronous and n_envs > 1:
+        pytest.skip("depends on who comes first")
     model = algorithm(vec_env(n_envs), learning_rate=lambda remaining: 1e-3 * remaining).learn(STEPS)
     before = vector(model)
     loaded = save_and_load(model, tmp_path)
