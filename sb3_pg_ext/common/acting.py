@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.common.lean import unvalidated_distributions
-from sb3_pg_ext.common.numerics import NonFiniteError, check_output
+from sb3_pg_ext.common.numerics import NonFiniteError, check_step
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, network_input
 from sb3_pg_ext.functional import mlp
@@ -86,7 +86,7 @@ class PolicyActor:
             actions = self.policy(obs_tensor)[0] if self._acts_by_forward else self._sample(obs_tensor)
         sampled = actions.cpu().numpy().reshape((-1, *(self.policy.action_space.shape or ())))
         if isinstance(self.policy.action_space, spaces.Box):
-            check_output(sampled)
+            check_step("policy output", sampled)
         return sampled
 
     def _sample(self, obs: Any) -> th.Tensor:
@@ -104,10 +104,14 @@ class PerceptronActor:
     :param layers: its actor
     :param n_envs: number of environments
     :param block: for how many steps to draw noise at once
+    :raises NonFiniteError: if a parameter is not finite
     """
 
     def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> None:
         self.layers = mlp.laid_out(layers, n_envs)
+        for weight, bias, _ in self.layers:
+            if not np.isfinite(weight).all() or not (bias is None or np.isfinite(bias).all()):
+                raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         n_outputs = len(layers[-1].weight)
         self._sample, draw = _sampler(policy)
@@ -116,9 +120,9 @@ class PerceptronActor:
     def __call__(self, obs: Observations) -> np.ndarray:
         """Sample an action for every environment."""
         assert isinstance(obs, np.ndarray)
-        output = mlp.forward(self.layers, network_input(obs))
-        check_output(output)
-        return self._sample(output, next(self._noise)).reshape(self._shape)
+        x = network_input(obs)
+        check_step("observation", x)  # all that can spoil an output while the parameters are fixed
+        return self._sample(mlp.forward(self.layers, x), next(self._noise)).reshape(self._shape)
 
 
 Draw = Callable[[tuple[int, ...]], th.Tensor]

@@ -30,28 +30,16 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_step(name: str, array: np.ndarray) -> None:
-    """Refuse what one step gave, if it holds NaN or infinity; arrays of integers pass.
+    """Refuse what one step gave, if it holds NaN or infinity; arrays of integers pass. Cheap, since it runs so often.
 
     :param name: what the array holds, for the message
     :param array: shape [N, …]
     :raises NonFiniteError: naming the first offending environment
     """
-    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:
+    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:  # a third of all()
         return
     first = tuple(np.argwhere(~np.isfinite(array))[0])
     raise NonFiniteError(f"{name} {array[first]} in environment {first[0]}")
-
-
-def check_output(output: np.ndarray) -> None:
-    """Refuse a network's output that holds NaN or infinity. Cheap, since it runs at every step of a rollout.
-
-    :param output: logits or means of the action distribution, shape [N, …]
-    :raises NonFiniteError: naming the environment
-    """
-    if np.count_nonzero(np.isfinite(output)) == output.size:  # a third of the cost of all()
-        return
-    n = int(np.argwhere(~np.isfinite(output))[0, 0])
-    raise NonFiniteError(f"policy output {output[n].tolist()} (logits or means) in environment {n}")
 
 
 def check_number(name: str, number: SupportsFloat) -> float:

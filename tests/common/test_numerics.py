@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number, check_output
+from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number, check_step
 
 each_number = pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 
@@ -25,12 +25,17 @@ def test_whole_numbers_are_never_bad(dtype):
 
 
 @each_number
-def test_a_bad_output(number):
-    output = np.full((3, 2), 3e38, np.float32)
-    check_output(output)
-    output[2, 1] = number
-    with pytest.raises(NonFiniteError, match=rf"policy output .*, {number}.* in environment 2"):
-        check_output(output)
+def test_the_first_bad_number_of_a_step(number):
+    array = np.full((3, 2), 3e38, np.float32)  # whose squares are beyond float32
+    check_step("policy output", array)
+    array[2, 1] = number
+    with pytest.raises(NonFiniteError, match=f"policy output {number} in environment 2"):
+        check_step("policy output", array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_whole_numbers_of_a_step_are_never_bad(dtype):
+    check_step("observation", np.ones((3, 2), dtype))
 
 
 @each_number

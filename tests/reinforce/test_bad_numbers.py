@@ -43,7 +43,7 @@ def set_parameter(model, name, number):
     ("what", "place"),
     [
         ("reward", "reward nan at step 6 of the rollout in environment 0"),
-        ("observation", "policy output .*environment 0"),
+        ("observation", "observation nan in environment 0"),
     ],
 )
 def test_a_bad_rollout_is_dropped(what, place):
