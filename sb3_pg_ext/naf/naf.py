@@ -255,17 +255,20 @@ class NAF(OffPolicyBase):
         actions = batch.actions.unsqueeze(1).expand(-1, values.shape[1], -1)
         q_values = values + quadratic.advantage(outputs, actions)
         loss = LOSSES[self.loss](q_values, targets.expand_as(q_values)) * q_values.shape[1]
-        policy.optimizer.zero_grad(set_to_none=True)
+        # Faster than zero_grad() and parameters(), which matters once in every step of the environment.
+        parameters = [p for group in policy.optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None
         loss.backward()
-        grad_norm = self._clip_gradients()
+        grad_norm = self._clip_gradients(parameters)
         policy.optimizer.step()
         if (self._n_updates + 1) % self.target_update_interval == 0:
             policy.update_target(self.tau)
         self._latest = Update(*(tensor.detach() for tensor in (loss, grad_norm, values, outputs, q_values, targets)))
 
-    def _clip_gradients(self) -> th.Tensor:
+    def _clip_gradients(self, parameters: list[th.Tensor]) -> th.Tensor:
         """Scale the gradient down to ``max_grad_norm``, and return its norm before that."""
-        gradients = [p.grad for p in self.policy.critic.parameters() if p.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
         size = check_number("norm of the gradient", norm)
         if self.max_grad_norm is not None and size > self.max_grad_norm:
