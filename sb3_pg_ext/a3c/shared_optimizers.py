@@ -4,8 +4,9 @@ They work on one flat parameter, so that a step is a few operations on one vecto
 write at once, an element may lose one of the two changes, as in the paper.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import torch as th
 
@@ -17,6 +18,8 @@ class SharedOptimizer(th.optim.Optimizer):
     :param defaults: options of the optimiser, ``lr`` among them
     """
 
+    OPTIONS: ClassVar[tuple[str, ...]]
+
     def copy_to(self, parameter: th.nn.Parameter) -> "SharedOptimizer":
         """A copy with the same options and state for another parameter of the same shape."""
         (group,) = self.param_groups
@@ -25,7 +28,17 @@ class SharedOptimizer(th.optim.Optimizer):
         copy.take_state(self)
         return copy
 
-    OPTIONS: tuple[str, ...] = ()
+    def apply(self, learning_rate: float) -> None:
+        """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``.
+
+        :param learning_rate: its learning rate
+        """
+        raise NotImplementedError
+
+    @th.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Make one step along the parameter's gradient."""
+        self.apply(self.param_groups[0]["lr"])
 
     @property
     def parameter(self) -> th.nn.Parameter:
@@ -67,23 +80,24 @@ class SharedRMSprop(SharedOptimizer):
         super().__init__([parameter], {"lr": lr, "alpha": alpha, "eps": eps})
         self.state[parameter]["square_avg"] = th.zeros_like(parameter, requires_grad=False)
 
-    @th.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Make one step along the parameter's gradient."""
+    def apply(self, learning_rate: float) -> None:
+        """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``."""
         (group,) = self.param_groups
         gradient, square_avg = self.parameter.grad, self.statistics["square_avg"]
         assert gradient is not None
         square_avg.mul_(group["alpha"]).addcmul_(gradient, gradient, value=1 - group["alpha"])
-        self.parameter.addcdiv_(gradient, (square_avg + group["eps"]).sqrt_(), value=-group["lr"])
+        self.parameter.data.addcdiv_(gradient, (square_avg + group["eps"]).sqrt_(), value=-learning_rate)
 
 
-class SharedAdam(SharedOptimizer, th.optim.Adam):
-    """Adam (Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980) with shared moments and a shared count of the steps.
+class SharedAdam(SharedOptimizer):
+    """Adam (Kingma & Ba, 2015, https://arxiv.org/abs/1412.6980) with shared moments and a shared count t of the steps.
+
+        m ← β₁m + (1−β₁)g,   v ← β₂v + (1−β₂)g²,   θ ← θ − η·m/(1−β₁ᵗ) / (√(v/(1−β₂ᵗ)) + ε)
 
     :param parameter: θ, flat, [P]
-    :param lr: learning rate
-    :param betas: decay of the two moments
-    :param eps: ε, outside of the root
+    :param lr: η
+    :param betas: β₁ and β₂
+    :param eps: ε
     """
 
     OPTIONS = ("lr", "betas", "eps")
@@ -95,8 +109,20 @@ class SharedAdam(SharedOptimizer, th.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-5,
     ) -> None:
-        th.optim.Adam.__init__(self, [parameter], lr=lr, betas=betas, eps=eps, foreach=False)
-        state: dict[str, Any] = self.state[parameter]
-        state["step"] = th.zeros((), dtype=th.float32)
-        state["exp_avg"] = th.zeros_like(parameter, requires_grad=False)
-        state["exp_avg_sq"] = th.zeros_like(parameter, requires_grad=False)
+        super().__init__([parameter], {"lr": lr, "betas": betas, "eps": eps})
+        self.state[parameter]["step"] = th.zeros((), dtype=th.int64)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            self.state[parameter][moment] = th.zeros_like(parameter, requires_grad=False)
+
+    def apply(self, learning_rate: float) -> None:
+        """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``."""
+        (group,) = self.param_groups
+        gradient, (step, mean, square) = self.parameter.grad, self.statistics.values()
+        assert gradient is not None
+        step += 1
+        beta1, beta2 = group["betas"]
+        correction1, correction2 = (1 - beta ** int(step) for beta in group["betas"])
+        mean.lerp_(gradient, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = square.sqrt().div_(math.sqrt(correction2)).add_(group["eps"])
+        self.parameter.data.addcdiv_(mean, denominator, value=-learning_rate / correction1)

@@ -18,26 +18,29 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import obs_as_tensor, set_random_seed, update_learning_rate
+from stable_baselines3.common.utils import obs_as_tensor, set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch.nn import functional as F
 
 from sb3_pg_ext.a3c.flat import flatten
+from sb3_pg_ext.a3c.networks import make_network
 from sb3_pg_ext.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
 from sb3_pg_ext.a3c.shared_state import Counters, SharedState
 from sb3_pg_ext.a3c.shared_statistics import share_statistics
-from sb3_pg_ext.common.acting import make_actor, make_bounds
+from sb3_pg_ext.common.acting import make_bounds
 from sb3_pg_ext.common.engine import check_transitions, put_final_values
 from sb3_pg_ext.common.lean import unvalidated_distributions
 from sb3_pg_ext.common.numerics import PATIENCE, NonFiniteError, check_finite, check_number
 from sb3_pg_ext.common.observations import Observations, map_arrays
-from sb3_pg_ext.common.policies import action_tensor, predict_values
+from sb3_pg_ext.common.policies import action_tensor
 from sb3_pg_ext.common.threads import limited_threads
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages
 from sb3_pg_ext.functional.distributions import snapshot
 from sb3_pg_ext.functional.divergences import kl
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss
+
+CPU = th.device("cpu")
 
 ORPHAN_SECONDS = 1.0
 """So often a worker looks whether its parent still lives."""
@@ -119,6 +122,7 @@ class Worker:
         self.policy = task.make_policy()
         self.flat = flatten(self.policy)
         shared.optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
+        self.network = make_network(self.policy)
         self.within_bounds = make_bounds(self.policy, 1)
         self._seed = seed
         self._n_bad = {True: 0, False: 0}
@@ -182,7 +186,7 @@ class Worker:
         transitions = Transitions(policy.observation_space, policy.action_space, 1, task.n_steps)
         if task.use_sde:
             policy.reset_noise(1)
-        act, _ = make_actor(policy, 1, task.n_steps)
+        act = self.network.make_actor(task.n_steps)
         while not transitions.complete:
             if self.counters.stopping[0]:
                 return None
@@ -207,11 +211,8 @@ class Worker:
         """
         start = time.perf_counter()
         observations = map_arrays(_only_env, transitions.observations)
-        actions = action_tensor(_only_env(transitions.actions), self.policy.action_space, self.policy.device)
-        values, log_probs, entropies = self.policy.evaluate_actions(
-            obs_as_tensor(observations, self.policy.device), actions
-        )
-        values = values.flatten()
+        actions = action_tensor(_only_env(transitions.actions), self.policy.action_space, CPU)
+        values, log_probs, entropies = self.network.evaluate(observations, actions)
         estimate, old_values = self._estimate(transitions, values, log_probs)
         advantages, returns = (th.from_numpy(_only_env(a)) for a in (estimate.advantages, estimate.returns))
         if self.task.normalize_advantage:
@@ -222,7 +223,7 @@ class Worker:
         entropy_loss = log_probs.mean() if entropies is None else -entropies.mean()
         assert self.flat.grad is not None
         self.flat.grad.zero_()
-        (policy_loss + self.task.vf_coef * value_loss + self.task.ent_coef * entropy_loss).backward()
+        self.network.backward(policy_loss + self.task.vf_coef * value_loss + self.task.ent_coef * entropy_loss)
         norm = self._clip_gradient(self.flat.grad)
         lag = self._diagnosed(self._apply_gradient, observations)
         losses = th.stack([policy_loss.detach(), value_loss.detach(), entropy_loss.detach(), norm])
@@ -246,7 +247,7 @@ class Worker:
         values_now, log_probs_now = (tensor.detach().numpy()[:, None] for tensor in (values, log_probs))
         next_values = np.empty_like(values_now)
         next_values[:-1] = values_now[1:]
-        next_values[-1] = predict_values(self.policy, self.obs)
+        next_values[-1] = self.network.predict_values(self.obs)
         next_values[transitions.terminated] = 0.0
         put_final_values(self.policy, transitions, next_values)
         for name, array in [("value", values_now), ("next value", next_values), ("log-probability", log_probs_now)]:
@@ -275,9 +276,8 @@ class Worker:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
         progress_remaining = 1.0 - self._global_step / self.task.total_timesteps
         learning_rate = check_number("learning rate", self.task.lr_schedule(progress_remaining))
-        update_learning_rate(self.shared.optimizer, learning_rate)
         lag = int(self.counters.updates.sum()) - self._updates_before
-        self.shared.optimizer.step()
+        self.shared.optimizer.apply(learning_rate)
         self.counters.updates[self.index] += 1
         return lag
 
@@ -287,7 +287,7 @@ class Worker:
             return apply_gradient()
         before = self.flat.detach().clone()
         with th.no_grad():
-            obs = obs_as_tensor(observations, self.policy.device)
+            obs = obs_as_tensor(observations, CPU)
             old = snapshot(self.policy.get_distribution(obs).distribution)
             lag = apply_gradient()
             self.flat.data.copy_(self.shared.optimizer.parameter.data)

@@ -105,3 +105,41 @@ def forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
             x += bias
         x = activation(x)
     return x
+
+
+DERIVATIVES: dict[Activation, Callable[[np.ndarray], np.ndarray]] = {
+    identity: np.ones_like,
+    tanh: lambda y: 1 - y * y,
+    relu: lambda y: y > 0,
+}
+"""The derivative of an elementwise activation, as a function of its value y."""
+
+
+def trace(layers: list[Layer], x: np.ndarray) -> list[np.ndarray]:
+    """Pass a batch through the layers, and keep what every layer gives.
+
+    :param layers: the layers, first to last
+    :param x: inputs, shape [batch, inputs]
+    :return: the inputs, then the outputs of every layer, [batch, …] each
+    """
+    values = [x]
+    for layer in layers:
+        values.append(forward([layer], values[-1]))
+    return values
+
+
+def vjp(layers: list[Layer], values: list[np.ndarray], cotangents: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Vector-Jacobian products: the gradient of Σ_bk c_bk·y_bk with respect to all weights and biases.
+
+    :param layers: the layers, first to last, with activations out of :data:`DERIVATIVES`
+    :param values: what :func:`trace` has kept
+    :param cotangents: c, shape [batch, outputs]
+    :return: the gradients of every layer's weight, [outputs, inputs], and bias, [outputs], first to last
+    """
+    gradients = []
+    for (weight, _, activation), x, y in zip(layers[::-1], values[-2::-1], values[:0:-1], strict=True):
+        if activation is not identity:
+            cotangents = cotangents * DERIVATIVES[activation](y)
+        gradients.append((np.dot(cotangents.T, x), cotangents.sum(0)))
+        cotangents = np.dot(cotangents, weight)
+    return gradients[::-1]

@@ -58,8 +58,9 @@ class PluginExperimentManager(ExperimentManager):
     """RL Zoo's experiment manager, which also knows registered algorithms and rollout buffers given by name.
 
     For registered algorithms it finds the shipped configuration, parses every schedule, and keeps the user's
-    ``policy_kwargs`` beside those that a hyper-parameter search has sampled. For RL Zoo's own algorithms it resolves
-    ``rollout_buffer_class`` and changes nothing else.
+    ``policy_kwargs`` beside those that a hyper-parameter search has sampled. Where the algorithm's class has an
+    attribute ``vec_env_class``, environments are made with it, whatever ``--vec-env`` says. For RL Zoo's own algorithms
+    it resolves ``rollout_buffer_class`` and changes nothing else.
     """
 
     specs: ClassVar[dict[str, AlgorithmSpec]] = {}
@@ -69,6 +70,8 @@ class PluginExperimentManager(ExperimentManager):
         self.spec = self.specs.get(algo)
         if self.spec is not None and not keywords.get("config"):
             self.config = str(find_config(self.spec.config))
+        # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
+        self.vec_env_class = getattr(self.spec and self.spec.cls, "vec_env_class", self.vec_env_class)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the hyper-parameters: those of the YAML file, over them the trial's, over them the command line's."""

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -100,3 +101,31 @@ def test_single_precision_stays_single():
         for layer in random_layers([partial(mlp.elu, alpha=1.0), mlp.silu])
     ]
     assert mlp.forward(layers, np.ones((2, 5), np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("activation", [mlp.tanh, mlp.relu, mlp.identity])
+@pytest.mark.parametrize("biased", [True, False])
+def test_vector_jacobian_products_are_those_of_autograd(activation, biased):
+    rng = np.random.default_rng(0)
+    sizes, batch = [3, 5, 4, 2], 6
+    layers = [
+        mlp.Layer(rng.normal(size=(m, n)), rng.normal(size=m) if biased else None, activation)
+        for n, m in pairwise(sizes[:-1])
+    ]
+    layers.append(mlp.Layer(rng.normal(size=(sizes[-1], sizes[-2])), rng.normal(size=sizes[-1]), mlp.identity))
+    x, cotangents = rng.normal(size=(batch, 3)), rng.normal(size=(batch, 2))
+
+    y = th.from_numpy(x)
+    expected = []
+    for layer in layers:
+        weight = th.tensor(layer.weight, requires_grad=True)
+        bias = th.tensor(np.zeros(len(layer.weight)) if layer.bias is None else layer.bias, requires_grad=True)
+        expected += [weight, bias]
+        y = {mlp.tanh: th.tanh, mlp.relu: th.relu, mlp.identity: lambda z: z}[layer.activation](y @ weight.T + bias)
+    gradients = th.autograd.grad(y, expected, th.from_numpy(cotangents))
+
+    values = mlp.trace(layers, x)
+    np.testing.assert_allclose(values[-1], y.detach(), rtol=1e-13)
+    actual = [array for pair in mlp.vjp(layers, values, cotangents) for array in pair]
+    for one, other in zip(actual, gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
