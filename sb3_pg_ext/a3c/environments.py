@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.env_util import is_wrapped, make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
@@ -21,6 +22,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
     VecTransposeImage,
 )
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
 EnvFactory = Callable[[], gym.Env]
@@ -77,6 +79,28 @@ def _make_monitored(factory: EnvFactory) -> gym.Env:
     return env if is_wrapped(env, Monitor) else Monitor(env)
 
 
+class SoloVecEnv(DummyVecEnv):
+    """A ``DummyVecEnv`` of one environment, without the deep copy of infos that takes half of its time.
+
+    :param factory: makes the environment
+    """
+
+    def __init__(self, factory: EnvFactory) -> None:
+        super().__init__([factory])
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step the environment, and reset it where an episode ends."""
+        (env,) = self.envs
+        obs, reward, terminated, truncated, info = env.step(self.actions[0])
+        done = terminated or truncated
+        info = {**info, "TimeLimit.truncated": truncated and not terminated}
+        if done:
+            info["terminal_observation"] = obs
+            obs, self.reset_infos[0] = env.reset()
+        self._save_obs(0, obs)
+        return self._obs_from_buf(), np.array([reward], np.float32), np.array([done]), [info]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a worker builds its environment, once: a VecEnv of one.
@@ -90,7 +114,7 @@ class Recipe:
 
     def __call__(self) -> VecEnv:
         """Build it."""
-        env: VecEnv = DummyVecEnv([self.factory])
+        env: VecEnv = SoloVecEnv(self.factory)
         for wrap in self.wrappers:
             env = wrap(env)
         return env
