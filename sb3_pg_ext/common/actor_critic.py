@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.common.arguments import check_range
 from sb3_pg_ext.common.engine import Evaluation, check_transitions, evaluate_transitions, store_transitions
@@ -109,3 +110,14 @@ class ActorCriticBase(OnPolicyBase):
             target_log_probs=evaluation.log_probs,
         )
         return estimate_advantages(self._estimator, rollout)
+
+    def _log_rollout(self) -> None:
+        """Log what the rollout says of critic, advantages and exploration, whatever the update does with it."""
+        buffer = self.rollout_buffer
+        self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
+        self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
+        self.logger.record("train/advantage_std", float(buffer.advantages.std()))
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", explained)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())

@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_range, check_schedule
@@ -302,13 +302,3 @@ class NPG(ActorCriticBase):
         for key, number in numbers.items():
             self.logger.record(key, check_number(key, number))
         self.logger.record("train/effective_sample_size", effective_sample_size(outcome.ratios))
-
-    def _log_rollout(self) -> None:
-        buffer = self.rollout_buffer
-        self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
-        self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
-        self.logger.record("train/advantage_std", float(buffer.advantages.std()))
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", explained)
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.utils import FloatSchedule
 from torch.distributions import Distribution
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
@@ -262,6 +262,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         self._log_losses(history)
         self._log_ratios(observations)
         self._log_settings(objective)
+        self._log_rollout()
 
     def _objective(self) -> Objective:
         def current(value: float | Schedule | None) -> float | None:
@@ -297,11 +298,6 @@ class AdaptiveKLPPO(ActorCriticBase):
         for name in history[0]:
             key = f"train/{name}"
             self.logger.record(key, check_number(key, th.stack([losses[name] for losses in history]).mean()))
-        buffer = self.rollout_buffer
-        self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
-        self.logger.record("train/advantage_std", float(buffer.advantages.std()))
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", explained)
 
     def _log_ratios(self, observations: Observations) -> None:
         """Statistics of π(a|s) / π_old(a|s) over the whole rollout, after the last epoch."""
@@ -317,11 +313,8 @@ class AdaptiveKLPPO(ActorCriticBase):
             self.logger.record(f"train/clip_fraction_{clip_range}", fraction_outside(ratios, clip_range))
 
     def _log_settings(self, objective: Objective) -> None:
-        self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
         self.logger.record("train/kl_coef", objective.kl_coef)
         self.logger.record("train/target_kl", self.target_kl)
         for name in ("clip_range", "clip_range_vf"):
             if getattr(objective, name) is not None:
                 self.logger.record(f"train/{name}", getattr(objective, name))
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
