@@ -3,6 +3,7 @@
 It repeats: take the shared parameters; make ``n_steps`` steps; compute the gradient; apply it to the shared parameters.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -10,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import cloudpickle
@@ -84,7 +85,7 @@ def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, c
     :param connection: to the parent
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent decides what follows
-    threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         with limited_threads(1), unvalidated_distributions():
             worker = Worker(index, seed, cloudpickle.loads(task) if isinstance(task, bytes) else task, shared)
@@ -99,10 +100,17 @@ def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, c
         connection.close()
 
 
-def _end_with_parent(parent: int) -> None:
-    """An environment that blocks would keep the process alive for ever."""
-    while os.getppid() == parent:
-        time.sleep(ORPHAN_SECONDS)
+def _end_with_parent() -> None:
+    """An environment that blocks would keep the process alive for ever.
+
+    A forked worker holds both ends of the sentinel's pipe itself, but becomes another process's child; one of a fork
+    server, which lives as long as its children, sees the pipe's end.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    started_by = os.getppid()
+    while not wait([parent.sentinel], ORPHAN_SECONDS) and os.getppid() == started_by:
+        pass
     os._exit(1)
 
 
