@@ -272,7 +272,7 @@ class A3C(ActorCriticBase):
 
         :param iteration: number of iterations, SB3's: of ``n_steps`` calls of the callbacks
         """
-        progress_remaining = 1.0 - self.num_timesteps / max(1, self._total_timesteps)
+        progress_remaining = max(0.0, 1.0 - self.num_timesteps / max(1, self._total_timesteps))
         self.logger.record("train/learning_rate", self.lr_schedule(progress_remaining))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/n_skipped", self.n_skipped_updates)

@@ -282,7 +282,7 @@ class Worker:
 
     def _apply_gradient(self) -> int:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
-        progress_remaining = 1.0 - self._global_step / self.task.total_timesteps
+        progress_remaining = max(0.0, 1.0 - self._global_step / self.task.total_timesteps)
         learning_rate = check_number("learning rate", self.task.lr_schedule(progress_remaining))
         lag = int(self.counters.updates.sum()) - self._updates_before
         self.shared.optimizer.apply(learning_rate)

@@ -1,12 +1,13 @@
 """Baselines of REINFORCE: the contract that plug-ins share, and the built-in ones."""
 
-import inspect
 from typing import Any
 
-from sb3_pg_ext.baselines.episodes import Baseline, Episodes, LearningBaseline
-from sb3_pg_ext.plugins import BaselineSpec, registry
+import numpy as np
 
-__all__ = ["Baseline", "Episodes", "LearningBaseline", "list_baselines", "make_baseline"]
+from sb3_pg_ext.baselines.episodes import Baseline, Episodes, LearningBaseline
+from sb3_pg_ext.plugins import BaselineSpec, make, registry
+
+__all__ = ["Baseline", "Episodes", "LearningBaseline", "apply_baseline", "list_baselines", "make_baseline"]
 
 
 def list_baselines() -> list[str]:
@@ -14,23 +15,37 @@ def list_baselines() -> list[str]:
     return registry().names(BaselineSpec)
 
 
-def make_baseline(name: str, **kwargs: Any) -> Baseline:
+def make_baseline(name: str, /, **kwargs: Any) -> Baseline:
     """Make a baseline.
 
     :param name: a registered name
     :param kwargs: the baseline's own parameters
     :raises ValueError: if the name is unknown, the baseline does not take the arguments, or it learns and has no state
     """
-    factory = registry().find(BaselineSpec, name).factory
-    try:
-        inspect.signature(factory).bind(**kwargs)
-    except TypeError as error:
-        parameters = ", ".join(inspect.signature(factory).parameters) or "none"
-        raise ValueError(f"baseline_kwargs={kwargs!r}: {error}; the parameters of {name!r}: {parameters}") from None
-    baseline: Baseline = factory(**kwargs)
+    baseline: Baseline = make(BaselineSpec, name, kwargs)
     if hasattr(baseline, "fit") and not isinstance(baseline, LearningBaseline):
         raise ValueError(
             f"baseline={name!r} has fit alone; allowed: fit, state_dict and load_state_dict, or none of them, since "
             "what a baseline learns is saved with the algorithm"
         )
     return baseline
+
+
+def apply_baseline(baseline: Baseline, episodes: Episodes, per_component: bool) -> np.ndarray:
+    """Call a baseline and check the shape of what it returns, so that nothing is silently broadcast.
+
+    :param baseline: the baseline, from a plug-in perhaps
+    :param episodes: what it is given
+    :param per_component: whether it gives a number for every component of the gradient
+    :return: the baseline at every step, [B], or of every episode for every component, [m, n]
+    :raises ValueError: naming the baseline and its module, if it has another shape
+    """
+    numbers = baseline(episodes)
+    shape = episodes.gradients[0].shape if per_component else episodes.returns.shape
+    if np.shape(numbers) != shape:
+        module = getattr(baseline, "__module__", type(baseline).__module__)
+        raise ValueError(
+            f"Baseline {baseline!r} of module {module}: it returned the shape {np.shape(numbers)}; allowed: {shape}, "
+            + ("a number for every episode and component" if per_component else "a number for every step")
+        )
+    return numbers

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Refuse a value that is not one of the allowed names, and suggest close ones.
@@ -19,11 +21,11 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
 
 
 def check_range(name: str, value: Any, low: float = -float("inf"), high: float = float("inf")) -> None:
-    """Refuse a number outside [low, high]; NaN is outside of everything.
+    """Refuse a number outside [low, high], infinity, and NaN.
 
     :raises ValueError: if it is outside, or no number
     """
-    if isinstance(value, (bool, str)) or value is None or not low <= value <= high:
+    if isinstance(value, (bool, str)) or value is None or not (low <= value <= high and abs(value) < float("inf")):
         unbounded = "a number" if low == -float("inf") else f"a number ≥ {low:g}"
         allowed = f"[{low:g}, {high:g}]" if high < float("inf") else unbounded
         raise ValueError(f"{name}={value!r}; allowed: {allowed}")
@@ -36,6 +38,15 @@ def check_count(name: str, value: Any, low: int = 1) -> None:
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
         raise ValueError(f"{name}={value!r}; allowed: an integer ≥ {low}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither true nor false; a string would count as true.
+
+    :raises ValueError: if it is not
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={value!r}; allowed: True or False")
 
 
 def check_positive(name: str, value: Any) -> None:

@@ -46,7 +46,14 @@ class EstimatorRolloutBuffer(RolloutBuffer):
             EstimatorRolloutBuffer: EstimatorDictRolloutBuffer,
             MaskableEstimatorRolloutBuffer: MaskableEstimatorDictRolloutBuffer,
         }
-        return super().__new__(dict_variants.get(cls, cls) if isinstance(observation_space, spaces.Dict) else cls)
+        if not isinstance(observation_space, spaces.Dict) or issubclass(cls, DictRolloutBuffer):
+            return super().__new__(cls)
+        if cls not in dict_variants:
+            raise ValueError(
+                f"rollout_buffer_class={cls.__name__} with Dict observations; allowed: a subclass of "
+                "EstimatorDictRolloutBuffer or MaskableEstimatorDictRolloutBuffer, which store them"
+            )
+        return super().__new__(dict_variants[cls])
 
     def __init__(
         self,

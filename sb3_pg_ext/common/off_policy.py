@@ -21,12 +21,13 @@ from sb3_pg_ext.common.arguments import check_count, check_range
 from sb3_pg_ext.common.lean import fused_step
 from sb3_pg_ext.common.numerics import NonFiniteError, SurvivesBadNumbers, check_step
 from sb3_pg_ext.common.observations import Observations, arrays_of
+from sb3_pg_ext.common.progress import BoundedProgress
 from sb3_pg_ext.common.threads import limited_threads, thread_count
 
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
 
 
-class OffPolicyBase(SurvivesBadNumbers, OffPolicyAlgorithm):
+class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
     """The base of this package's off-policy algorithms. Each adds its arguments and its update.
 
     A transition with a NaN or an infinity never reaches the replay buffer. It ends the rollout, which is what SB3

@@ -16,6 +16,7 @@ from sb3_pg_ext.common.lean import clip_gradients
 from sb3_pg_ext.common.numerics import NonFiniteError, check_number
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.policies import chunks
+from sb3_pg_ext.common.progress import BoundedProgress
 from sb3_pg_ext.common.stochastic_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_pg_ext.functional.divergences import kl
 
@@ -25,7 +26,7 @@ Gradient = list[th.Tensor | None]
 """One tensor for every parameter of the policy, or None where a parameter plays no part."""
 
 
-class OnPolicyBase(RolloutEngine):
+class OnPolicyBase(BoundedProgress, RolloutEngine):
     """The base of this package's on-policy algorithms. Each adds its arguments and its update."""
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -39,7 +40,7 @@ class OnPolicyBase(RolloutEngine):
         check_range("gamma", self.gamma, 0, 1)
         check_range("ent_coef", self.ent_coef)
         check_range("vf_coef", self.vf_coef, 0)
-        if self.max_grad_norm is not None:
+        if self.max_grad_norm not in (None, float("inf")):
             check_range("max_grad_norm", self.max_grad_norm, 0)
 
     def _setup_model(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sb3_pg_ext.estimators.contract import AdvantageEstimate, AdvantageEstimator, Rollout, check_array
-from sb3_pg_ext.plugins import EstimatorSpec, registry
+from sb3_pg_ext.plugins import EstimatorSpec, make, registry
 
 
 def list_estimators() -> list[str]:
@@ -21,14 +21,8 @@ def make_estimator(name: str, /, **kwargs: Any) -> AdvantageEstimator:
     :return: the estimator, a callable ``Rollout -> AdvantageEstimate``
     :raises ValueError: if the name is unknown, or the estimator does not have such parameters or values
     """
-    factory = registry().find(EstimatorSpec, name).factory
-    parameters = inspect.signature(factory)
-    try:
-        parameters.bind(**kwargs)
-    except TypeError as error:
-        known = ", ".join(map(str, parameters.parameters.values())) or "none"
-        raise ValueError(f"Estimator {name!r}: {error}; its parameters: {known}") from error
-    return factory(**kwargs)
+    estimator: AdvantageEstimator = make(EstimatorSpec, name, kwargs)
+    return estimator
 
 
 def resolve_estimator(

@@ -12,7 +12,14 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
-from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_range, check_schedule
+from sb3_pg_ext.common.arguments import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_positive,
+    check_range,
+    check_schedule,
+)
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES
@@ -188,6 +195,8 @@ class NPG(ActorCriticBase):
         super()._check_arguments()
         for name in ("n_steps", "batch_size", "cg_max_steps", "line_search_max_iter", "n_critic_updates"):
             check_count(name, getattr(self, name))
+        for name in ("normalize_advantage", "line_search"):
+            check_flag(name, getattr(self, name))
         check_range("cg_damping", self.cg_damping, 0)
         check_positive("target_kl", self.target_kl)
         check_positive("line_search_shrinking_factor", self.line_search_shrinking_factor)

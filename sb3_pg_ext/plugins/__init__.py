@@ -2,6 +2,7 @@
 
 from sb3_pg_ext.plugins.hooks import hookimpl
 from sb3_pg_ext.plugins.loading import load_registry, registry
+from sb3_pg_ext.plugins.making import make
 from sb3_pg_ext.plugins.records import AlgorithmSpec, BaselineSpec, EstimatorSpec, Spec
 from sb3_pg_ext.plugins.registry import Entry, Failure, Provider, Registry
 
@@ -16,5 +17,6 @@ __all__ = [
     "Spec",
     "hookimpl",
     "load_registry",
+    "make",
     "registry",
 ]

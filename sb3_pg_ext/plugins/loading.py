@@ -51,7 +51,9 @@ def load_registry() -> Registry:
         try:
             specs = _collect_specs(entry_point.load())
             _refuse_duplicates(specs, built_in)
-        except (Exception, SystemExit) as error:  # SystemExit: a script that runs on import must not end the program
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, too: a script that runs on import must not end the program
             failures.append(_report(Failure(provider, error), strict))
             continue
         entries += [Entry(spec, provider) for spec in specs]
@@ -91,7 +93,10 @@ def _collect_specs(plugin: Any) -> list[Spec]:
         raise TypeError(f"it implements none of the hooks {', '.join(RECORD_OF_HOOK)}: is @hookimpl missing?")
     specs: list[Spec] = []
     for hook, record in RECORD_OF_HOOK.items():
-        for yielded in getattr(manager.hook, hook)():
+        caller = getattr(manager.hook, hook)
+        if len(found := caller()) < len(caller.get_hookimpls()):
+            raise TypeError(f"{hook} returned None; allowed: an iterable of {record.__name__}")
+        for yielded in found:
             for spec in yielded:
                 if not isinstance(spec, record):
                     raise TypeError(f"{hook} yielded {spec!r}; allowed: {record.__name__}")

@@ -33,16 +33,18 @@ class EstimatorSpec(Spec):
     :param requires: what the estimator reads beyond rewards, values and episode boundaries; any of ``"true_ends"``
         (terminated apart from truncated), ``"raw_rewards"`` (without the bootstrap that SB3 folds in at a time limit)
         and ``"target_log_probs"``. A host that cannot give it refuses, before any training.
-    :raises ValueError: if ``requires`` is not a frozenset of these
+    :raises ValueError: if the factory cannot be called, or ``requires`` is not a frozenset of these
     """
 
     kind: ClassVar[str] = "estimator"
+    argument: ClassVar[str] = "advantage_estimator_kwargs"  # by which algorithms take the factory's parameters
 
     factory: Callable[..., Any]
     requires: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_factory(self.factory)
         if not isinstance(self.requires, frozenset) or not self.requires <= REQUIREMENTS:
             raise ValueError(f"requires={self.requires!r}; allowed: a frozenset with any of {sorted(REQUIREMENTS)}")
 
@@ -55,13 +57,19 @@ class BaselineSpec(Spec):
     :param factory: ``factory(**kwargs)`` returns the baseline, a callable ``Episodes -> array``
     :param per_component: whether it gives one number for every component of the gradient instead of one per step
     :param unbiased: whether subtracting it leaves the expected gradient as it is
+    :raises ValueError: if the factory cannot be called
     """
 
     kind: ClassVar[str] = "baseline"
+    argument: ClassVar[str] = "baseline_kwargs"
 
     factory: Callable[..., Any]
     per_component: bool = False
     unbiased: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_factory(self.factory)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class AlgorithmSpec(Spec):
     :param converter: ``dict -> dict``, from the numbers of a finished trial to constructor arguments; or
         ``"module:attribute"``
     :param off_policy: whether it keeps a replay buffer
+    :raises ValueError: if ``cls`` is no class
     """
 
     kind: ClassVar[str] = "algorithm"
@@ -86,3 +95,13 @@ class AlgorithmSpec(Spec):
     sampler: Callable[..., dict[str, Any]] | str
     converter: Callable[[dict[str, Any]], dict[str, Any]] | str
     off_policy: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.cls, type):
+            raise ValueError(f"cls={self.cls!r}; allowed: a class")
+
+
+def _check_factory(factory: Any) -> None:
+    if not callable(factory):
+        raise ValueError(f"factory={factory!r}; allowed: a callable, such as a class")

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch.distributions import Distribution
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
-from sb3_pg_ext.common.arguments import check_count, check_positive, check_range, check_schedule
+from sb3_pg_ext.common.arguments import check_count, check_flag, check_positive, check_range, check_schedule
 from sb3_pg_ext.common.lean import clip_gradients
 from sb3_pg_ext.common.minibatches import Steps, flat_observations, flatten, random_rows
 from sb3_pg_ext.common.numerics import check_number
@@ -210,6 +210,8 @@ class AdaptiveKLPPO(ActorCriticBase):
         super()._check_arguments()
         for name in ("n_steps", "batch_size", "n_epochs"):
             check_count(name, getattr(self, name))
+        for name in ("normalize_advantage", "adaptive_kl", "recompute_advantages"):
+            check_flag(name, getattr(self, name))
         check_positive("target_kl", self.target_kl)
         if self.early_stop_kl is not None:
             check_positive("early_stop_kl", self.early_stop_kl)

@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import NoneType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch.distributions import Distribution
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
-from sb3_pg_ext.baselines import LearningBaseline, make_baseline
-from sb3_pg_ext.common.arguments import check_choice, check_count
+from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
+from sb3_pg_ext.common.arguments import check_choice, check_count, check_flag
 from sb3_pg_ext.common.engine import check_transitions, put_final_values
 from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.common.observations import map_arrays
@@ -179,6 +180,8 @@ class REINFORCE(OnPolicyBase):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_choice("returns", self.returns, ("reward_to_go", "total"))
+        for name in ("normalize_advantage", "bootstrap_truncated", "discount_state_distribution"):
+            check_flag(name, getattr(self, name))
         if self.n_steps is not None and self.n_episodes is not None:
             raise ValueError(
                 f"n_steps={self.n_steps!r} together with n_episodes={self.n_episodes!r}; allowed: one of them, or none"
@@ -210,6 +213,8 @@ class REINFORCE(OnPolicyBase):
         self._set_up_baseline()
 
     def _set_up_baseline(self) -> None:
+        if not isinstance(self.baseline_kwargs, (Mapping, NoneType)):
+            raise ValueError(f"baseline_kwargs={self.baseline_kwargs!r}; allowed: a dictionary or None")
         self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
         self._per_component = registry().find(BaselineSpec, self.baseline).per_component
         self._check_baseline(f"baseline={self.baseline!r} with baseline_kwargs={self.baseline_kwargs!r}")
@@ -263,7 +268,8 @@ class REINFORCE(OnPolicyBase):
 
     def _subtract_baseline(self) -> np.ndarray:
         """G_t − b_t, [B]; where components have their own baselines, G_t, and Σ_i b_i∘g_i is kept for the update."""
-        baseline, advantages = self._baseline(self._episodes), self._episodes.returns
+        baseline = apply_baseline(self._baseline, self._episodes, self._per_component)
+        advantages = self._episodes.returns
         if self._per_component:
             self._subtrahend = result = (baseline * self._episodes.gradients[0]).sum(axis=0)
         else:

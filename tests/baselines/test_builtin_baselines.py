@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_pg_ext import list_baselines, make_baseline
-from sb3_pg_ext.baselines import Episodes
+from sb3_pg_ext.baselines import Episodes, apply_baseline
 from sb3_pg_ext.plugins import BaselineSpec
 from sb3_pg_ext.plugins.registry import Entry, Provider, Registry
 
@@ -71,7 +71,7 @@ class Earlier:
 
 def test_a_baseline_that_learns_needs_a_state(monkeypatch):
     spec = BaselineSpec("earlier", Earlier)
-    monkeypatch.setattr("sb3_pg_ext.baselines.registry", lambda: Registry((Entry(spec, Provider("a", "b", "1")),)))
+    monkeypatch.setattr("sb3_pg_ext.plugins.making.registry", lambda: Registry((Entry(spec, Provider("a", "b", "1")),)))
     with pytest.raises(ValueError, match="'earlier' has fit alone; allowed: fit, state_dict and load_state_dict"):
         make_baseline("earlier")
 
@@ -99,5 +99,23 @@ def test_unknown_names():
 
 
 def test_unknown_arguments():
-    with pytest.raises(ValueError, match=r"baseline_kwargs=\{'decay': 0\.9\}: .*; the parameters of 'mean': none"):
+    with pytest.raises(ValueError, match=r"'mean': .*; its parameters: none; given: baseline_kwargs=\{'decay': 0\.9\}"):
         make_baseline("mean", decay=0.9)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1), (1, 4), (5,)])
+def test_nothing_is_broadcast(shape):
+    def careless(episodes):
+        return np.zeros(shape, np.float32)
+
+    with pytest.raises(ValueError, match=r"careless.*the shape .*; allowed: \(4,\), a number for every step"):
+        apply_baseline(careless, make_episodes(), per_component=False)
+
+
+def test_components_have_numbers_for_every_episode():
+    episodes = replace(make_episodes(), scores=np.ones((4, 3), np.float32))
+    assert apply_baseline(lambda e: np.zeros((2, 3)), episodes, per_component=True).shape == (2, 3)
+    with pytest.raises(
+        ValueError, match=r"the shape \(3,\); allowed: \(2, 3\), a number for every episode and component"
+    ):
+        apply_baseline(lambda e: np.zeros(3), episodes, per_component=True)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_range, check_schedule
+from sb3_pg_ext.common.arguments import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_positive,
+    check_range,
+    check_schedule,
+)
 
 
 def refuses(check, *args, message, **kwargs):
@@ -31,6 +38,8 @@ def test_outside_a_range(value):
 def test_open_ranges():
     check_range("vf_coef", 1e9, 0)
     check_range("ent_coef", -1e9)
+    refuses(check_range, "ent_coef", float("inf"), message="ent_coef=inf; allowed: a number$")
+    refuses(check_range, "vf_coef", float("inf"), 0, message="vf_coef=inf; allowed: a number ≥ 0$")
     refuses(check_range, "vf_coef", -1, 0, message="vf_coef=-1; allowed: a number ≥ 0$")
     refuses(check_range, "ent_coef", float("nan"), message="ent_coef=nan; allowed: a number$")
 
@@ -66,4 +75,16 @@ def test_schedules():
     refuses(check_schedule, "clip_range", "lin_0.2", message="clip_range='lin_0.2'; allowed: a number > 0$")
     refuses(
         check_schedule, "clip_range", lambda remaining: -remaining, message="clip_range=-1.0; allowed: a number > 0"
+    )
+
+
+@pytest.mark.parametrize("value", [True, False, np.bool_(True)])
+def test_flags(value):
+    check_flag("normalize_advantage", value)
+
+
+@pytest.mark.parametrize("value", ["no", 0, 1, None, float("nan")])
+def test_no_flags(value):
+    refuses(
+        check_flag, "normalize_advantage", value, message=rf"normalize_advantage={value!r}; allowed: True or False$"
     )

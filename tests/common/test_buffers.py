@@ -122,6 +122,15 @@ def test_one_class_serves_box_and_dict_observations(buffer, observation_space, b
     assert type(next(made.get(3))) is type(next(stock.get(3)))
 
 
+def test_a_subclass_says_which_one_stores_dict_observations():
+    class Own(EstimatorRolloutBuffer):
+        pass
+
+    assert type(Own(4, VECTOR, spaces.Discrete(3), "cpu")) is Own
+    with pytest.raises(ValueError, match=r"rollout_buffer_class=Own with Dict observations; allowed: .*EstimatorDict"):
+        Own(4, PAIR, spaces.Discrete(3), "cpu")
+
+
 def filled(buffer, rng):
     """Two environments; terminated at step 1 of the first, at the end of the second."""
     buffer.rewards[:] = rng.normal(size=(4, 2))

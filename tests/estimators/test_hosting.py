@@ -44,7 +44,9 @@ def test_wrong_parameters_name_the_right_ones():
         ValueError, match=r"'n_step': got an unexpected keyword argument 'k'; its parameters: n: int = 5"
     ):
         make_estimator("n_step", k=3)
-    with pytest.raises(ValueError, match=r"'td0': .*; its parameters: none"):
+    with pytest.raises(
+        ValueError, match=r"'td0': .*; its parameters: none; given: advantage_estimator_kwargs={'n': 3}"
+    ):
         make_estimator("td0", n=3)
 
 

@@ -20,6 +20,12 @@ BROKEN = {
     "misspelt hook": ("@hookimpl\ndef sb3_pg_ext_estimator(): return []", "unknown hook 'sb3_pg_ext_estimator'"),
     "hook with an argument": ("@hookimpl\ndef sb3_pg_ext_estimators(registry): return []", "registry"),
     "not iterable": ("@hookimpl\ndef sb3_pg_ext_estimators(): return 7", "TypeError"),
+    "nothing": ("@hookimpl\ndef sb3_pg_ext_estimators(): pass", "sb3_pg_ext_estimators returned None; allowed"),
+    "an error of its own kind on import": ("class Bye(BaseException): pass\nraise Bye('now')", "Bye: now"),
+    "no factory": (
+        "@hookimpl\ndef sb3_pg_ext_estimators():\n    yield EstimatorSpec('fake', 3)",
+        "factory=3; allowed: a callable",
+    ),
     "wrong type": (
         "@hookimpl\ndef sb3_pg_ext_estimators():\n"
         "    yield EstimatorSpec('fake', object)\n    yield BaselineSpec('fake', object)",

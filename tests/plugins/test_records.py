@@ -26,3 +26,14 @@ def test_requirements_are_a_frozenset_of_known_ones(requires):
 def test_records_are_values():
     assert EstimatorSpec("gae", object) == EstimatorSpec("gae", object, frozenset())
     assert EstimatorSpec("gae", object) != BaselineSpec("gae", object)
+
+
+@pytest.mark.parametrize("record", [EstimatorSpec, BaselineSpec])
+def test_a_factory_can_be_called(record):
+    with pytest.raises(ValueError, match="factory=3; allowed: a callable"):
+        record("name", 3)
+
+
+def test_an_algorithm_is_a_class():
+    with pytest.raises(ValueError, match="cls='PPO'; allowed: a class"):
+        AlgorithmSpec("name", "PPO", "config.yml", "module:sampler", "module:converter")

@@ -31,7 +31,7 @@ BAD = {
     "no baseline": ({"baseline": None}, "None.*none"),
     "baseline's arguments": (
         {"baseline": "mean", "baseline_kwargs": {"x": 1}},
-        "baseline_kwargs=.*'x': 1.*none",
+        "its parameters: none; given: baseline_kwargs=.*'x': 1",
     ),
     "other episodes, of which there are none": (
         {"baseline": "leave_one_out", "n_episodes": 1},
@@ -53,9 +53,18 @@ BAD = {
         {"baseline": "optimal_per_component", "normalize_advantage": True},
         "'optimal_per_component' .* normalize_advantage=True; allowed: normalize_advantage=False",
     ),
+    "arguments of a baseline that are no dictionary": (
+        {"baseline": "linear", "baseline_kwargs": [1]},
+        r"baseline_kwargs=\[1\]; allowed: a dictionary or None",
+    ),
+    "a switch that is no truth value": (
+        {"normalize_advantage": "no"},
+        "normalize_advantage='no'; allowed: True or False",
+    ),
+    "an infinite coefficient": ({"ent_coef": float("inf")}, "ent_coef=inf; allowed: a number"),
     "misspelled argument of a baseline": (
         {"baseline": "optimal", "baseline_kwargs": {"crossfit": True}},
-        "crossfit.*parameters of 'optimal': per_time_step, cross_fit",
+        "'optimal': .*crossfit.*; its parameters: per_time_step: .*, cross_fit: .*; given: baseline_kwargs=",
     ),
     "ridge": ({"baseline": "linear", "baseline_kwargs": {"ridge": 0}}, "ridge=0; allowed: a positive number"),
     "decay": ({"baseline": "moving_average", "baseline_kwargs": {"decay": 1.0}}, r"decay=1\.0; allowed: .* \[0, 1\)"),
