@@ -14,7 +14,10 @@ def plugins() -> None:
     parser = argparse.ArgumentParser(description="List what plug-ins provide, and which of them failed to load.")
     parser.add_argument("--json", action="store_true", help="write JSON for programs instead of a table")
     as_json = parser.parse_args().json
-    listing = _describe(registry())
+    try:
+        listing = _describe(registry())
+    except ValueError as error:
+        parser.error(str(error))
     print(json.dumps(listing, indent=2) if as_json else _format(listing))
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sb3_pg_ext import testing
-from sb3_pg_ext.plugins import Provider, Registry
+from sb3_pg_ext.plugins import Provider, Registry, load_registry
 from sb3_pg_ext.version import __version__
 from sb3_pg_ext.zoo import __main__, commands
 
@@ -95,6 +95,12 @@ def test_plugins_as_a_table(zoo, capsys):
         "failed to load: broken of broken-box 0.1",
         "  ImportError: no module named antigravity",
     ]
+
+
+def test_plugins_explains_a_switch_that_is_none(zoo, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "registry", load_registry)
+    monkeypatch.setenv("SB3_PG_EXT_STRICT", "yes")
+    assert "SB3_PG_EXT_STRICT='yes'; allowed: 1" in error_of(zoo, capsys, "plugins")
 
 
 def test_plugins_for_programs(zoo, capsys, monkeypatch, plugins):
