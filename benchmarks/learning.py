@@ -1,10 +1,14 @@
 """What the shipped configurations reach: train each through RL Zoo with several seeds, evaluate, tabulate, plot.
 
     python benchmarks/learning.py reinforce --seeds 0 1 2 3 4
+    python benchmarks/learning.py npg --beside trpo --plot docs/images/npg.png
 
 A finished run is one line of ``benchmarks/results/learning/<algo>.jsonl``, so an interrupted benchmark goes on where it
 stopped; a run whose configuration has changed since is made again. The score of a run is the mean return of 100 greedy
-episodes of the final policy.
+episodes of the final policy; on the way, at every twentieth of the training, 10 greedy episodes are played.
+
+Stock algorithms to compare with are configured in ``benchmarks/peers/<algo>.yml``, published numbers stand in
+``benchmarks/published.yml``.
 """
 
 import argparse
@@ -21,34 +25,57 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import yaml
-from runs import complete, read, versions
+from matplotlib.axes import Axes
+from runs import Run, complete, read, versions
 from scipy import stats
 from stable_baselines3.common.monitor import load_results
 
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
 
-RESULTS = Path(__file__).parent / "results" / "learning"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "learning"
 N_EPISODES = 100
 N_POINTS = 100
+N_EVALUATIONS = 20
+N_EPISODES_ON_THE_WAY = 10
+N_EVAL_ENVS = 5
+COLORS = ("tab:red", "tab:blue", "tab:green")
+
+
+def peer_config(algo: str) -> Path:
+    """Where the configurations of a stock algorithm are."""
+    return HERE / "peers" / f"{algo}.yml"
 
 
 def configurations(algo: str) -> dict[str, dict[str, Any]]:
-    """The shipped configurations by environment, without ``default`` and ``atari`` and without aliases for v5."""
-    entries = yaml.safe_load(find_config(registry().find(AlgorithmSpec, algo).config).read_text())
+    """The configurations by environment, without ``default`` and ``atari`` and without aliases for v5."""
+    peer = peer_config(algo)
+    path = peer if peer.exists() else find_config(registry().find(AlgorithmSpec, algo).config)
+    entries = yaml.safe_load(path.read_text())
     special = ("default", "atari")
     return {name: entry for name, entry in entries.items() if name not in special and not name.endswith("-v5")}
 
 
-def run(algo: str, env_id: str, seed: int, config: dict[str, Any]) -> dict[str, Any]:
+def published(algo: str) -> dict[str, Any]:
+    """Published scores: where they are from, and by environment and step the mean and its standard deviation."""
+    return yaml.safe_load((HERE / "published.yml").read_text()).get(algo, {"source": "", "scores": {}})
+
+
+def run(algo: str, env_id: str, seed: int, config: dict[str, Any]) -> Run:
     """Train and evaluate once, in processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = ["train", "--algo", algo, "--env", env_id, "--seed", str(seed), "--eval-freq", "-1"]
+        arguments = ["train", "--algo", algo, "--env", env_id, "--seed", str(seed)]
+        arguments += ["--eval-freq", str(int(config["n_timesteps"]) // N_EVALUATIONS)]
+        arguments += ["--eval-episodes", str(N_EPISODES_ON_THE_WAY), "--n-eval-envs", str(N_EVAL_ENVS)]
+        if peer_config(algo).exists():
+            arguments += ["--conf-file", f"benchmarks/peers/{algo}.yml"]
         start = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "sb3_pg_ext.zoo", *arguments, "-f", folder, "--verbose", "0"],
             check=True,
             capture_output=True,
+            cwd=HERE.parent,
         )
         seconds = time.perf_counter() - start
         evaluation = subprocess.run(
@@ -70,7 +97,7 @@ def run(algo: str, env_id: str, seed: int, config: dict[str, Any]) -> dict[str, 
 
 
 def evaluate(algo: str, env_id: str, folder: str, seed: int) -> dict[str, Any]:
-    """Mean and standard deviation of the final policy's greedy returns, and the learning curve of the training."""
+    """Mean and standard deviation of the final policy's greedy returns, and what it earned on the way there."""
     from sb3_pg_ext.zoo.evaluation import evaluate_latest_run
 
     returns, run_folder = evaluate_latest_run(algo, env_id, folder, N_EPISODES, seed)
@@ -83,15 +110,23 @@ def evaluate(algo: str, env_id: str, folder: str, seed: int) -> dict[str, Any]:
         "mean": round(float(np.mean(returns)), 3),
         "sd": round(float(np.std(returns)), 3),
         "curve": [[round(x), round(y, 2)] for x, y in points],
+        "evaluations": evaluations(Path(run_folder) / "evaluations.npz"),
     }
 
 
-def describe(run: dict[str, Any]) -> str:
+def evaluations(path: Path) -> list[list[float]]:
+    """Steps and mean greedy returns on the way."""
+    with np.load(path) as file:
+        means = file["results"].mean(1)
+        return [[int(steps), round(float(mean), 2)] for steps, mean in zip(file["timesteps"], means, strict=True)]
+
+
+def describe(run: Run) -> str:
     """The score of a run, in a line."""
     return f"{run['env']} seed {run['seed']}: {run['mean']:.1f} ± {run['sd']:.1f}"
 
 
-def load_runs(algo: str) -> list[dict[str, Any]]:
+def load_runs(algo: str) -> list[Run]:
     """The finished runs whose configuration is still the shipped one."""
     current = configurations(algo)
     latest = {(run["env"], run["seed"]): run for run in read(RESULTS / f"{algo}.jsonl")}
@@ -103,39 +138,103 @@ def interval(scores: list[float]) -> float:
     return float(stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)) if len(scores) > 1 else float("nan")
 
 
-def table(algo: str, runs: list[dict[str, Any]]) -> str:
-    """A Markdown table: mean over seeds with its 95 % interval, the worst and the best seed."""
-    lines = ["| environment | steps | seeds | return, mean ± 95 % | worst | best |", "|---|---|---|---|---|---|"]
+def written(scores: list[float]) -> str:
+    """Their mean, with its interval if there are several."""
+    return "" if not scores else f"{np.mean(scores):.1f}" + (f" ± {interval(scores):.1f}" if len(scores) > 1 else "")
+
+
+def table(algo: str, runs: list[Run]) -> str:
+    """A Markdown table: mean over seeds with its 95 % interval, the worst and the best seed, the best evaluation."""
+    lines = [
+        "| environment | steps | seeds | return, mean ± 95 % | worst | best | best on the way |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for env_id, config in configurations(algo).items():
-        scores = [run["mean"] for run in runs if run["env"] == env_id]
-        if scores:
-            steps = f"{int(config['n_timesteps']):,}".replace(",", " ")
-            mean = f"{np.mean(scores):.1f} ± {interval(scores):.1f}"
-            lines.append(f"| {env_id} | {steps} | {len(scores)} | {mean} | {min(scores):.1f} | {max(scores):.1f} |")
+        chosen = [run for run in runs if run["env"] == env_id]
+        if chosen:
+            scores = [run["mean"] for run in chosen]
+            on_the_way = written([max(y for _, y in run["evaluations"]) for run in chosen if "evaluations" in run])
+            cells = (env_id, spaced(config["n_timesteps"]), len(scores), written(scores), f"{min(scores):.1f}")
+            lines.append("| " + " | ".join(map(str, (*cells, f"{max(scores):.1f}", on_the_way))) + " |")
     return "\n".join(lines)
 
 
-def plot(algo: str, runs: list[dict[str, Any]], path: Path) -> None:
-    """Learning curves: the mean training return over seeds with its 95 % interval, against steps."""
-    env_ids = [env_id for env_id in configurations(algo) if any(run["env"] == env_id for run in runs)]
+def spaced(steps: float) -> str:
+    """A number of steps, with a space between thousands."""
+    return f"{int(steps):,}".replace(",", " ")
+
+
+def comparison(runs: dict[str, list[Run]]) -> str:
+    """A Markdown table of greedy returns on the way, of several algorithms and beside what is published.
+
+    :param runs: the runs by algorithm, the first being the one in question
+    """
+    algo = next(iter(runs))
+    reference = published(algo)
+    lines = [
+        "| environment | steps | " + " | ".join([*runs, reference["source"]]) + " |",
+        "|---" * (3 + len(runs)) + "|",
+    ]
+    for env_id, config in configurations(algo).items():
+        known = reference["scores"].get(env_id, {})
+        budget = int(config["n_timesteps"])
+        evaluated = range(budget // N_EVALUATIONS, budget + 1, budget // N_EVALUATIONS)
+        for steps in [step for step in evaluated if step in known or step == budget]:
+            cells = [written(scores_at(steps, env_id, algo_runs)) for algo_runs in runs.values()]
+            mean, *deviation = known.get(steps, [""])
+            cells.append(f"{mean} (sd {deviation[0]})" if deviation else str(mean))
+            lines.append(f"| {env_id} | {spaced(steps)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def scores_at(steps: int, env_id: str, runs: list[Run]) -> list[float]:
+    """What every seed's evaluation at that step gave."""
+    chosen = (run.get("evaluations", []) for run in runs if run["env"] == env_id)
+    return [y for evaluations in chosen for x, y in evaluations if x == steps]
+
+
+def plot(runs: dict[str, list[Run]], path: Path) -> None:
+    """Learning curves: the mean return over seeds with its 95 % interval, against steps.
+
+    Returns are those of the evaluations on the way; of older runs, which have none, those of the training.
+    """
+    algo = next(iter(runs))
+    env_ids = [env_id for env_id in configurations(algo) if any(run["env"] == env_id for run in runs[algo])]
     columns = min(3, len(env_ids))
     rows = -(-len(env_ids) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), layout="constrained", squeeze=False)
     for axes in grid.flat[len(env_ids) :]:
         axes.remove()
+    reference = published(algo)
     for axes, env_id in zip(grid.flat, env_ids, strict=False):
-        curves = [np.array(run["curve"]) for run in runs if run["env"] == env_id]
-        steps = np.linspace(0, min(curve[-1, 0] for curve in curves), N_POINTS)
-        returns = np.stack([np.interp(steps, *curve.T) for curve in curves])
-        mean, half = returns.mean(0), np.array([interval(list(column)) for column in returns.T])
-        axes.plot(steps, mean, color="tab:red")
-        axes.fill_between(steps, mean - half, mean + half, color="tab:red", alpha=0.2, linewidth=0)
-        axes.set(title=f"{env_id} ({len(curves)} seeds)", xlabel="environment steps", ylabel="training return")
+        for (name, algo_runs), color in zip(runs.items(), COLORS, strict=False):
+            chosen = [run for run in algo_runs if run["env"] == env_id]
+            if chosen:
+                draw_curves(axes, chosen, f"{name} ({len(chosen)} seeds)", color)
+        known = reference["scores"].get(env_id, {})
+        known = {steps: known[steps] for steps in known if steps <= axes.get_xlim()[1]}
+        if known:
+            means, deviations = zip(*((mean, *rest, 0)[:2] for mean, *rest in known.values()), strict=True)
+            axes.errorbar(list(known), means, deviations, fmt="x", color="black", capsize=3, label=reference["source"])
+        axes.set(title=env_id, xlabel="environment steps")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    greedy = all("evaluations" in run for algo_runs in runs.values() for run in algo_runs)
+    figure.supylabel("return of greedy episodes" if greedy else "training return")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_curves(axes: Axes, runs: list[Run], label: str, color: str) -> None:
+    """Draw the mean of some seeds' curves with its interval."""
+    curves = [np.array(run.get("evaluations") or run["curve"]) for run in runs]
+    steps = np.linspace(max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves), N_POINTS)
+    returns = np.stack([np.interp(steps, *curve.T) for curve in curves])
+    mean, half = returns.mean(0), np.array([interval(list(column)) for column in returns.T])
+    axes.plot(steps, mean, color=color, label=label)
+    axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
 def main() -> None:
@@ -144,6 +243,9 @@ def main() -> None:
     parser.add_argument("algo", help="the Zoo id, for example reinforce")
     parser.add_argument("--envs", nargs="+", help="some environments (default: all with a configuration)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--beside", nargs="+", default=[], help="other algorithms, whose finished runs are shown as well"
+    )
     parser.add_argument("--workers", type=int, default=2, help="runs side by side (default: 2)")
     parser.add_argument("--plot", type=Path, help="where the figure goes, as PNG")
     parser.add_argument("--evaluate", nargs=3, help=argparse.SUPPRESS)
@@ -162,10 +264,13 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(options.workers) as pool:
         complete(RESULTS / f"{options.algo}.jsonl", jobs, pool, describe)
-    runs = load_runs(options.algo)
-    print(table(options.algo, runs))
+    runs = {algo: load_runs(algo) for algo in (options.algo, *options.beside)}
+    print(table(options.algo, runs[options.algo]))
+    if options.beside or published(options.algo)["scores"]:
+        print()
+        print(comparison(runs))
     if options.plot:
-        plot(options.algo, runs, options.plot)
+        plot(runs, options.plot)
 
 
 if __name__ == "__main__":

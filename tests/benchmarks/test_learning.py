@@ -1,0 +1,63 @@
+"""What the tables of learned returns say."""
+
+import math
+
+import learning
+import numpy as np
+import pytest
+
+ENV_ID = "InvertedPendulum-v4"
+BUDGET = 100_000
+
+
+def run(seed, mean, evaluations):
+    return {"env": ENV_ID, "seed": seed, "mean": mean, "evaluations": evaluations, "curve": [[1, 0.0], [2, 1.0]]}
+
+
+@pytest.fixture
+def runs():
+    return [
+        run(0, 900.0, [[50_000, 10.0], [BUDGET, 990.0]]),
+        run(1, 1000.0, [[50_000, 1000.0], [BUDGET, 970.0]]),
+    ]
+
+
+def test_interval_is_students():
+    scores = [1.0, 2.0, 4.0]
+    expected = 4.302653 * np.std(scores, ddof=1) / math.sqrt(3)
+    assert learning.interval(scores) == pytest.approx(expected, rel=1e-6)
+    assert math.isnan(learning.interval([1.0]))
+
+
+def test_table_gives_final_and_best_scores(runs):
+    cells = learning.table("npg", runs).splitlines()[-1].split(" | ")
+    assert cells[:3] == [f"| {ENV_ID}", "100 000", "2"]
+    assert cells[3].startswith("950.0 ± ")
+    assert cells[4:6] == ["900.0", "1000.0"]
+    assert cells[6].startswith("995.0 ± ")
+
+
+def test_comparison_takes_the_same_step_of_all(runs):
+    lines = learning.comparison({"npg": runs, "trpo": runs[:1]}).splitlines()
+    (line,) = [line for line in lines if ENV_ID in line]
+    cells = line.split(" | ")
+    assert cells[1] == "100 000"
+    assert cells[2].startswith("980.0 ± ")
+    assert cells[3] == "990.0"
+    assert cells[4] == "1000 (sd 0) |"
+
+
+def test_every_published_environment_has_a_configuration():
+    for algo in ("npg", "ppo_kl"):
+        assert set(learning.published(algo)["scores"]) <= set(learning.configurations(algo))
+
+
+def test_plot_shows_runs_with_and_without_evaluations(runs, tmp_path):
+    older = {key: value for key, value in runs[0].items() if key != "evaluations"}
+    for chosen in (runs, [older]):
+        learning.plot({"npg": chosen}, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_peers_are_configured_for_environments_of_ours():
+    assert set(learning.configurations("trpo")) <= set(learning.configurations("npg"))
