@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_pg_ext.a3c.crew import Crew, pack
-from sb3_pg_ext.a3c.environments import EnvFactory, FactoryVecEnv, make_environments, split
+from sb3_pg_ext.a3c.environments import make_environments, split
 from sb3_pg_ext.a3c.flat import flatten
 from sb3_pg_ext.a3c.reports import Inbox, Problem, Report, Step
 from sb3_pg_ext.a3c.shared_optimizers import SharedAdam, SharedOptimizer, SharedRMSprop
@@ -24,6 +24,7 @@ from sb3_pg_ext.common.actor_critic import ActorCriticBase
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_schedule
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.common.vec_env import EnvFactory, LeanVecEnv
 from sb3_pg_ext.estimators import AdvantageEstimator
 
 SelfA3C = TypeVar("SelfA3C", bound="A3C")
@@ -85,7 +86,7 @@ class A3C(ActorCriticBase):
     :raises WorkerError: while training, if a worker fails
     """
 
-    vec_env_class: ClassVar[type[VecEnv]] = FactoryVecEnv
+    vec_env_class: ClassVar[type[VecEnv]] = LeanVecEnv
     """The VecEnv that RL Zoo is to make: one that workers can build again."""
 
     max_grad_norm: float | None  # type: ignore[assignment]

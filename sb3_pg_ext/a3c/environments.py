@@ -1,13 +1,12 @@
 """From the environments that a user gives to one for every worker, built in the worker's own process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from stable_baselines3.common.env_util import is_wrapped, make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
@@ -22,30 +21,16 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
     VecTransposeImage,
 )
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-EnvFactory = Callable[[], gym.Env]
-"""A function without arguments that makes an environment."""
+from sb3_pg_ext.common.vec_env import EnvFactory, LeanVecEnv
 
 DEFAULT_WORKERS = 2
 
 ALLOWED = (
     "the id of an environment, a function that makes one, a list of such functions, or a VecEnv whose environments can "
-    "be built again or copied: FactoryVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
+    "be built again or copied: LeanVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
 )
-
-
-class FactoryVecEnv(DummyVecEnv):
-    """A ``DummyVecEnv`` that keeps the functions which make its environments, so that they can be made again elsewhere.
-
-    :param env_fns: functions that make the environments
-    :param start_method: plays no part; so that it can stand wherever a ``SubprocVecEnv`` does
-    """
-
-    def __init__(self, env_fns: Sequence[EnvFactory], start_method: str | None = None) -> None:
-        self.env_fns = list(env_fns)
-        super().__init__(self.env_fns)
 
 
 def make_environments(env: Any, n_workers: int | None) -> Any:
@@ -60,9 +45,9 @@ def make_environments(env: Any, n_workers: int | None) -> Any:
         return env
     if isinstance(env, list | tuple) and env and all(map(callable, env)):
         _check_number(len(env), n_workers)
-        return FactoryVecEnv([partial(_make_monitored, factory) for factory in env])
+        return LeanVecEnv([partial(_make_monitored, factory) for factory in env])
     if isinstance(env, str) or callable(env):
-        return make_vec_env(env, n_workers or DEFAULT_WORKERS, vec_env_cls=FactoryVecEnv)
+        return make_vec_env(env, n_workers or DEFAULT_WORKERS, vec_env_cls=LeanVecEnv)
     raise ValueError(f"env={env!r}; allowed: {ALLOWED}")
 
 
@@ -79,28 +64,6 @@ def _make_monitored(factory: EnvFactory) -> gym.Env:
     return env if is_wrapped(env, Monitor) else Monitor(env)
 
 
-class SoloVecEnv(DummyVecEnv):
-    """A ``DummyVecEnv`` of one environment, without the deep copy of infos that takes half of its time.
-
-    :param factory: makes the environment
-    """
-
-    def __init__(self, factory: EnvFactory) -> None:
-        super().__init__([factory])
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """Step the environment, and reset it where an episode ends."""
-        (env,) = self.envs
-        obs, reward, terminated, truncated, info = env.step(self.actions[0])
-        done = terminated or truncated
-        info = {**info, "TimeLimit.truncated": truncated and not terminated}
-        if done:
-            info["terminal_observation"] = obs
-            obs, self.reset_infos[0] = env.reset()
-        self._save_obs(0, obs)
-        return self._obs_from_buf(), np.array([reward], np.float32), np.array([done]), [info]
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How a worker builds its environment, once: a VecEnv of one.
@@ -114,7 +77,7 @@ class Recipe:
 
     def __call__(self) -> VecEnv:
         """Build it."""
-        env: VecEnv = SoloVecEnv(self.factory)
+        env: VecEnv = LeanVecEnv([self.factory])
         for wrap in self.wrappers:
             env = wrap(env)
         return env
@@ -134,7 +97,7 @@ def split(env: VecEnv) -> list[Recipe]:
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:
-    if isinstance(env, FactoryVecEnv):
+    if isinstance(env, LeanVecEnv):
         return list(env.env_fns)
     if isinstance(env, DummyVecEnv):
         return [partial(_hand_over, sub_env) for sub_env in env.envs]

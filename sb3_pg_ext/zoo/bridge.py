@@ -14,7 +14,9 @@ import rl_zoo3.train
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_pg_ext.common.vec_env import LeanVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
 from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.zoo.hyperparams import overlay, parse_schedules, resolve_rollout_buffer
@@ -58,9 +60,10 @@ class PluginExperimentManager(ExperimentManager):
     """RL Zoo's experiment manager, which also knows registered algorithms and rollout buffers given by name.
 
     For registered algorithms it finds the shipped configuration, parses every schedule, and keeps the user's
-    ``policy_kwargs`` beside those that a hyper-parameter search has sampled. Where the algorithm's class has an
-    attribute ``vec_env_class``, environments are made with it, whatever ``--vec-env`` says. For RL Zoo's own algorithms
-    it resolves ``rollout_buffer_class`` and changes nothing else.
+    ``policy_kwargs`` beside those that a hyper-parameter search has sampled. Their environments go into a
+    :class:`~sb3_pg_ext.common.vec_env.LeanVecEnv` instead of a ``DummyVecEnv``, or, where the algorithm's class has an
+    attribute ``vec_env_class``, into that, whatever ``--vec-env`` says. For RL Zoo's own algorithms it resolves
+    ``rollout_buffer_class`` and changes nothing else.
     """
 
     specs: ClassVar[dict[str, AlgorithmSpec]] = {}
@@ -68,10 +71,13 @@ class PluginExperimentManager(ExperimentManager):
     def __init__(self, args: argparse.Namespace, algo: str, *positional: Any, **keywords: Any) -> None:
         super().__init__(args, algo, *positional, **keywords)
         self.spec = self.specs.get(algo)
-        if self.spec is not None and not keywords.get("config"):
+        if self.spec is None:
+            return
+        if not keywords.get("config"):
             self.config = str(find_config(self.spec.config))
+        default = LeanVecEnv if self.vec_env_class is DummyVecEnv else self.vec_env_class
         # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
-        self.vec_env_class = getattr(self.spec and self.spec.cls, "vec_env_class", self.vec_env_class)
+        self.vec_env_class = getattr(self.spec.cls, "vec_env_class", default)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the hyper-parameters: those of the YAML file, over them the trial's, over them the command line's."""

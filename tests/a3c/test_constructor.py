@@ -4,9 +4,8 @@ import threading
 from functools import partial
 
 import gymnasium as gym
-import numpy as np
 import pytest
-from envs import OBSERVATION_SPACES, RandomEnv
+from envs import RandomEnv
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
@@ -17,7 +16,8 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_pg_ext import A3C
-from sb3_pg_ext.a3c.environments import FactoryVecEnv, SoloVecEnv, split
+from sb3_pg_ext.a3c.environments import split
+from sb3_pg_ext.common.vec_env import LeanVecEnv
 
 
 def build(env, **kwargs):
@@ -33,7 +33,7 @@ def build(env, **kwargs):
         ([RandomEnv, partial(RandomEnv, length=3), RandomEnv], None, 3),
         (RandomEnv(), None, 1),
         (DummyVecEnv([RandomEnv] * 3), 3, 3),
-        (FactoryVecEnv([RandomEnv]), None, 1),
+        (LeanVecEnv([RandomEnv]), None, 1),
     ],
 )
 def test_number_of_workers(env, n_workers, expected):
@@ -119,30 +119,3 @@ def test_loading_with_another_number_of_workers(tmp_path):
     assert A3C.load(tmp_path / "model", env=env).n_workers == 3
     with pytest.raises(ValueError, match="n_workers with 3 environments; allowed: 3"):
         A3C.load(tmp_path / "model", env=env, n_workers=2)
-
-
-@pytest.mark.parametrize("name", OBSERVATION_SPACES)
-def test_the_environment_of_a_worker_does_what_a_dummy_does(name):
-    def make():
-        return RandomEnv(observation_space=OBSERVATION_SPACES[name])
-
-    envs = [SoloVecEnv(make), DummyVecEnv([make])]
-    for env in envs:
-        env.seed(1)
-    steps = [[env.reset()] for env in envs]
-    for _ in range(12):
-        for history, env in zip(steps, envs, strict=True):
-            history += env.step(np.zeros((1, 1), np.float32))
-    assert_equal(*steps)
-
-
-def assert_equal(one, other):
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        one, other = list(one.values()), list(other.values())
-    if isinstance(one, list):
-        for pair in zip(one, other, strict=True):
-            assert_equal(*pair)
-    else:
-        np.testing.assert_array_equal(one, other)

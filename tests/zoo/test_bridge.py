@@ -15,9 +15,11 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toys import CONFIG, Toy, ToyWithReplay
 
 from sb3_pg_ext import REINFORCE
+from sb3_pg_ext.common.vec_env import LeanVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry
 from sb3_pg_ext.plugins.registry import Entry
 from sb3_pg_ext.zoo import bridge
@@ -29,6 +31,10 @@ class CountingBuffer(RolloutBuffer):
     def __init__(self, *arguments, unit=1, **keywords):
         super().__init__(*arguments, **keywords)
         self.unit = unit
+
+
+class OwnVecEnv(DummyVecEnv):
+    """What a user or an algorithm brings along."""
 
 
 def test_tables_hold_the_registered_algorithms_beside_the_stock_ones(plugins):
@@ -99,6 +105,35 @@ def test_the_shipped_configuration_builds_the_model(plugins, tmp_path):
     assert model.policy_kwargs["net_arch"] == [4]
     assert saved["temperature"] == "lin_0.5"
     model.env.close()
+
+
+@pytest.mark.parametrize(
+    ("algo", "vec_env_type", "expected"),
+    [
+        ("toy", "dummy", LeanVecEnv),
+        ("replay", "dummy", LeanVecEnv),
+        ("toy", "subproc", SubprocVecEnv),
+        ("a2c", "dummy", DummyVecEnv),
+        ("a2c", "subproc", SubprocVecEnv),
+    ],
+)
+def test_environments_of_registered_algorithms_are_lean(plugins, tmp_path, algo, vec_env_type, expected):
+    manager = make_manager(plugins, tmp_path, algo, vec_env_type=vec_env_type)
+    assert manager.vec_env_class is expected
+    if vec_env_type == "dummy":
+        for purpose in ({}, {"eval_env": True}):
+            assert type(manager.create_envs(1, **purpose, no_log=True)) is expected
+
+
+@pytest.mark.parametrize("vec_env_type", ["dummy", "subproc"])
+def test_an_algorithm_may_bring_its_own_class_of_environments(plugins, tmp_path, monkeypatch, vec_env_type):
+    monkeypatch.setattr(Toy, "vec_env_class", OwnVecEnv, raising=False)
+    assert make_manager(plugins, tmp_path, vec_env_type=vec_env_type).vec_env_class is OwnVecEnv
+
+
+def test_an_override_of_rl_zoos_counts(plugins, tmp_path, monkeypatch):
+    monkeypatch.setattr(ExperimentManager, "default_vec_env_cls", OwnVecEnv)
+    assert make_manager(plugins, tmp_path).vec_env_class is OwnVecEnv
 
 
 def test_a_given_configuration_comes_first(plugins, tmp_path):
