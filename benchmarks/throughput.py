@@ -38,6 +38,7 @@ from threadpoolctl import threadpool_limits
 
 import sb3_pg_ext
 from sb3_pg_ext import NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext.common.vec_env import LeanVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
@@ -106,7 +107,17 @@ def environment_alone(env: VecEnv) -> Run:
     return run
 
 
+def lean(env: VecEnv) -> VecEnv:
+    """As many of the same environments, in a ``LeanVecEnv``."""
+    return make_vec_env(env.get_attr("spec")[0].id, env.num_envs, seed=0, vec_env_cls=LeanVecEnv)
+
+
 COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Run]]] = {
+    "vec_env": (
+        "`LeanVecEnv` ÷ `DummyVecEnv`",
+        lambda env: environment_alone(lean(env)),
+        environment_alone,
+    ),
     "rollout": (
         "rollout of `fast.PPO` ÷ VecEnv alone",
         lambda env: rollouts(fast.PPO, env),
