@@ -75,6 +75,8 @@ class A3C(ActorCriticBase):
     :param worker_timeout: a worker that makes neither a step nor an update for so many seconds has failed
     :param on_worker_failure: ``"raise"`` an error, or ``"restart"``: replace the worker and go on
     :param max_restarts: how many workers are replaced in one training before a failure is an error
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons; ``"autograd"``;
+        ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
     :param policy_kwargs: arguments of the policy
@@ -114,6 +116,7 @@ class A3C(ActorCriticBase):
         worker_timeout: float = 300.0,
         on_worker_failure: str = "raise",
         max_restarts: int = 3,
+        engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -155,6 +158,7 @@ class A3C(ActorCriticBase):
         self.on_worker_failure = on_worker_failure
         self.max_restarts = max_restarts
         self._crew: Crew | None = None
+        self.engine = engine
         if _init_setup_model:
             self._setup_model()
 
@@ -343,6 +347,7 @@ class A3C(ActorCriticBase):
                 use_sde=self.use_sde,
                 sde_sample_freq=self.sde_sample_freq,
                 normalize_advantage=self.normalize_advantage,
+                engine=self.engine,
             )
             for make_env in split(env)
         ]

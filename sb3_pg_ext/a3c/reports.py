@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch as th
 
 REPORT_SECONDS = 0.05
 """So often a worker reports; more often costs time, more rarely makes callbacks late."""
@@ -90,7 +89,7 @@ class Update(NamedTuple):
     :param advantages: [T]
     :param returns: [T]
     :param values: [T]
-    :param losses: policy, value and entropy loss and the norm of the gradient before clipping, [4]
+    :param losses: policy, value and entropy loss and the norm of the gradient before clipping
     :param lag: updates by other workers between reading the parameters and applying the gradient
     :param seconds: duration
     """
@@ -99,7 +98,7 @@ class Update(NamedTuple):
     advantages: np.ndarray
     returns: np.ndarray
     values: np.ndarray
-    losses: th.Tensor
+    losses: tuple[float, float, float, float]
     lag: int
     seconds: float
 
@@ -161,7 +160,7 @@ def _sum_up(updates: list[Update]) -> Sums:
         sums[name] = numbers.sum()
         sums[f"{name}²"] = np.square(numbers).sum()
     sums["reward"] = rewards.sum()
-    sums.update(dict(zip(LOSSES, th.stack([u.losses for u in updates]).sum(0).tolist(), strict=True)))
+    sums.update(dict(zip(LOSSES, np.sum([u.losses for u in updates], axis=0).tolist(), strict=True)))
     for update in updates:
         sums.update({"lag": update.lag, "seconds": update.seconds})
     return sums

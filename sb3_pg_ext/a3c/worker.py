@@ -19,29 +19,27 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import obs_as_tensor, set_random_seed
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
-from torch.nn import functional as F
 
 from sb3_pg_ext.a3c.flat import flatten
-from sb3_pg_ext.a3c.networks import make_network
 from sb3_pg_ext.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
 from sb3_pg_ext.a3c.shared_state import Counters, SharedState
 from sb3_pg_ext.a3c.shared_statistics import share_statistics
-from sb3_pg_ext.common.acting import make_bounds
+from sb3_pg_ext.common.acting import NOISE_BLOCK, Actor, PerceptronActor, PolicyActor, make_bounds
 from sb3_pg_ext.common.engine import check_transitions, put_final_values
+from sb3_pg_ext.common.engines import make_engine
 from sb3_pg_ext.common.lean import unvalidated_distributions
+from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import PATIENCE, NonFiniteError, check_finite, check_number
+from sb3_pg_ext.common.objectives import Objective
 from sb3_pg_ext.common.observations import Observations, map_arrays
-from sb3_pg_ext.common.policies import action_tensor
+from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, critic_layers, network_input
+from sb3_pg_ext.common.policies import action_array, predict_values
 from sb3_pg_ext.common.threads import limited_threads
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages
-from sb3_pg_ext.functional.distributions import snapshot
-from sb3_pg_ext.functional.divergences import kl
-from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss
-
-CPU = th.device("cpu")
+from sb3_pg_ext.functional import mlp
 
 ORPHAN_SECONDS = 1.0
 """So often a worker looks whether its parent still lives."""
@@ -73,6 +71,23 @@ class Task:
     use_sde: bool
     sde_sample_freq: int
     normalize_advantage: bool
+    engine: str
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """The layers of a policy's networks, which follow its parameters."""
+
+    actor: list[mlp.Layer]
+    critic: list[mlp.Layer]
+
+    @classmethod
+    def of(cls, policy: ActorCriticPolicy) -> "Perceptron | None":
+        """Of a plain perceptron its layers; of another policy None."""
+        try:
+            return cls(actor_layers(policy), critic_layers(policy))
+        except UnfitPolicy:
+            return None
 
 
 def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, connection: Connection) -> None:
@@ -87,7 +102,7 @@ def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, c
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent decides what follows
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with limited_threads(1), unvalidated_distributions():
+        with limited_threads(1), unvalidated_distributions(), np.errstate(all="ignore"):  # bad numbers are looked for
             worker = Worker(index, seed, cloudpickle.loads(task) if isinstance(task, bytes) else task, shared)
             connection.send(Ready())
             worker.run(Outbox(index, connection.send))
@@ -130,7 +145,9 @@ class Worker:
         self.policy = task.make_policy()
         self.flat = flatten(self.policy)
         shared.optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
-        self.network = make_network(self.policy)
+        assert self.flat.grad is not None
+        self.engine, _ = make_engine(self.policy, task.engine, self.flat.grad.numpy())
+        self._perceptron = Perceptron.of(self.policy)
         self.within_bounds = make_bounds(self.policy, 1)
         self._seed = seed
         self._n_bad = {True: 0, False: 0}
@@ -194,7 +211,7 @@ class Worker:
         transitions = Transitions(policy.observation_space, policy.action_space, 1, task.n_steps)
         if task.use_sde:
             policy.reset_noise(1)
-        act = self.network.make_actor(task.n_steps)
+        act = self._make_actor()
         while not transitions.complete:
             if self.counters.stopping[0]:
                 return None
@@ -211,6 +228,12 @@ class Worker:
         check_transitions(transitions, self.obs)
         return transitions
 
+    def _make_actor(self) -> Actor:
+        """What samples actions with the present parameters."""
+        if self._perceptron is None:
+            return PolicyActor(self.policy)
+        return PerceptronActor(self.policy, self._perceptron.actor, 1, min(self.task.n_steps, NOISE_BLOCK))
+
     def _update(self, transitions: Transitions) -> None:
         """Compute the gradient, and apply it to the shared parameters.
 
@@ -218,67 +241,58 @@ class Worker:
             applied
         """
         start = time.perf_counter()
-        observations = map_arrays(_only_env, transitions.observations)
-        actions = action_tensor(_only_env(transitions.actions), self.policy.action_space, CPU)
-        values, log_probs, entropies = self.network.evaluate(observations, actions)
-        estimate, old_values = self._estimate(transitions, values, log_probs)
-        advantages, returns = (th.from_numpy(_only_env(a)) for a in (estimate.advantages, estimate.returns))
-        if self.task.normalize_advantage:
-            advantages = normalize(advantages)
-        policy_loss = policy_gradient_loss(log_probs, advantages, len(log_probs))
-        value_loss = F.mse_loss(values, returns)
-        # A squashed Gaussian's entropy has no closed form: like SB3, take the sample's.
-        entropy_loss = log_probs.mean() if entropies is None else -entropies.mean()
-        assert self.flat.grad is not None
-        self.flat.grad.zero_()
-        self.network.backward(policy_loss + self.task.vf_coef * value_loss + self.task.ent_coef * entropy_loss)
-        norm = self._clip_gradient(self.flat.grad)
+        task, observations = self.task, map_arrays(_only_env, transitions.observations)
+        actions = action_array(_only_env(transitions.actions), self.policy.action_space)
+        computed = self.engine.forward(observations, actions)
+        log_probs, _, _, values = computed
+        assert log_probs is not None
+        assert values is not None
+        estimate = self._estimate(transitions, values[:, None], log_probs[:, None])
+        advantages, returns = _only_env(estimate.advantages), _only_env(estimate.returns)
+        steps = Steps(observations, actions, log_probs, values, advantages, returns)
+        objective = Objective(task.ent_coef, task.vf_coef, task.normalize_advantage, with_ratio=False)
+        losses, derivatives = objective(computed, steps)
+        self.engine.zero_gradient()
+        self.engine.backward(derivatives)
+        norm = self.engine.clip_gradient(task.max_grad_norm)
         lag = self._diagnosed(self._apply_gradient, observations)
-        losses = th.stack([policy_loss.detach(), value_loss.detach(), entropy_loss.detach(), norm])
-        seconds = time.perf_counter() - start
         self.outbox.add_update(
             Update(
                 _only_env(transitions.rewards),
-                _only_env(estimate.advantages),
-                _only_env(estimate.returns),
-                _only_env(old_values),
-                losses,
+                advantages,
+                returns,
+                values,
+                (losses["policy_gradient_loss"], losses["value_loss"], losses["entropy_loss"], norm),
                 lag,
-                seconds,
+                time.perf_counter() - start,
             )
         )
 
-    def _estimate(
-        self, transitions: Transitions, values: th.Tensor, log_probs: th.Tensor
-    ) -> tuple[AdvantageEstimate, np.ndarray]:
-        """The estimate, and V(s_t), [T, 1]."""
-        values_now, log_probs_now = (tensor.detach().numpy()[:, None] for tensor in (values, log_probs))
-        next_values = np.empty_like(values_now)
-        next_values[:-1] = values_now[1:]
-        next_values[-1] = self.network.predict_values(self.obs)
+    def _estimate(self, transitions: Transitions, values: np.ndarray, log_probs: np.ndarray) -> AdvantageEstimate:
+        next_values = np.empty_like(values)
+        next_values[:-1] = values[1:]
+        next_values[-1] = self._predict_values(self.obs)
         next_values[transitions.terminated] = 0.0
         put_final_values(self.policy, transitions, next_values)
-        for name, array in [("value", values_now), ("next value", next_values), ("log-probability", log_probs_now)]:
+        for name, array in [("value", values), ("next value", next_values), ("log-probability", log_probs)]:
             check_finite(name, array)
         rollout = Rollout(
             rewards=transitions.rewards,
-            values=values_now,
+            values=values,
             next_values=next_values,
             terminated=transitions.terminated,
             truncated=transitions.truncated,
             gamma=self.task.gamma,
-            behaviour_log_probs=log_probs_now,
-            target_log_probs=log_probs_now,
+            behaviour_log_probs=log_probs,
+            target_log_probs=log_probs,
         )
-        return estimate_advantages(self.task.estimator, rollout), values_now
+        return estimate_advantages(self.task.estimator, rollout)
 
-    def _clip_gradient(self, gradient: th.Tensor) -> th.Tensor:
-        norm = th.linalg.vector_norm(gradient)
-        number = check_number("norm of the gradient", norm)
-        limit = self.task.max_grad_norm
-        if limit is not None and number > limit:
-            gradient.mul_(limit / (number + 1e-6))
-        return norm
+    def _predict_values(self, obs: Observations) -> np.ndarray:
+        if self._perceptron is None:
+            return predict_values(self.policy, obs)
+        assert isinstance(obs, np.ndarray)
+        return mlp.forward(self._perceptron.critic, network_input(obs))[:, 0]
 
     def _apply_gradient(self) -> int:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
@@ -293,14 +307,13 @@ class Worker:
         """Apply the gradient and, once in a report, measure how the parameters and the policy change meanwhile."""
         if self.outbox.report.latest:
             return apply_gradient()
-        before = self.flat.detach().clone()
-        with th.no_grad():
-            obs = obs_as_tensor(observations, CPU)
-            old = snapshot(self.policy.get_distribution(obs).distribution)
-            lag = apply_gradient()
-            self.flat.data.copy_(self.shared.optimizer.parameter.data)
-            divergence = kl(old, self.policy.get_distribution(obs).distribution).mean()
-        latest = {"train/kl": divergence, "train/step_norm": th.linalg.vector_norm(self.flat.detach() - before)}
+        before, old = self.flat.detach().clone(), self.engine.snapshot(observations)
+        lag = apply_gradient()
+        self.flat.data.copy_(self.shared.optimizer.parameter.data)
+        latest: dict[str, Any] = {
+            "train/kl": self.engine.mean_kl(old, observations),
+            "train/step_norm": th.linalg.vector_norm(self.flat.detach() - before),
+        }
         if hasattr(self.policy, "log_std"):
             latest["train/std"] = self.policy.log_std.detach().exp().mean()
         self.outbox.report.latest = {key: float(number) for key, number in latest.items()}

@@ -6,8 +6,10 @@ values and log-probabilities in one batch, and the algorithm makes of them what 
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,10 +21,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.common.acting import make_actor, make_bounds
+from sb3_pg_ext.common.arguments import check_choice
+from sb3_pg_ext.common.engines import ENGINES, make_engine
 from sb3_pg_ext.common.lean import fused_step, unvalidated_distributions
 from sb3_pg_ext.common.numerics import NonFiniteError, SurvivesBadNumbers, check_finite
 from sb3_pg_ext.common.observations import Observations, arrays_of, map_arrays, stack
 from sb3_pg_ext.common.policies import evaluate, predict_values
+from sb3_pg_ext.common.quantities import Engine
 from sb3_pg_ext.common.threads import limited_threads, thread_count
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.functional.returns import gae, td_errors
@@ -95,13 +100,24 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
     not the same stream of random numbers.
     """
 
-    _acting_path = ""
+    engine = "auto"
+    _paths: Mapping[str, str] = MappingProxyType({})
     _rollout_is_good = False
 
     def learn(self: SelfEngine, *args: Any, **kwargs: Any) -> SelfEngine:
         """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
         with limited_threads(thread_count(self.policy)):
             return super().learn(*args, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """Refuse an unknown engine, or one that cannot do what is asked of it."""
+        check_choice("engine", self.engine, ENGINES)
+        if self.engine == "array":
+            make_engine(self.policy, self.engine)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -127,7 +143,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         n_steps = 0
         try:
             act, path = make_actor(self.policy, env.num_envs, n_rollout_steps)
-            self._announce(path)
+            self._announce("Choosing actions", path)
             within_bounds = make_bounds(self.policy, env.num_envs)
             while not transitions.complete:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -148,7 +164,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
                 transitions.add(obs, actions, rewards, dones, infos)
                 obs = self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
-            with unvalidated_distributions():
+            with unvalidated_distributions(), np.errstate(all="ignore"):  # bad numbers are looked for
                 self._finish_rollout(transitions, first_starts)
         except NonFiniteError as problem:
             self._drop_rollout(problem)
@@ -197,10 +213,16 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         with unvalidated_distributions():  # a bad deviation is noticed, and counted, when it is used
             self.policy.reset_noise(n_envs)
 
-    def _announce(self, path: str) -> None:
-        if path != self._acting_path and self.verbose >= 1:
-            print(f"Choosing actions by {path}")
-        self._acting_path = path
+    def _make_engine(self) -> Engine:
+        """What differentiates the policy in the coming update."""
+        engine, path = make_engine(self.policy, self.engine)
+        self._announce("Differentiating", path)
+        return engine
+
+    def _announce(self, activity: str, path: str) -> None:
+        if self.verbose >= 1 and path != self._paths.get(activity):
+            print(f"{activity} by {path}")
+        self._paths = {**self._paths, activity: path}
 
 
 def check_transitions(transitions: Transitions, last_obs: Observations) -> None:

@@ -1,4 +1,4 @@
-"""The steps of a rollout as tensors, and minibatches of them."""
+"""The steps of a rollout, and minibatches of them."""
 
 import math
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.common.observations import Observations, map_arrays
-from sb3_pg_ext.common.policies import action_tensor
+from sb3_pg_ext.common.policies import action_array
 
 
 def flatten(array: np.ndarray) -> np.ndarray:
@@ -28,22 +27,24 @@ def flat_observations(buffer: RolloutBuffer) -> Observations:
 
 @dataclass(frozen=True)
 class Steps:
-    """The B steps of a rollout, or some of them. On the CPU these tensors are views of the rollout buffer's arrays.
+    """The B steps of a rollout, or some of them. Where nothing needs converting they are views of the rollout buffer.
 
-    :param observations: [B, …], or a dictionary of such
-    :param actions: as the action distribution takes them, [B] or [B, action_dim]
+    :param observations: [B, …], or a dictionary of such; double precision has become single
+    :param actions: [B, action_dim], integers where they are choices
     :param log_probs: log π_old(a|s) of the policy that acted, [B]
     :param values: V(s) at that time, [B]
     :param advantages: A, [B]
     :param returns: what V is to approach, [B]
+    :param old: the action distributions of the policy that acted, where an update needs them
     """
 
-    observations: Any
-    actions: th.Tensor
-    log_probs: th.Tensor
-    values: th.Tensor
-    advantages: th.Tensor
-    returns: th.Tensor
+    observations: Observations
+    actions: np.ndarray
+    log_probs: np.ndarray
+    values: np.ndarray
+    advantages: np.ndarray
+    returns: np.ndarray
+    old: Any = None
 
     @classmethod
     def of(cls, buffer: RolloutBuffer, action_space: spaces.Space) -> "Steps":
@@ -53,42 +54,43 @@ class Steps:
         :param action_space: the environments' action space
         """
         return cls(
-            observations=obs_as_tensor(flat_observations(buffer), buffer.device),
-            actions=action_tensor(flatten(buffer.actions), action_space, buffer.device),
-            **_tensors(buffer, "log_probs", "values", "advantages", "returns"),
+            observations=map_arrays(_single_precision, flat_observations(buffer)),
+            actions=action_array(flatten(buffer.actions), action_space),
+            **_flat(buffer, "log_probs", "values", "advantages", "returns"),
         )
 
     def with_estimate_of(self, buffer: RolloutBuffer) -> "Steps":
         """The same steps with the buffer's present advantages and returns."""
-        return replace(self, **_tensors(buffer, "advantages", "returns"))
+        return replace(self, **_flat(buffer, "advantages", "returns"))
 
     def __len__(self) -> int:
         return len(self.log_probs)
 
-    def __getitem__(self, rows: th.Tensor) -> "Steps":
-        """Some of the steps, by their indices."""
+    def __getitem__(self, rows: np.ndarray | slice) -> "Steps":
+        """Some of the steps."""
         return Steps(*(_rows(getattr(self, field.name), rows) for field in fields(self)))
 
+    def minibatches(self, batch_size: int) -> Iterator["Steps"]:
+        """One epoch: every step once, in random order, in minibatches of nearly the same size.
 
-def _tensors(buffer: RolloutBuffer, *names: str) -> dict[str, th.Tensor]:
-    return {name: th.as_tensor(flatten(getattr(buffer, name)), device=buffer.device) for name in names}
+        Sizes differ by one at most, where SB3 leaves a small rest whose few steps count as much as a whole minibatch.
+
+        :param batch_size: the largest size of a minibatch
+        """
+        n_batches = math.ceil(len(self) / batch_size)
+        for rows in np.array_split(th.randperm(len(self)).numpy(), n_batches):
+            yield self[rows]
 
 
-def _rows(tensors: Any, rows: th.Tensor) -> Any:
-    if isinstance(tensors, dict):
-        return {key: tensor[rows] for key, tensor in tensors.items()}
-    return tensors[rows]
+def _single_precision(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def random_rows(n_steps: int, batch_size: int, device: th.device) -> Iterator[th.Tensor]:
-    """One epoch: every step once, in random order, in minibatches of nearly the same size.
+def _flat(buffer: RolloutBuffer, *names: str) -> dict[str, np.ndarray]:
+    return {name: flatten(getattr(buffer, name)) for name in names}
 
-    Sizes differ by one at most, where SB3 leaves a small rest whose few steps count as much as a whole minibatch.
 
-    :param n_steps: B
-    :param batch_size: the largest size of a minibatch
-    :param device: where the indices are needed
-    :return: the indices of one minibatch after the other
-    """
-    order = th.randperm(n_steps).to(device)  # drawn on the CPU, so that the seed gives the same order everywhere
-    yield from order.tensor_split(math.ceil(n_steps / batch_size))
+def _rows(batch: Any, rows: np.ndarray | slice) -> Any:
+    if isinstance(batch, dict):
+        return {key: array[rows] for key, array in batch.items()}
+    return None if batch is None else batch[rows]

@@ -1,29 +1,20 @@
 """What the on-policy algorithms of this package share beyond the rollout: set-up, gradients, what is logged."""
 
-from collections.abc import Iterable
 from typing import ClassVar
 
-import torch as th
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from torch.distributions import Distribution
 
 from sb3_pg_ext.common.arguments import check_range
 from sb3_pg_ext.common.checkpoint import Checkpoint
 from sb3_pg_ext.common.engine import RolloutEngine
-from sb3_pg_ext.common.lean import clip_gradients
 from sb3_pg_ext.common.numerics import NonFiniteError, check_number
-from sb3_pg_ext.common.observations import Observations
-from sb3_pg_ext.common.policies import chunks
 from sb3_pg_ext.common.progress import BoundedProgress
 from sb3_pg_ext.common.stochastic_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_pg_ext.functional.divergences import kl
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-
-Gradient = list[th.Tensor | None]
-"""One tensor for every parameter of the policy, or None where a parameter plays no part."""
 
 
 class OnPolicyBase(BoundedProgress, RolloutEngine):
@@ -65,13 +56,15 @@ class OnPolicyBase(BoundedProgress, RolloutEngine):
         )
         assert isinstance(policy, ActorCriticPolicy)
         self.policy = policy.to(self.device)
+        self._check_engine()
         self._maybe_recommend_cpu()
 
     def _update(self) -> None:
         self.policy.set_training_mode(True)
         before = Checkpoint(self.policy, self.policy.optimizer)
         try:
-            self._improve()
+            with np.errstate(all="ignore"):  # bad numbers are looked for
+                self._improve()
             self.logger.record("train/step_norm", check_number("norm of the step", before.distance()))
         except NonFiniteError as problem:
             before.restore()
@@ -86,31 +79,3 @@ class OnPolicyBase(BoundedProgress, RolloutEngine):
         :raises NonFiniteError: if a loss, a gradient or KL(old‖new) is not finite; then everything is put back
         """
         raise NotImplementedError
-
-    def _gradient(self, losses: Iterable[th.Tensor]) -> tuple[Gradient, th.Tensor]:
-        """The gradient of a sum of losses, clipped to ``max_grad_norm``, and its norm before that.
-
-        :param losses: the terms; each is differentiated before the next is asked for, so that memory stays flat
-        """
-        self.policy.optimizer.zero_grad(set_to_none=True)
-        for loss in losses:
-            loss.backward()
-        norm = clip_gradients(self.policy.parameters(), self.max_grad_norm)
-        return [parameter.grad for parameter in self.policy.parameters()], norm
-
-    def _step_along(self, *gradients: Gradient) -> None:
-        """Let the optimiser make one step along the sum of the gradients."""
-        for parameter, parts in zip(self.policy.parameters(), zip(*gradients, strict=True), strict=True):
-            present = [part for part in parts if part is not None]
-            parameter.grad = th.stack(present).sum(0) if present else None
-        self.policy.optimizer.step()
-
-    def _mean_kl(self, old: list[list[Distribution]], observations: Observations) -> th.Tensor:
-        """The mean of KL(old‖π) over a batch of states, a scalar.
-
-        :param old: the old action distributions of the batch, chunk by chunk
-        :param observations: the states, [B, …]
-        """
-        with th.no_grad():
-            new = (self.policy.get_distribution(obs).distribution for _, obs in chunks(observations, self.device))
-            return th.cat([kl(*pair) for pair in zip(old, new, strict=True)]).mean()

@@ -4,7 +4,6 @@ This is the one place that decides, and the one that looks inside SB3's policies
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch as th
@@ -13,7 +12,6 @@ from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
     DiagGaussianDistribution,
-    Distribution,
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
@@ -23,6 +21,7 @@ from torch import nn
 
 from sb3_pg_ext.common.stochastic_policies import TemperedLinear
 from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, Head
 
 DISTRIBUTIONS = (
     CategoricalDistribution,
@@ -67,16 +66,21 @@ def network_input(obs: np.ndarray) -> np.ndarray:
     return obs.reshape(len(obs), -1).astype(np.float32, copy=False)
 
 
-def action_distribution(policy: ActorCriticPolicy, outputs: np.ndarray) -> Distribution:
-    """The distribution that a plain perceptron policy makes of its actor's outputs.
+def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:
+    """The action distributions that a plain perceptron policy makes of its actor's outputs.
 
     :param policy: a policy that :func:`actor_layers` finds fit
     :param outputs: logits or means, [B, outputs]
+    :return: the distributions, apart from the policy's memory
     """
-    parameters = [th.from_numpy(outputs)]
-    if isinstance(policy.action_dist, DiagGaussianDistribution):
-        parameters.append(policy.log_std)
-    return policy.action_dist.proba_distribution(*parameters)
+    match policy.action_dist:
+        case CategoricalDistribution(action_dim=size):
+            return Categorical(outputs, (size,))
+        case MultiCategoricalDistribution(action_dims=sizes):
+            return Categorical(outputs, sizes)
+        case BernoulliDistribution():
+            return Bernoulli(outputs)
+    return DiagGaussian(outputs, policy.log_std.detach().numpy().copy())
 
 
 def _unless(fit: bool, reason: str) -> None:
@@ -144,28 +148,31 @@ def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
         _unless(all(p.dtype == th.float32 for p in module.parameters()), "its parameters are not all float32")
         if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
             bias = None if module.bias is None else module.bias.detach().numpy()
-            layer = mlp.Layer(module.weight.detach().numpy(), bias, mlp.identity)
-            if isinstance(module, TemperedLinear):
-                layer = layer._replace(activation=partial(np.multiply, 1 / module.temperature))
-            layers.append(layer)
+            tempered = (mlp.scale(1 / module.temperature),) if isinstance(module, TemperedLinear) else ()
+            layers.append(mlp.Layer(module.weight.detach().numpy(), bias, tempered))
         elif layers:
-            layers[-1] = layers[-1]._replace(activation=mlp.compose(layers[-1].activation, _activation(module)))
+            layers[-1] = layers[-1]._replace(activations=(*layers[-1].activations, _activation(module)))
         else:
             raise UnfitPolicy(f"a {type(module).__name__} stands where a linear layer is expected")
     return layers
 
 
+def linear_modules(net: nn.Sequential, head: nn.Module) -> list[nn.Linear]:
+    """The modules that the layers of :func:`layers_of` are views of, one for each."""
+    return [module for module in [*net, head] if isinstance(module, nn.Linear)]
+
+
 def _layer_norm(module: nn.LayerNorm) -> mlp.Activation:
     plain = not module.elementwise_affine and len(module.normalized_shape) == 1
     _unless(plain, "its activation function is LayerNorm with parameters")
-    return partial(mlp.layer_norm, eps=module.eps)
+    return mlp.layer_norm(module.eps)
 
 
 ACTIVATIONS: dict[type[nn.Module], Callable[..., mlp.Activation]] = {
     nn.Tanh: lambda module: mlp.tanh,
     nn.ReLU: lambda module: mlp.relu,
-    nn.LeakyReLU: lambda module: partial(mlp.leaky_relu, negative_slope=module.negative_slope),
-    nn.ELU: lambda module: partial(mlp.elu, alpha=module.alpha),
+    nn.LeakyReLU: lambda module: mlp.leaky_relu(module.negative_slope),
+    nn.ELU: lambda module: mlp.elu(module.alpha),
     nn.Sigmoid: lambda module: mlp.sigmoid,
     nn.SiLU: lambda module: mlp.silu,
     nn.LayerNorm: _layer_norm,

@@ -13,9 +13,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_pg_ext.common.observations import Observations, arrays_of, map_arrays
 from sb3_pg_ext.common.perceptrons import (
     UnfitPolicy,
-    action_distribution,
     actor_layers,
     critic_layers,
+    make_head,
     network_input,
 )
 from sb3_pg_ext.functional import mlp
@@ -24,18 +24,25 @@ CHUNK_BYTES = 4 * 2**20
 """A batch passes through the policy in chunks of at most so many bytes of observations, so that memory stays flat."""
 
 
-def chunks(observations: Observations, device: th.device) -> Iterator[tuple[slice, Any]]:
+def parts(observations: Observations) -> Iterator[slice]:
     """Cut a batch into slices of at most :data:`CHUNK_BYTES`; an ordinary batch of vectors is one slice.
 
     :param observations: the batch, [B, …]
-    :param device: where the tensors go
-    :return: pairs of the slice and its observations, as a tensor or a dictionary of tensors
     """
     arrays = arrays_of(observations)
     n_rows = len(arrays[0])
     step = max(1, n_rows * CHUNK_BYTES // max(1, sum(array.nbytes for array in arrays)))
     for start in range(0, n_rows, step):
-        part = slice(start, start + step)
+        yield slice(start, start + step)
+
+
+def chunks(observations: Observations, device: th.device) -> Iterator[tuple[slice, Any]]:
+    """The same slices, each with its observations as a tensor or a dictionary of tensors.
+
+    :param observations: the batch, [B, …]
+    :param device: where the tensors go
+    """
+    for part in parts(observations):
         yield part, obs_as_tensor(map_arrays(itemgetter(part), observations), device)
 
 
@@ -50,6 +57,15 @@ def action_tensor(actions: np.ndarray, action_space: spaces.Space, device: th.de
     return th.as_tensor(actions, dtype=th.float32, device=device)
 
 
+def action_array(actions: np.ndarray, action_space: spaces.Space) -> np.ndarray:
+    """Stored actions as :mod:`sb3_pg_ext.functional.heads` takes them: integers where they are choices, else float32.
+
+    :param actions: [B, action_dim]
+    """
+    choices = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
+    return actions.astype(np.int64 if choices else np.float32, copy=False)
+
+
 @th.no_grad()
 def evaluate(
     policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray
@@ -60,27 +76,20 @@ def evaluate(
     :param actions: [B, action_dim]
     :return: values and log-probabilities, [B] each, float32
     """
-    evaluate_chunk = _make_evaluator(policy)
-    values, log_probs = [], []
-    for part, obs in chunks(observations, policy.device):
-        value, log_prob = evaluate_chunk(obs, action_tensor(actions[part], policy.action_space, policy.device))
-        values.append(value.flatten().cpu().numpy())
-        log_probs.append(log_prob.cpu().numpy())
-    return np.concatenate(values), np.concatenate(log_probs)
-
-
-def _make_evaluator(policy: ActorCriticPolicy) -> Callable[[Any, th.Tensor], tuple[th.Tensor, th.Tensor]]:
     try:
         actor, critic = actor_layers(policy), critic_layers(policy)
     except UnfitPolicy:
-        return lambda obs, actions: policy.evaluate_actions(obs, actions)[:2]
-
-    def evaluate_perceptron(obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        x = network_input(obs.numpy())
-        log_probs = action_distribution(policy, mlp.forward(actor, x)).log_prob(actions)
-        return th.from_numpy(mlp.forward(critic, x)), log_probs
-
-    return evaluate_perceptron
+        evaluated = [
+            policy.evaluate_actions(obs, action_tensor(actions[part], policy.action_space, policy.device))[:2]
+            for part, obs in chunks(observations, policy.device)
+        ]
+        values, log_probs = (th.cat(pieces).flatten().cpu().numpy() for pieces in zip(*evaluated, strict=True))
+        return values, log_probs
+    assert isinstance(observations, np.ndarray)
+    x = network_input(observations)
+    return mlp.forward(critic, x)[:, 0], make_head(policy, mlp.forward(actor, x)).log_prob(
+        action_array(actions, policy.action_space)
+    )
 
 
 @th.no_grad()

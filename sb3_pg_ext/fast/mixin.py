@@ -1,34 +1,103 @@
-"""What puts a stock algorithm on the rollout engine and guards its updates."""
+"""What puts a stock algorithm on this package's engines and guards its updates."""
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import explained_variance
 
+from sb3_pg_ext.common.array_engine import ArrayEngine
 from sb3_pg_ext.common.engine import RolloutEngine
+from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import NonFiniteError
+from sb3_pg_ext.common.quantities import Quantities
 
 
 class FastUpdate(RolloutEngine):
-    """A stock ``train()`` whose optimiser makes no step along a gradient that is not finite."""
+    """A stock algorithm whose optimiser makes no step along a gradient that is not finite.
+
+    The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding.
+
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"`` by the stock ``train()``; ``"auto"`` for the first where it can
+    """
+
+    def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
+        self.engine = engine
+        super().__init__(*args, **kwargs)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        stock = next(
+            base for base in cls.__mro__ if issubclass(base, OnPolicyAlgorithm) and not issubclass(base, RolloutEngine)
+        )
+        own = inspect.signature(FastUpdate.__init__).parameters["engine"]
+        *arguments, last = inspect.signature(stock).parameters.values()
+        cls.__signature__ = inspect.Signature([*arguments, last, own])  # type: ignore[attr-defined]
 
     def _update(self) -> None:
-        spoilt = 0
+        self._n_spoilt = 0
+        engine = self._make_engine()
+        if isinstance(engine, ArrayEngine) and type(self.rollout_buffer).get is RolloutBuffer.get:
+            with np.errstate(all="ignore"):  # bad numbers are looked for
+                self._improve(engine)
+        else:
+            self._train_as_stock()
+        if self._n_spoilt:
+            problem = NonFiniteError(f"{self._n_spoilt} of this update's gradients not finite")
+            self._skip_update(problem, consequence="no step made along them")
+        else:
+            self._keep_update()
 
+    def _improve(self, engine: ArrayEngine) -> None:
+        """The stock ``train()`` on the array engine."""
+        raise NotImplementedError
+
+    def _train_as_stock(self) -> None:
         def skip_if_not_finite(optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            nonlocal spoilt
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             if not bool(th.stack(th._foreach_norm(gradients)).sum().isfinite()):
                 # Without gradients the step changes neither parameters nor the optimiser's state.
                 optimizer.zero_grad(set_to_none=True)
-                spoilt += 1
+                self._n_spoilt += 1
 
         hook = self.policy.optimizer.register_step_pre_hook(skip_if_not_finite)
         try:
             super()._update()
         finally:
             hook.remove()
-        if spoilt:
-            problem = NonFiniteError(f"{spoilt} of this update's gradients not finite")
-            self._skip_update(problem, consequence="no step made along them")
-        else:
-            self._keep_update()
+
+    def _descend(self, engine: ArrayEngine, derivatives: Quantities, max_norm: float | None) -> None:
+        """A step of the optimiser, if the gradient is finite."""
+        try:
+            engine.descend(derivatives, max_norm)
+        except NonFiniteError:
+            self._n_spoilt += 1
+
+    def _steps(self) -> Steps:
+        """The rollout in SB3's order, environment by environment."""
+        n_steps, n_envs = self.rollout_buffer.advantages.shape
+        steps = Steps.of(self.rollout_buffer, self.action_space)
+        return steps[np.arange(n_steps * n_envs).reshape(n_steps, n_envs).T.ravel()]
+
+    def _minibatches(self, steps: Steps, batch_size: int) -> Iterator[Steps]:
+        """One epoch as SB3 makes it: with its permutation, and the rest of the steps as a last minibatch."""
+        order = np.random.permutation(len(steps))
+        for start in range(0, len(steps), batch_size):
+            yield steps[order[start : start + batch_size]]
+
+    def _log(self, **numbers: float) -> None:
+        """Log what every update logs, and more."""
+        buffer = self.rollout_buffer
+        self.logger.record(
+            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, number in numbers.items():
+            self.logger.record(f"train/{name}", number)

@@ -1,78 +1,104 @@
-"""A multi-layer perceptron in NumPy.
+"""A multi-layer perceptron in NumPy, with its derivatives.
 
-With networks of the usual size (64-64) and a handful of observations, PyTorch spends nearly all its time on
-bookkeeping. These functions do the same sums without it.
+With networks of the usual size (64-64) and batches of the usual size, PyTorch spends nearly all its time on
+bookkeeping. These functions do the same sums without it, in single and in double precision.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-Activation = Callable[[np.ndarray], np.ndarray]
-"""A function of the rows of an array that may overwrite its argument, and returns the result. Most are elementwise."""
+Parameters = list[tuple[np.ndarray, np.ndarray | None]]
+"""Arrays of the shapes of every layer's weight and bias, first to last; None where there is no bias."""
 
 
-def identity(x: np.ndarray) -> np.ndarray:
-    """x."""
-    return x
+class Activation(NamedTuple):
+    """A function of the rows of an array, y = f(x), with its derivative.
+
+    :param function: x ↦ f(x); it may overwrite x
+    :param product: (u, x, y) ↦ J u, where J is the Jacobian of a row. It is symmetric in all of these functions, so
+        that J u serves as vector-Jacobian and as Jacobian-vector product. Where f overwrites x, x is y
+    """
+
+    function: Callable[[np.ndarray], np.ndarray]
+    product: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def tanh(x: np.ndarray) -> np.ndarray:
-    """Hyperbolic tangent."""
-    return np.tanh(x, out=x)
+tanh = Activation(lambda x: np.tanh(x, out=x), lambda u, x, y: u * (1 - y * y))
+"""Hyperbolic tangent."""
+
+relu = Activation(lambda x: np.maximum(x, 0, out=x), lambda u, x, y: u * (y > 0))
+"""max(x, 0)."""
 
 
-def relu(x: np.ndarray) -> np.ndarray:
-    """max(x, 0)."""
-    return np.maximum(x, 0, out=x)
-
-
-def leaky_relu(x: np.ndarray, negative_slope: float = 0.01) -> np.ndarray:
+def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """x where x > 0, else negative_slope · x."""
-    return np.where(x > 0, x, negative_slope * x)
+    return Activation(
+        lambda x: np.where(x > 0, x, negative_slope * x), lambda u, x, y: np.where(x > 0, u, negative_slope * u)
+    )
 
 
-def elu(x: np.ndarray, alpha: float = 1.0) -> np.ndarray:
+def elu(alpha: float = 1.0) -> Activation:
     """x where x > 0, else α(eˣ − 1)."""
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+    return Activation(
+        lambda x: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+        lambda u, x, y: np.where(x > 0, u, u * (y + alpha)),
+    )
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e⁻ˣ), written as ½(1 + tanh(x/2)), which overflows nowhere."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))  # in this form it overflows nowhere
 
 
-def silu(x: np.ndarray) -> np.ndarray:
-    """x · sigmoid(x)."""
-    return x * sigmoid(x)
+def _silu_product(u: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    s = _sigmoid(x)
+    return u * (s + y * (1 - s))
 
 
-def layer_norm(x: np.ndarray, eps: float = 1e-5) -> np.ndarray:
+sigmoid = Activation(_sigmoid, lambda u, x, y: u * y * (1 - y))
+"""1 / (1 + e⁻ˣ)."""
+
+silu = Activation(lambda x: x * _sigmoid(x), _silu_product)
+"""x · sigmoid(x)."""
+
+
+def scale(factor: float) -> Activation:
+    """factor · x."""
+    return Activation(lambda x: np.multiply(x, factor, out=x), lambda u, x, y: u * factor)
+
+
+def layer_norm(eps: float = 1e-5) -> Activation:
     """(x − mean) / √(variance + eps) of every row (Ba et al., 2016), without gain and offset."""
-    x -= x.mean(1, keepdims=True)
-    return np.divide(x, np.sqrt(np.square(x).mean(1, keepdims=True) + eps), out=x)
 
+    def deviation(centred: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.square(centred).mean(-1, keepdims=True) + eps)
 
-def compose(first: Activation, second: Activation) -> Activation:
-    """One activation after the other."""
-    return second if first is identity else lambda x: second(first(x))
+    def function(x: np.ndarray) -> np.ndarray:
+        centred = x - x.mean(-1, keepdims=True)
+        return np.divide(centred, deviation(centred), out=centred)
+
+    def product(u: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        projected = u - u.mean(-1, keepdims=True) - y * (u * y).mean(-1, keepdims=True)
+        return projected / deviation(x - x.mean(-1, keepdims=True))
+
+    return Activation(function, product)
 
 
 class Layer(NamedTuple):
-    """One layer, x ↦ activation(x Wᵀ + b).
+    """One layer, x ↦ f(x Wᵀ + b).
 
     :param weight: W, shape [outputs, inputs], as PyTorch stores it
     :param bias: b, shape [outputs]; None for none
-    :param activation: function of the outputs, row by row
+    :param activations: what f consists of, first to last
     """
 
     weight: np.ndarray
     bias: np.ndarray | None
-    activation: Activation
+    activations: tuple[Activation, ...] = ()
 
 
-def laid_out(layers: list[Layer], batch_size: int) -> list[Layer]:
+def laid_out(layers: Sequence[Layer], batch_size: int) -> list[Layer]:
     """Copy layers into the layout that is fastest for many passes of the same small batch size.
 
     Columns of weights lie together, and the biases are repeated for every row, since NumPy takes three times as long to
@@ -91,55 +117,92 @@ def laid_out(layers: list[Layer], batch_size: int) -> list[Layer]:
     ]
 
 
-def forward(layers: list[Layer], x: np.ndarray) -> np.ndarray:
+def forward(layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
     """Pass a batch through the layers.
 
     :param layers: the layers, first to last
     :param x: inputs, shape [batch, inputs]; left as it is
     :return: outputs, shape [batch, outputs]
     """
-    for weight, bias, activation in layers:
+    for weight, bias, activations in layers:
         # np.dot costs 0.7 µs less than @ on such small arrays.
         x = np.dot(x, weight.T)
         if bias is not None:
             x += bias
-        x = activation(x)
+        for function, _ in activations:
+            x = function(x)
     return x
 
 
-DERIVATIVES: dict[Activation, Callable[[np.ndarray], np.ndarray]] = {
-    identity: np.ones_like,
-    tanh: lambda y: 1 - y * y,
-    relu: lambda y: y > 0,
-}
-"""The derivative of an elementwise activation, as a function of its value y."""
+Trace = list[list[np.ndarray]]
+"""What a pass leaves behind: of every layer its inputs, x Wᵀ + b, and what each of its activations made of it."""
 
 
-def trace(layers: list[Layer], x: np.ndarray) -> list[np.ndarray]:
-    """Pass a batch through the layers, and keep what every layer gives.
+def trace(layers: Sequence[Layer], x: np.ndarray) -> Trace:
+    """Pass a batch through the layers, as :func:`forward` does, and keep what the derivatives need.
 
     :param layers: the layers, first to last
     :param x: inputs, shape [batch, inputs]
-    :return: the inputs, then the outputs of every layer, [batch, …] each
+    :return: all values on the way; the last of the last layer are the outputs
     """
-    values = [x]
-    for layer in layers:
-        values.append(forward([layer], values[-1]))
+    values = []
+    for weight, bias, activations in layers:
+        z = np.dot(x, weight.T)
+        if bias is not None:
+            z += bias
+        values.append([x, z])
+        for function, _ in activations:
+            values[-1].append(function(values[-1][-1]))
+        x = values[-1][-1]
     return values
 
 
-def vjp(layers: list[Layer], values: list[np.ndarray], cotangents: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Vector-Jacobian products: the gradient of Σ_bk c_bk·y_bk with respect to all weights and biases.
+def vjp(
+    layers: Sequence[Layer], values: Trace, cotangents: np.ndarray, out: Parameters | None = None
+) -> tuple[Parameters, np.ndarray]:
+    """Vector-Jacobian products: the gradient of Σ_bk c_bk·y_bk with respect to weights and biases.
 
-    :param layers: the layers, first to last, with activations out of :data:`DERIVATIVES`
+    :param layers: the layers, first to last
     :param values: what :func:`trace` has kept
     :param cotangents: c, shape [batch, outputs]
-    :return: the gradients of every layer's weight, [outputs, inputs], and bias, [outputs], first to last
+    :param out: arrays to write the gradients to; ``None`` for new ones
+    :return: the gradients, and that with respect to x Wᵀ + b of the first layer, [batch, outputs of that layer]
     """
-    gradients = []
-    for (weight, _, activation), x, y in zip(layers[::-1], values[-2::-1], values[:0:-1], strict=True):
-        if activation is not identity:
-            cotangents = cotangents * DERIVATIVES[activation](y)
-        gradients.append((np.dot(cotangents.T, x), cotangents.sum(0)))
-        cotangents = np.dot(cotangents, weight)
-    return gradients[::-1]
+    if out is None:
+        out = [(np.empty_like(layer.weight), None if layer.bias is None else layer.bias.copy()) for layer in layers]
+    ones = np.ones(len(cotangents), cotangents.dtype)
+    for index in range(len(layers) - 1, -1, -1):
+        x, *steps = values[index]
+        for (_, product), before, after in zip(
+            layers[index].activations[::-1], steps[-2::-1], steps[:0:-1], strict=True
+        ):
+            cotangents = product(cotangents, before, after)
+        weight_gradient, bias_gradient = out[index]
+        np.dot(cotangents.T, x, out=weight_gradient)
+        if bias_gradient is not None:
+            np.dot(ones, cotangents, out=bias_gradient)  # a third of sum(0)
+        if index:
+            cotangents = np.dot(cotangents, layers[index].weight)
+    return out, cotangents
+
+
+def jvp(layers: Sequence[Layer], values: Trace, tangents: Parameters) -> np.ndarray:
+    """Jacobian-vector products: how the outputs change with weights and biases.
+
+    :param layers: the layers, first to last
+    :param values: what :func:`trace` has kept
+    :param tangents: the changes of weights and biases
+    :return: the changes of the outputs to first order, shape [batch, outputs]
+    """
+    change: np.ndarray | None = None
+    for layer, (x, *steps), (of_weight, of_bias) in zip(layers, values, tangents, strict=True):
+        of_x = change
+        change = np.dot(x, of_weight.T)
+        if of_bias is not None:
+            change += of_bias
+        if of_x is not None:
+            change += np.dot(of_x, layer.weight.T)
+        for (_, product), before, after in zip(layer.activations, steps[:-1], steps[1:], strict=True):
+            change = product(change, before, after)
+    assert change is not None
+    return change

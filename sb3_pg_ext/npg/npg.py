@@ -23,6 +23,7 @@ from sb3_pg_ext.common.arguments import (
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.common.quantities import Engine
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.importance import effective_sample_size
 from sb3_pg_ext.functional.solvers import LineSearch, Solution, backtrack, conjugate_gradients
@@ -86,6 +87,8 @@ class NPG(ActorCriticBase):
     :param line_search: whether a normalized step is shortened where it goes too far
     :param advantage_estimator: the name of a registered estimator, or an instance
     :param advantage_estimator_kwargs: the estimator's own parameters
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
     :param policy_kwargs: arguments of the policy
@@ -122,6 +125,7 @@ class NPG(ActorCriticBase):
         line_search: bool = False,
         advantage_estimator: str | AdvantageEstimator = "gae",
         advantage_estimator_kwargs: Mapping[str, Any] | None = None,
+        engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -167,6 +171,7 @@ class NPG(ActorCriticBase):
         self.line_search = line_search
         self.advantage_estimator = advantage_estimator
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
+        self.engine = engine
         if _init_setup_model:
             self._setup_model()
 
@@ -246,16 +251,17 @@ class NPG(ActorCriticBase):
         self._update_learning_rate(self.policy.optimizer)
         steps = Steps.of(self.rollout_buffer, self.action_space)
         self.policy.set_training_mode(False)  # as in the rollout
-        actor = self._improve_actor(steps)
+        engine = self._make_engine()
+        engine.freeze(self._improve_actor(engine, steps))
         self.policy.set_training_mode(True)
-        value_loss = fit_critic(self.policy, steps, actor, self.n_critic_updates, self.batch_size)
+        value_loss = fit_critic(engine, steps, self.n_critic_updates, self.batch_size)
         self.logger.record("train/value_loss", check_number("loss of the critic", value_loss))
         self._log_rollout()
 
-    def _improve_actor(self, steps: Steps) -> Sequence[th.Tensor]:
+    def _improve_actor(self, engine: Engine, steps: Steps) -> Sequence[th.Tensor]:
         """Make the policy's step; gives the parameters that the action distribution depends on."""
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
-        surrogate = Surrogate(self.policy, steps, advantages)
+        surrogate = Surrogate(engine, steps, advantages)
         grad_norm = check_number("norm of the policy's gradient", th.linalg.vector_norm(surrogate.gradient))
         product = surrogate.fisher_product(self.sub_sampling_factor)
         solution = conjugate_gradients(product, surrogate.gradient, self.cg_max_steps, self.cg_damping)

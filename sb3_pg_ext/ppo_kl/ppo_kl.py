@@ -1,6 +1,7 @@
 """PPO with a fixed, an adaptive or no penalty on KL(old‖new)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,20 +10,16 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
-from torch.distributions import Distribution
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
 from sb3_pg_ext.common.arguments import check_count, check_flag, check_positive, check_range, check_schedule
-from sb3_pg_ext.common.lean import clip_gradients
-from sb3_pg_ext.common.minibatches import Steps, flat_observations, flatten, random_rows
+from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import check_number
-from sb3_pg_ext.common.observations import Observations
+from sb3_pg_ext.common.objectives import Losses, Objective
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES
-from sb3_pg_ext.common.policies import chunks, evaluate
+from sb3_pg_ext.common.policies import evaluate
 from sb3_pg_ext.estimators import AdvantageEstimator
-from sb3_pg_ext.functional.distributions import join, snapshot, take
 from sb3_pg_ext.functional.importance import effective_sample_size, fraction_outside
-from sb3_pg_ext.ppo_kl.objective import Losses, Objective
 
 SelfAdaptiveKLPPO = TypeVar("SelfAdaptiveKLPPO", bound="AdaptiveKLPPO")
 
@@ -97,6 +94,8 @@ class AdaptiveKLPPO(ActorCriticBase):
     :param advantage_estimator: the name of a registered estimator, or an instance
     :param advantage_estimator_kwargs: the estimator's own parameters
     :param recompute_advantages: whether advantages and returns are estimated anew before every epoch but the first
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
     :param policy_kwargs: arguments of the policy
@@ -137,6 +136,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         advantage_estimator: str | AdvantageEstimator = "gae",
         advantage_estimator_kwargs: Mapping[str, Any] | None = None,
         recompute_advantages: bool = False,
+        engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -182,6 +182,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
         self.recompute_advantages = recompute_advantages
         self.current_kl_coef = kl_coef
+        self.engine = engine
         if _init_setup_model:
             self._setup_model()
 
@@ -242,19 +243,22 @@ class AdaptiveKLPPO(ActorCriticBase):
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
-        objective, history = self._objective(), []
-        observations = flat_observations(self.rollout_buffer)
-        steps, old = Steps.of(self.rollout_buffer, self.action_space), self._snapshot(observations)
-        old_of_all = join(old)
+        self.policy.set_training_mode(False)  # as in the rollout
+        objective, engine, history = self._objective(), self._make_engine(), []
+        steps = Steps.of(self.rollout_buffer, self.action_space)
+        steps = replace(steps, old=engine.snapshot(steps.observations))
         for epoch in range(1, self.n_epochs + 1):
             if epoch > 1 and self.recompute_advantages:
                 self._recompute_advantages()
                 steps = steps.with_estimate_of(self.rollout_buffer)
             self.policy.set_training_mode(True)
-            for rows in random_rows(len(steps), self.batch_size, self.device):
-                history.append(self._descend(objective(self.policy, steps[rows], take(old_of_all, rows))))
+            for batch in steps.minibatches(self.batch_size):
+                old = batch.old if objective.kl_coef else None
+                losses, derivatives = objective(engine.forward(batch.observations, batch.actions, old), batch)
+                grad_norm = engine.descend(derivatives, self.max_grad_norm)
+                history.append(losses | {"grad_norm": grad_norm})
             self.policy.set_training_mode(False)
-            kl = float(self._mean_kl(old, observations))
+            kl = engine.mean_kl(steps.old, steps.observations)
             self.logger.record(f"kl/epoch_{epoch}", kl)
             if not kl < (self.early_stop_kl or float("inf")):  # NaN ends it, too
                 break
@@ -262,7 +266,7 @@ class AdaptiveKLPPO(ActorCriticBase):
             self.current_kl_coef = adapt(objective.kl_coef, kl, self.target_kl, self.kl_coef_range)
         self.logger.record("train/kl", check_number("KL(old‖new)", kl))
         self._log_losses(history)
-        self._log_ratios(observations)
+        self._log_ratios(steps)
         self._log_settings(objective)
         self._log_rollout()
 
@@ -271,41 +275,24 @@ class AdaptiveKLPPO(ActorCriticBase):
             return None if value is None else FloatSchedule(value)(self._current_progress_remaining)
 
         return Objective(
-            kl_coef=self.current_kl_coef,
             ent_coef=self.ent_coef,
             vf_coef=self.vf_coef,
+            normalize_advantage=self.normalize_advantage,
+            kl_coef=self.current_kl_coef,
             clip_range=current(self.clip_range),
             clip_range_vf=current(self.clip_range_vf),
-            normalize_advantage=self.normalize_advantage,
         )
-
-    def _snapshot(self, observations: Observations) -> list[list[Distribution]]:
-        """The action distributions of the policy that acted, chunk by chunk."""
-        self.policy.set_training_mode(False)  # as in the rollout
-        with th.no_grad():
-            batches = (self.policy.get_distribution(obs) for _, obs in chunks(observations, self.device))
-            return [snapshot(batch.distribution) for batch in batches]
-
-    def _descend(self, losses: Losses) -> Losses:
-        """One step of the optimiser; gives what is to be logged of it, without waiting for the numbers."""
-        parameters = [parameter for group in self.policy.optimizer.param_groups for parameter in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None  # a quarter of the cost of zero_grad()
-        losses["loss"].backward()
-        norm = clip_gradients(parameters, self.max_grad_norm)
-        self.policy.optimizer.step()
-        return {name: loss.detach() for name, loss in losses.items()} | {"grad_norm": norm}
 
     def _log_losses(self, history: list[Losses]) -> None:
         for name in history[0]:
             key = f"train/{name}"
-            self.logger.record(key, check_number(key, th.stack([losses[name] for losses in history]).mean()))
+            self.logger.record(key, check_number(key, np.mean([losses[name] for losses in history])))
 
-    def _log_ratios(self, observations: Observations) -> None:
+    def _log_ratios(self, steps: Steps) -> None:
         """Statistics of π(a|s) / π_old(a|s) over the whole rollout, after the last epoch."""
-        _, log_probs = evaluate(self.policy, observations, flatten(self.rollout_buffer.actions))
+        _, log_probs = evaluate(self.policy, steps.observations, steps.actions)
         with np.errstate(over="ignore"):  # it is caught by its mean
-            ratios = np.exp(log_probs.astype(np.float64) - flatten(self.rollout_buffer.log_probs))
+            ratios = np.exp(log_probs.astype(np.float64) - steps.log_probs)
         self.logger.record("train/ratio_mean", check_number("mean of π(a|s) / π_old(a|s)", ratios.mean()))
         self.logger.record("train/ratio_std", ratios.std())
         self.logger.record("train/ratio_min", ratios.min())

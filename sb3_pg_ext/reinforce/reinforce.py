@@ -1,9 +1,9 @@
 """REINFORCE, with and without baselines."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from operator import itemgetter
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -13,9 +13,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from torch.distributions import Distribution
-from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 
 from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_flag
@@ -23,11 +20,12 @@ from sb3_pg_ext.common.engine import check_transitions, put_final_values
 from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.common.observations import map_arrays
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
-from sb3_pg_ext.common.policies import action_tensor, chunks, predict_values
+from sb3_pg_ext.common.policies import action_array, parts, predict_values
+from sb3_pg_ext.common.quantities import Engine, Quantities
 from sb3_pg_ext.common.scores import ScoreFunctions
 from sb3_pg_ext.common.transitions import EpisodeTransitions, Transitions
-from sb3_pg_ext.functional.distributions import snapshot
-from sb3_pg_ext.functional.surrogates import policy_gradient_loss
+from sb3_pg_ext.functional.surrogates import policy_gradient_loss, value_loss
+from sb3_pg_ext.functional.vectors import split_like
 from sb3_pg_ext.plugins import BaselineSpec, registry
 from sb3_pg_ext.reinforce.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
 
@@ -78,6 +76,8 @@ class REINFORCE(OnPolicyBase):
     :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
         ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
     :param baseline_kwargs: the baseline's own parameters
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
     :param policy_kwargs: arguments of the policy
@@ -110,6 +110,7 @@ class REINFORCE(OnPolicyBase):
         discount_state_distribution: bool = False,
         baseline: str = "none",
         baseline_kwargs: dict[str, Any] | None = None,
+        engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -146,6 +147,7 @@ class REINFORCE(OnPolicyBase):
         self.discount_state_distribution = discount_state_distribution
         self.baseline = baseline
         self.baseline_kwargs = baseline_kwargs
+        self.engine = engine
         self._steps_into_episode: np.ndarray | int = 0
         self._baseline_state: dict[str, Any] = {}
         if _init_setup_model:
@@ -313,68 +315,73 @@ class REINFORCE(OnPolicyBase):
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
-        sums: dict[str, th.Tensor] = defaultdict(lambda: th.zeros((), device=self.device))
-        old: list[list[Distribution]] = []
-        actor_gradient, grad_norm = self._gradient(self._actor_losses(sums, old))
-        gradients, norms = [actor_gradient], {"train/grad_norm": grad_norm}
+        engine, sums = self._make_engine(), dict.fromkeys(("policy_loss", "entropy", "value_loss"), 0.0)
+        old = engine.snapshot(self._episodes.observations)
+        engine.zero_gradient()
+        self._differentiate_policy(engine, sums)
+        self.logger.record("train/grad_norm", engine.clip_gradient(self.max_grad_norm))
         if self.trains_critic:
-            critic_gradient, norms["train/value_grad_norm"] = self._gradient(self._critic_losses(sums))
-            gradients.append(critic_gradient)
-        for key, norm in norms.items():
-            self.logger.record(key, check_number(key, norm))
-        self._step_along(*gradients)
-        self.logger.record("train/kl", check_number("KL(old‖new)", self._mean_kl(old, self._episodes.observations)))
+            parameters = list(self.policy.parameters())
+            of_policy = [None if p.grad is None else p.grad.clone() for p in parameters]
+            engine.zero_gradient()
+            self._differentiate_critic(engine, sums)
+            self.logger.record("train/value_grad_norm", engine.clip_gradient(self.max_grad_norm))
+            for parameter, gradient in zip(parameters, of_policy, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        engine.step()
+        kl = engine.mean_kl(old, self._episodes.observations)
+        self.logger.record("train/kl", check_number("KL(old‖new)", kl))
         self._log(sums)
         if isinstance(self._baseline, LearningBaseline):
             self._baseline.fit(self._episodes)
             self._baseline_state = self._baseline.state_dict()
 
-    def _actor_losses(self, sums: dict[str, th.Tensor], old: list[list[Distribution]]) -> Iterator[th.Tensor]:
-        """The policy's loss, chunk by chunk; what it sums up on the way goes into ``sums`` and ``old``."""
+    def _differentiate_policy(self, engine: Engine, sums: dict[str, float]) -> None:
+        """Add the gradient of the policy's loss, chunk by chunk, and to ``sums`` what is to be logged."""
         denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
         advantages = self.rollout_buffer.advantages[:, 0]
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         weights = np.full_like(advantages, self._episodes.weights)
-        for part, obs in chunks(self._episodes.observations, self.device):
-            distribution = self.policy.get_distribution(obs)
-            old.append(snapshot(distribution.distribution))
-            actions = action_tensor(self.rollout_buffer.actions[part, 0], self.action_space, self.device)
-            log_probs = distribution.log_prob(actions)
-            entropies = distribution.entropy()
-            if entropies is None:  # a squashed Gaussian's has no closed form: like SB3, take the sample's
-                entropies = -log_probs
-            w, a = (th.as_tensor(array[part], device=self.device) for array in (weights, weights * advantages))
-            policy_loss = policy_gradient_loss(log_probs, a, denominator)
-            sums["policy_loss"] += policy_loss.detach()
-            sums["entropy"] += entropies.detach().sum()
-            yield policy_loss - self.ent_coef * (w * entropies).sum() / denominator
+        actions = action_array(self.rollout_buffer.actions[:, 0], self.action_space)
+        for part in parts(self._episodes.observations):
+            obs = map_arrays(itemgetter(part), self._episodes.observations)
+            log_probs, entropies, *_ = engine.forward(obs, actions[part], with_values=False)
+            assert log_probs is not None
+            assert entropies is not None
+            loss = policy_gradient_loss(log_probs, (weights * advantages)[part], denominator)
+            sums["policy_loss"] += loss.value
+            sums["entropy"] += float(entropies.sum())
+            of_entropies = weights[part] * (-self.ent_coef / denominator) if self.ent_coef else None
+            engine.backward(Quantities(loss.gradient, of_entropies))
         if self._per_component:
-            yield self._linear_loss(self._subtrahend / denominator)
+            subtrahend = th.as_tensor(self._subtrahend / denominator, dtype=th.float32, device=self.device)
+            pieces = split_like(subtrahend, self._scores.parameters)
+            for parameter, piece in zip(self._scores.parameters, pieces, strict=True):
+                assert parameter.grad is not None
+                parameter.grad += piece
 
-    def _linear_loss(self, gradient: np.ndarray) -> th.Tensor:
-        """A loss ⟨gradient, θ⟩, whose gradient with respect to the actor's parameters θ is the one given, [n]."""
-        theta = parameters_to_vector(self._scores.parameters)
-        return theta @ th.as_tensor(gradient, dtype=theta.dtype, device=self.device)
+    def _differentiate_critic(self, engine: Engine, sums: dict[str, float]) -> None:
+        """Add the gradient of the critic's loss, likewise."""
+        n_steps, returns = len(self._episodes.t), self.rollout_buffer.returns[:, 0]
+        for part in parts(self._episodes.observations):
+            values = engine.forward(map_arrays(itemgetter(part), self._episodes.observations)).values
+            assert values is not None
+            loss = value_loss(values, returns[part])
+            share = len(values) / n_steps
+            sums["value_loss"] += share * loss.value
+            engine.backward(Quantities(values=self.vf_coef * share * loss.gradient))
 
-    def _critic_losses(self, sums: dict[str, th.Tensor]) -> Iterator[th.Tensor]:
-        """The critic's loss, chunk by chunk."""
-        for part, obs in chunks(self._episodes.observations, self.device):
-            targets = th.as_tensor(self.rollout_buffer.returns[part, 0], device=self.device)
-            values = self.policy.predict_values(obs).flatten()
-            value_loss = F.mse_loss(values, targets, reduction="sum") / len(self._episodes.t)
-            sums["value_loss"] += value_loss.detach()
-            yield self.vf_coef * value_loss
-
-    def _log(self, sums: dict[str, th.Tensor]) -> None:
+    def _log(self, sums: dict[str, float]) -> None:
         buffer, n_steps = self.rollout_buffer, len(self._episodes.t)
         self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
-        self.logger.record("train/policy_loss", sums["policy_loss"].item())
-        self.logger.record("train/entropy_loss", -sums["entropy"].item() / n_steps)
+        self.logger.record("train/policy_loss", sums["policy_loss"])
+        self.logger.record("train/entropy_loss", -sums["entropy"] / n_steps)
         self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
         self.logger.record("train/advantage_std", float(buffer.advantages.std()))
         if self.trains_critic:
-            self.logger.record("train/value_loss", sums["value_loss"].item())
+            self.logger.record("train/value_loss", sums["value_loss"])
             explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
             self.logger.record("train/explained_variance", explained)
         if hasattr(self.policy, "log_std"):

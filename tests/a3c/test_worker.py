@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_pg_ext.a3c import A3C
-from sb3_pg_ext.a3c.networks import Network, PerceptronNetwork
 from sb3_pg_ext.a3c.reports import Outbox
 from sb3_pg_ext.a3c.shared_state import SharedState
 from sb3_pg_ext.a3c.shared_statistics import SharedRunningMeanStd, combine_into
 from sb3_pg_ext.a3c.worker import Worker
+from sb3_pg_ext.common.array_engine import ArrayEngine
+from sb3_pg_ext.common.autograd_engine import AutogradEngine
+from sb3_pg_ext.common.engines import make_engine
 
 SCRIPTS = [Script((1.0, -2.0, 3.0)), Script((0.5, 0.25), truncated=True), Script((4.0,)), Script((-1.0,) * 7)]
 
@@ -96,8 +98,8 @@ def expected_gradient(worker, env, n_steps, start, gamma, ent_coef, vf_coef):
     return th.cat([g.flatten() for g in th.autograd.grad(loss, list(policy.parameters()))])
 
 
-@pytest.mark.parametrize("activation", [nn.Tanh, nn.ELU])
-def test_gradients_of_n_step_returns_with_every_kind_of_end(activation):
+@pytest.mark.parametrize(("activation", "engine"), [(nn.Tanh, ArrayEngine), (nn.Softplus, AutogradEngine)])
+def test_gradients_of_n_step_returns_with_every_kind_of_end(activation, engine):
     """Terminations, truncations and cut rollouts, one after the other, by both ways of computing."""
     _, worker = employ(
         n_steps=5,
@@ -106,7 +108,7 @@ def test_gradients_of_n_step_returns_with_every_kind_of_end(activation):
         vf_coef=0.7,
         policy_kwargs={"net_arch": [8], "activation_fn": activation},
     )
-    assert type(worker.network) is (PerceptronNetwork if activation is nn.Tanh else Network)
+    assert type(worker.engine) is engine
     env = worker.env.envs[0].unwrapped
     env.played = env.played[-1:]
     applied = spy_on_gradient(worker)
@@ -122,8 +124,8 @@ def test_both_ways_of_computing_agree(name):
     applied = spy_on_gradient(worker)
     worker.take_parameters()
     transitions = worker._collect()
-    for network in (worker.network, Network(worker.policy)):
-        worker.network = network
+    for engine in ("array", "autograd"):
+        worker.engine, _ = make_engine(worker.policy, engine, worker.flat.grad.numpy())
         worker._update(transitions)
     th.testing.assert_close(applied[0][0], applied[1][0], rtol=1e-4, atol=1e-6)
     assert applied[0][0].norm() > 0

@@ -31,8 +31,9 @@ class VanillaPolicyGradient(ActorCriticBase):
                 actions = batch.actions.long().flatten()
                 values, log_probs, _ = self.policy.evaluate_actions(batch.observations, actions)
                 loss = (values.flatten() - batch.returns).square().mean() - (log_probs * batch.advantages).mean()
-                gradient, _ = self._gradient([loss])
-                self._step_along(gradient)
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                self.policy.optimizer.step()
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from envs import OBSERVATION_SPACES, VECTOR
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
-from sb3_pg_ext.common.minibatches import Steps, random_rows
+from sb3_pg_ext.common.minibatches import Steps
 
-CPU = th.device("cpu")
 T, N = 5, 2
 NAMES = ("log_probs", "values", "advantages", "returns")
 
@@ -29,18 +28,25 @@ def full_buffer(observation_space, action_space):
 
 @pytest.mark.parametrize("action_space", [spaces.Discrete(20), spaces.Box(-1, 1, (2,))], ids=["Discrete", "Box"])
 @pytest.mark.parametrize("name", ["Box", "image", "Dict", "Discrete"])
-def test_what_belongs_together_stays_together(name, action_space):
+@pytest.mark.parametrize("rows", [np.array([7, 0, 3]), slice(2, 5)], ids=["indices", "slice"])
+def test_what_belongs_together_stays_together(name, action_space, rows):
     steps = Steps.of(full_buffer(OBSERVATION_SPACES[name], action_space), action_space)
     assert len(steps) == T * N
-    rows = th.tensor([7, 0, 3])
-    some = steps[rows]
+    some, numbers = steps[rows], np.arange(T * N)[rows]
     for scale, array in enumerate(NAMES, start=1):
-        np.testing.assert_array_equal(getattr(some, array), scale * rows)
-    assert some.actions.shape == ((3,) if isinstance(action_space, spaces.Discrete) else (3, 2))
-    assert (some.actions.reshape(3, -1) == rows[:, None]).all()
+        np.testing.assert_array_equal(getattr(some, array), scale * numbers)
+    assert some.actions.dtype == (np.int64 if isinstance(action_space, spaces.Discrete) else np.float32)
+    assert (some.actions == numbers[:, None]).all()
     observations = some.observations.values() if name == "Dict" else [some.observations]
-    for tensor in observations:
-        assert (tensor.reshape(3, -1) == rows[:, None]).all()
+    for array in observations:
+        assert (array.reshape(3, -1) == numbers[:, None]).all()
+
+
+def test_double_precision_becomes_single():
+    space = spaces.Box(-1, 1, (2,), np.float64)
+    steps = Steps.of(full_buffer(space, spaces.Discrete(20)), spaces.Discrete(20))
+    assert steps.observations.dtype == np.float32
+    assert Steps.of(full_buffer(OBSERVATION_SPACES["image"], space), space).observations.dtype == np.uint8
 
 
 def test_a_new_estimate_replaces_advantages_and_returns_alone():
@@ -57,25 +63,29 @@ def test_memory_is_shared_with_the_buffer():
     buffer = full_buffer(VECTOR, spaces.Box(-1, 1, (2,)))
     steps = Steps.of(buffer, spaces.Box(-1, 1, (2,)))
     for name in (*NAMES, "observations"):
-        assert np.shares_memory(getattr(steps, name).numpy(), getattr(buffer, name)), name
+        assert np.shares_memory(getattr(steps, name), getattr(buffer, name)), name
+
+
+@pytest.fixture
+def steps():
+    return Steps.of(full_buffer(VECTOR, spaces.Discrete(20)), spaces.Discrete(20))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 64])
-def test_an_epoch_holds_every_step_once(batch_size):
-    minibatches = list(random_rows(10, batch_size, CPU))
-    sizes = {len(rows) for rows in minibatches}
+def test_an_epoch_holds_every_step_once(steps, batch_size):
+    minibatches = list(steps.minibatches(batch_size))
+    sizes = {len(batch) for batch in minibatches}
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert len(minibatches) == -(-10 // batch_size)
-    assert sorted(th.cat(minibatches).tolist()) == list(range(10))
+    assert sorted(np.concatenate([batch.log_probs for batch in minibatches])) == list(range(10))
 
 
-def test_the_order_follows_the_seed():
-    def order(seed):
+def test_the_order_follows_the_seed(steps):
+    def order(seed, n_epochs=1):
         th.manual_seed(seed)
-        return th.cat(list(random_rows(50, 8, CPU))).tolist()
+        return [[batch.log_probs.tolist() for batch in steps.minibatches(4)] for _ in range(n_epochs)]
 
     assert order(0) == order(0)
     assert order(0) != order(1)
-    th.manual_seed(0)
-    assert [th.cat(list(random_rows(50, 8, CPU))).tolist() for _ in range(2)] != [order(0)] * 2
+    assert order(0, 2) != order(0) * 2

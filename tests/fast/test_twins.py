@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from inspect import signature
 
 import gymnasium as gym
 import numpy as np
@@ -117,8 +118,9 @@ def test_optimizers_are_left_as_the_stock_ones_are(ours, theirs, kwargs):
 
 @each_twin
 def test_same_arguments(ours, theirs, kwargs):
-    assert vars(make_model(ours, **kwargs)).keys() == vars(make_model(theirs, **kwargs)).keys()
+    assert vars(make_model(ours, **kwargs)).keys() == vars(make_model(theirs, **kwargs)).keys() | {"engine"}
     assert issubclass(ours, theirs)
+    assert list(signature(ours).parameters) == [*signature(theirs).parameters, "engine"]
 
 
 @each_fast

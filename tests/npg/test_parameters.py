@@ -8,9 +8,11 @@ import torch as th
 from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import obs_as_tensor
 from torch import nn
 
 from sb3_pg_ext import NPG
+from sb3_pg_ext.common.autograd_engine import AutogradEngine
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.observations import map_arrays
 from sb3_pg_ext.estimators import AdvantageEstimate
@@ -152,9 +154,9 @@ def test_fisher_products_of_policies_are_those_of_the_hessian_of_the_kl(policy, 
     # SB3 turns observations into float32, whatever the policy's own type.
     policy.features_extractor.register_forward_pre_hook(lambda _, inputs: map_arrays(th.Tensor.double, inputs[0]))
     steps = Steps.of(model.rollout_buffer, model.action_space)
-    surrogate = Surrogate(policy, steps, steps.advantages.double())
+    surrogate = Surrogate(AutogradEngine(policy), steps, steps.advantages.astype(np.float64))
     v = th.randn(len(surrogate.gradient), dtype=th.float64, generator=th.Generator().manual_seed(0))
-    distribution = policy.get_distribution(steps.observations).distribution
+    distribution = policy.get_distribution(obs_as_tensor(steps.observations, policy.device)).distribution
     divergence = kl(snapshot(distribution), distribution).mean()
     gradient = flatten(th.autograd.grad(divergence, surrogate.parameters, create_graph=True))
     expected = flatten(th.autograd.grad(gradient @ v, surrogate.parameters))

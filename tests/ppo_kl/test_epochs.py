@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from sb3_pg_ext.common.quantities import Engine
 from sb3_pg_ext.estimators import GAE
 
 from .models import make_model
@@ -53,10 +54,15 @@ def test_recomputed_advantages_change_what_is_learned():
 def test_every_minibatch_is_used_once_an_epoch(monkeypatch):
     model = make_model(batch_size=5)
     sizes = []
-    descend = model._descend
-    monkeypatch.setattr(model, "_descend", lambda losses: sizes.append(1) or descend(losses))
+
+    def descend(engine, derivatives, max_norm):
+        sizes.append(len(derivatives.values))
+        return original(engine, derivatives, max_norm)
+
+    original = Engine.descend
+    monkeypatch.setattr(Engine, "descend", descend)
     model.learn(16)
-    assert len(sizes) == 2 * 4
+    assert sizes == [4] * 2 * 4
 
 
 def test_schedules():

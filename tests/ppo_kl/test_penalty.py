@@ -7,16 +7,16 @@ import pytest
 import torch as th
 from envs import ACTION_SPACES, RandomEnv
 
+from sb3_pg_ext.common import autograd_engine
+from sb3_pg_ext.common.engines import make_engine
 from sb3_pg_ext.common.minibatches import Steps
-from sb3_pg_ext.functional.distributions import parts, snapshot
-from sb3_pg_ext.ppo_kl import objective
-from sb3_pg_ext.ppo_kl.objective import Objective
+from sb3_pg_ext.common.objectives import Objective
+from sb3_pg_ext.functional.distributions import parts
+from sb3_pg_ext.functional.heads import Categorical
 
 from .models import make_model
 
-PENALTY_ALONE = Objective(
-    kl_coef=1.0, ent_coef=0.0, vf_coef=0.0, clip_range=None, clip_range_vf=None, normalize_advantage=False
-)
+PENALTY_ALONE = Objective(ent_coef=0.0, vf_coef=0.0, normalize_advantage=False, kl_coef=1.0)
 
 
 def softmax(logits):
@@ -62,26 +62,30 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("engine", ["auto", "autograd"])
 @pytest.mark.parametrize(("action_space", "oracle", "arguments"), CASES.values(), ids=CASES.keys())
-def test_gradient(action_space, oracle, arguments):
-    model = make_model(RandomEnv(action_space), **arguments).learn(16)
+def test_gradient(action_space, oracle, arguments, engine):
+    model = make_model(RandomEnv(action_space), engine=engine, **arguments).learn(16)
     policy = model.policy
     steps = Steps.of(model.rollout_buffer, action_space)
     steps.advantages[:] = 0
-    old = snapshot(policy.get_distribution(steps.observations).distribution)
+    engine, _ = make_engine(policy, engine)
+    obs = th.from_numpy(steps.observations)
+    old = parameters(policy.get_distribution(obs).distribution)
+    snapshot = engine.snapshot(steps.observations)
     with th.no_grad():
         for parameter in policy.parameters():
             parameter += 0.3 * th.randn(parameter.shape)
-    policy.zero_grad()
-    losses = PENALTY_ALONE(policy, steps, old)
-    losses["loss"].backward()
-    new = policy.get_distribution(steps.observations).distribution
-    pieces = [oracle(*pair) for pair in zip(parameters(old), parameters(new), strict=True)]
+    losses, derivatives = PENALTY_ALONE(engine.forward(steps.observations, steps.actions, snapshot), steps)
+    engine.zero_gradient()
+    engine.backward(derivatives)
+    new = parameters(policy.get_distribution(obs).distribution)
+    pieces = [oracle(*pair) for pair in zip(old, new, strict=True)]
     # The bias is added to the logits, or means, of every row.
     expected = np.concatenate([piece.reshape(len(steps), -1).mean(0) for piece in pieces])
     assert np.abs(expected).max() > 1e-2
     np.testing.assert_allclose(policy.action_net.bias.grad, expected, rtol=1e-4, atol=1e-6)
-    assert losses["kl_loss"].item() > 1e-2
+    assert losses["kl_loss"] > 1e-2
 
 
 def categorical_kl(old, new):
@@ -113,7 +117,7 @@ def test_the_kl_that_is_logged_is_that_between_the_policies_before_and_after(nam
     model = make_model(RandomEnv(ACTION_SPACES[name]), learning_rate=1e-2)
     before = deepcopy(model.policy)
     model.learn(16)
-    observations = Steps.of(model.rollout_buffer, model.action_space).observations
+    observations = th.from_numpy(Steps.of(model.rollout_buffer, model.action_space).observations)
     old, new = (parameters(policy.get_distribution(observations).distribution) for policy in (before, model.policy))
     expected = sum(DIVERGENCES[name](*pair).sum() for pair in zip(old, new, strict=True)) / 16
     logged = model.logger.name_to_value
@@ -122,10 +126,19 @@ def test_the_kl_that_is_logged_is_that_between_the_policies_before_and_after(nam
     assert logged["kl/epoch_2"] == logged["train/kl"] > logged["kl/epoch_1"] > 0
 
 
-def test_without_a_penalty_its_kl_is_not_computed(monkeypatch):
-    def fail(old, new):
-        raise AssertionError("computed for nothing, and 0·∞ is NaN")
+@pytest.mark.parametrize("engine", ["array", "autograd"])
+def test_without_a_penalty_its_kl_is_not_computed(monkeypatch, engine):
+    calls = []
 
-    monkeypatch.setattr(objective, "kl", fail)
-    model = make_model(kl_coef=0.0, adaptive_kl=False).learn(16)
+    def counted(*arguments):
+        calls.append(arguments)
+        return kl(*arguments)
+
+    owner, name = (Categorical, "kl") if engine == "array" else (autograd_engine, "kl")
+    kl = getattr(owner, name)
+    monkeypatch.setattr(owner, name, counted)
+    model = make_model(
+        RandomEnv(ACTION_SPACES["Discrete"]), kl_coef=0.0, adaptive_kl=False, n_epochs=3, engine=engine
+    ).learn(16)
+    assert len(calls) == 3  # once after every epoch, and in no minibatch, where 0·∞ would be NaN
     assert "train/kl_loss" not in model.logger.name_to_value

@@ -1,0 +1,50 @@
+"""Stock PPO, faster."""
+
+from typing import Any
+
+import numpy as np
+import stable_baselines3
+
+from sb3_pg_ext.common.array_engine import ArrayEngine
+from sb3_pg_ext.common.objectives import Objective
+from sb3_pg_ext.fast.mixin import FastUpdate
+
+
+class PPO(FastUpdate, stable_baselines3.PPO):
+    """:class:`stable_baselines3.PPO`, faster."""
+
+    def _improve(self, engine: ArrayEngine) -> None:
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        schedules: Any = self.clip_range, self.clip_range_vf
+        clip_range, clip_range_vf = (s and s(self._current_progress_remaining) for s in schedules)
+        objective = Objective(
+            self.ent_coef, self.vf_coef, self.normalize_advantage, clip_range=clip_range, clip_range_vf=clip_range_vf
+        )
+        steps, history = self._steps(), []
+        for epoch in range(self.n_epochs):
+            approximate_kls: list[float] = []
+            for batch in self._minibatches(steps, self.batch_size):
+                computed = engine.forward(batch.observations, batch.actions)
+                losses, derivatives = objective(computed, batch)
+                assert computed.log_probs is not None
+                log_ratios = computed.log_probs - batch.log_probs
+                deviations = np.expm1(log_ratios)
+                approximate_kls.append(float((deviations - log_ratios).mean()))
+                history.append(losses | {"clip_fraction": float((np.abs(deviations) > clip_range).mean())})
+                if self._is_too_far(approximate_kls[-1]):
+                    break
+                self._descend(engine, derivatives, self.max_grad_norm)
+            self._n_updates += 1
+            if self._is_too_far(approximate_kls[-1]):
+                if self.verbose >= 1:
+                    print(f"Early stopping at step {epoch} due to reaching max kl: {approximate_kls[-1]:.2f}")
+                break
+        names = ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction")
+        means = {name: float(np.mean([numbers[name] for numbers in history])) for name in names}
+        self._log(**means, approx_kl=float(np.mean(approximate_kls)), loss=history[-1]["loss"], clip_range=clip_range)
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)
+
+    def _is_too_far(self, approximate_kl: float) -> bool:
+        return self.target_kl is not None and approximate_kl > 1.5 * self.target_kl

@@ -1,0 +1,80 @@
+"""sb3-contrib's TRPO, faster."""
+
+import math
+
+import numpy as np
+import sb3_contrib
+import torch as th
+from sb3_contrib.common.utils import conjugate_gradient_solver
+from stable_baselines3.common.distributions import BernoulliDistribution, DiagGaussianDistribution
+
+from sb3_pg_ext.common.array_engine import ArrayEngine
+from sb3_pg_ext.common.minibatches import Steps
+from sb3_pg_ext.common.quantities import Quantities
+from sb3_pg_ext.fast.mixin import FastUpdate
+from sb3_pg_ext.functional.solvers import backtrack
+from sb3_pg_ext.functional.surrogates import normalize, ratio_loss, value_loss
+from sb3_pg_ext.functional.vectors import assign, flatten
+
+
+class TRPO(FastUpdate, sb3_contrib.TRPO):
+    """:class:`sb3_contrib.TRPO`, faster."""
+
+    def _improve(self, engine: ArrayEngine) -> None:
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        steps = self._steps()
+        (shuffled,) = self._minibatches(steps, len(steps))
+        engine.freeze(self._improve_policy(engine, shuffled[:: self.sub_sampling_factor]))
+        losses = []
+        for _ in range(self.n_critic_updates):
+            for batch in self._minibatches(steps, self.batch_size):
+                values = engine.forward(batch.observations).values
+                assert values is not None
+                loss = value_loss(values, batch.returns)
+                losses.append(loss.value)
+                self._descend(engine, Quantities(values=loss.gradient), None)
+        self._n_updates += 1
+        self._log(value_loss=float(np.mean(losses)))
+
+    def _improve_policy(self, engine: ArrayEngine, steps: Steps) -> list[th.Tensor]:
+        """A step in the trust region; gives the parameters that the action distribution depends on."""
+        advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
+        old = engine.snapshot(steps.observations)
+        log_probs = engine.forward(steps.observations, steps.actions, with_values=False).log_probs
+        assert log_probs is not None
+        before = ratio_loss(log_probs, steps.log_probs, advantages)
+        parameters, gradient = engine.policy_gradient(-before.gradient)
+        product, share = engine.fisher_product(), self._share_of_kl()
+
+        def damped(vector: th.Tensor) -> th.Tensor:
+            return share * product(vector) + self.cg_damping * vector
+
+        direction = conjugate_gradient_solver(damped, gradient, self.cg_max_steps)
+        curvature = float(direction @ damped(direction))
+        length = math.sqrt(2 * self.target_kl / curvature) if curvature > 0 else math.nan
+        start = flatten(parameters).detach()
+        kl, objective = 0.0, -before.value
+
+        def accepts(scale: float) -> bool:
+            nonlocal kl, objective
+            assign(parameters, start + scale * length * direction)
+            computed = engine.forward(steps.observations, steps.actions, with_values=False)
+            assert computed.log_probs is not None
+            kl = share * float(old.kl(engine.snapshot(steps.observations)).mean())
+            objective = -ratio_loss(computed.log_probs, steps.log_probs, advantages).value
+            return kl < self.target_kl and objective > -before.value
+
+        search = backtrack(accepts, self.line_search_shrinking_factor, self.line_search_max_iter)
+        if not search.scale:
+            assign(parameters, start)
+            kl, objective = 0.0, -before.value
+        self.logger.record("train/policy_objective", objective)
+        self.logger.record("train/kl_divergence_loss", kl)
+        self.logger.record("train/is_line_search_success", float(search.scale > 0))
+        return parameters
+
+    def _share_of_kl(self) -> float:
+        """By which sb3-contrib's KL differs: it is averaged over action dimensions where these have one each."""
+        per_dimension = isinstance(self.policy.action_dist, DiagGaussianDistribution | BernoulliDistribution)
+        return 1 / self.rollout_buffer.action_dim if per_dimension else 1.0
