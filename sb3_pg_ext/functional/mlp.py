@@ -18,7 +18,7 @@ class Activation(NamedTuple):
 
     :param function: x ↦ f(x); it may overwrite x
     :param product: (u, x, y) ↦ J u, where J is the Jacobian of a row. It is symmetric in all of these functions, so
-        that J u serves as vector-Jacobian and as Jacobian-vector product. Where f overwrites x, x is y
+        that J u serves as vector-Jacobian and as Jacobian-vector product. Where f overwrites x, x may be y
     """
 
     function: Callable[[np.ndarray], np.ndarray]
@@ -151,8 +151,9 @@ def trace(layers: Sequence[Layer], x: np.ndarray) -> Trace:
         if bias is not None:
             z += bias
         values.append([x, z])
-        for function, _ in activations:
-            values[-1].append(function(values[-1][-1]))
+        for index, (function, _) in enumerate(activations):
+            y = values[-1][-1]
+            values[-1].append(function(y.copy() if index else y))  # the former one's product may need y
         x = values[-1][-1]
     return values
 
