@@ -62,7 +62,8 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
     :param optimizer: the optimiser
     """
     hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
-    if hooked or not all(_can_be_fused(optimizer, group) or group.get("fused") for group in optimizer.param_groups):
+    fused = [_can_be_fused(optimizer, group) or group.get("fused") for group in optimizer.param_groups]
+    if hooked or type(optimizer) not in FUSED or not all(fused):
         return optimizer.step
     kernels: list[Callable[[], object]] = []
 
@@ -71,7 +72,8 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
             kernel()
         if not kernels:
             optimizer.step()  # it allots its state
-            kernels.extend(_fused_kernel(optimizer, group) for group in optimizer.param_groups)
+            groups = (group for group in optimizer.param_groups if any(p.grad is not None for p in group["params"]))
+            kernels.extend(_fused_kernel(optimizer, group) for group in groups)
 
     return step
 
@@ -88,7 +90,8 @@ def _fused_kernel(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> Calla
     tensors = [[p.data for p in parameters], [p.grad for p in parameters], *moments, most, list(counts)]
     names = ("amsgrad", "eps", "maximize", "weight_decay")
     options = {name: group[name] for name in names} | dict(zip(("beta1", "beta2"), group["betas"], strict=True))
-    kernel = th._fused_adam_ if type(optimizer) is th.optim.Adam else th._fused_adamw_
+    decoupled = type(optimizer) is th.optim.AdamW or group.get("decoupled_weight_decay")
+    kernel = th._fused_adamw_ if decoupled else th._fused_adam_
 
     def step() -> None:
         counts.add_(1)
