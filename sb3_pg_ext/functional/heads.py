@@ -59,7 +59,8 @@ class Head(ABC):
 class Discrete(Head):
     """Discrete actions as an exponential family, log π(a|s) = ⟨T(a), l⟩ − A(l), with ∇A = p and ∇²A the information.
 
-    A subclass sets l, p and A(l), and says what T and the information are.
+    A subclass sets l, p and A(l), and says what T and the information are. A is the sum of ``log_partition``, [B, k] or
+    0, which is taken last, lest large logits swamp small ones.
     """
 
     logits: np.ndarray
@@ -72,7 +73,7 @@ class Discrete(Head):
 
     def log_prob(self, actions: np.ndarray) -> np.ndarray:
         """⟨T(a), l⟩ − A."""
-        return (self.statistics(actions) * self.logits).sum(1) - self.log_partition
+        return (self.statistics(actions) * self.logits - self.log_partition).sum(1)
 
     def log_prob_vjp(self, actions: np.ndarray, c: np.ndarray) -> Arrays:
         """c·(T(a) − p)."""
@@ -80,7 +81,7 @@ class Discrete(Head):
 
     def entropy(self) -> np.ndarray:
         """A − ⟨p, l⟩."""
-        return self.log_partition - (self.probs * self.logits).sum(1)
+        return (self.log_partition - self.probs * self.logits).sum(1)
 
     def entropy_vjp(self, c: np.ndarray) -> Arrays:
         """−c·(∇²A)l."""
@@ -89,7 +90,7 @@ class Discrete(Head):
 
     def kl(self, old: "Discrete") -> np.ndarray:
         """A − A_old + ⟨p_old, l_old − l⟩."""
-        return self.log_partition - old.log_partition + (old.probs * (old.logits - self.logits)).sum(1)
+        return (self.log_partition - old.log_partition + old.probs * (old.logits - self.logits)).sum(1)
 
     def kl_vjp(self, old: "Discrete", c: np.ndarray) -> Arrays:
         """c·(p − p_old)."""
@@ -144,7 +145,7 @@ class Bernoulli(Discrete):
     def __init__(self, outputs: np.ndarray) -> None:
         self.parameters, self.logits = (outputs,), outputs
         self.probs = 0.5 * (1 + np.tanh(0.5 * outputs))
-        self.log_partition = np.logaddexp(np.zeros_like(outputs), outputs).sum(1)
+        self.log_partition = np.logaddexp(np.zeros_like(outputs), outputs)
 
     def __getitem__(self, rows: Any) -> "Bernoulli":
         return Bernoulli(self.logits[rows])
