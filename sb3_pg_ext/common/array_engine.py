@@ -119,7 +119,9 @@ class ArrayEngine(Engine):
 
     def backward(self, derivatives: Quantities) -> None:
         """Add a gradient to the parameters'."""
-        of_log_probs, of_entropies, of_kls, of_values = derivatives
+        of_log_probs, of_entropies, of_kls, of_values = (
+            None if c is None else c.astype(np.float32, copy=False) for c in derivatives
+        )
         if of_values is not None:
             self._critic.backward(of_values[:, None])
         parts = []
