@@ -17,8 +17,8 @@ from sb3_pg_ext.common.lean import make_step
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.perceptrons import (
-    UnfitPolicy,
     actor_layers,
+    check_parameters,
     critic_layers,
     linear_modules,
     make_head,
@@ -36,14 +36,20 @@ class Net:
 
     :param layers: its layers
     :param modules: the modules that they are the arrays of
+    :param parameters: the parameters that the network's outputs give a gradient to
     :param gradients: by parameter
     """
 
     def __init__(
-        self, layers: list[mlp.Layer], modules: list[nn.Linear], gradients: dict[th.Tensor, th.Tensor]
+        self,
+        layers: list[mlp.Layer],
+        modules: list[nn.Linear],
+        parameters: list[th.Tensor],
+        gradients: dict[th.Tensor, th.Tensor],
     ) -> None:
-        self.layers, self._modules = layers, modules
+        self.layers, self.parameters, self._modules = layers, parameters, modules
         self._gradients = self.arrays(gradients)
+        self._missing = {parameter: gradients[parameter] for parameter in parameters}
         self.is_clear = True
 
     def arrays(self, tensors: dict[th.Tensor, th.Tensor]) -> mlp.Parameters:
@@ -63,6 +69,9 @@ class Net:
                 if total is not None:
                     total += part
         self.is_clear = False
+        while self._missing:  # as with autograd, a parameter has a gradient once one has reached it
+            parameter, piece = self._missing.popitem()
+            parameter.grad = piece
 
 
 class ArrayEngine(Engine):
@@ -79,19 +88,20 @@ class ArrayEngine(Engine):
         body = policy.mlp_extractor
         parameters: list[th.Tensor] = list(policy.parameters())
         modules = linear_modules(body.policy_net, policy.action_net), linear_modules(body.value_net, policy.value_net)
-        of_actor, of_critic = (set(chain(*(module.parameters() for module in net))) for net in modules)
+        of_actor, of_critic = (list[th.Tensor](chain(*(module.parameters() for module in net))) for net in modules)
         self._log_std = policy.log_std if isinstance(policy.action_dist, DiagGaussianDistribution) else None
-        self._actor_parameters = [p for p in parameters if p in of_actor or p is self._log_std]
-        if len(self._actor_parameters) + len(of_critic) < len(parameters) or not all(
-            p.requires_grad for p in parameters
-        ):
-            raise UnfitPolicy("it has frozen parameters, or some beside its networks'")
+        if self._log_std is not None:
+            of_actor.insert(0, self._log_std)
+        check_parameters([*of_actor, *of_critic], parameters)
         self.gradient = np.zeros(sum(p.numel() for p in parameters), np.float32) if gradient is None else gradient
         pieces = split_like(th.from_numpy(self.gradient), parameters)
         self._gradients = dict(zip(parameters, pieces, strict=True))
-        for parameter, piece in self._gradients.items():
-            parameter.grad = piece
-        self._actor, self._critic = (Net(*net, self._gradients) for net in zip(layers, modules, strict=True))
+        if gradient is None:
+            for parameter in parameters:
+                parameter.grad = None
+        self._actor, self._critic = (
+            Net(*net, self._gradients) for net in zip(layers, modules, (of_actor, of_critic), strict=True)
+        )
         self._make_step = make_step(policy.optimizer)
 
     def forward(
@@ -140,8 +150,8 @@ class ArrayEngine(Engine):
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down."""
         norm = check_number("norm of the gradient", np.sqrt(np.dot(self.gradient, self.gradient)))
-        if max_norm is not None and norm > max_norm:
-            self.gradient *= max_norm / (norm + 1e-6)
+        if max_norm is not None and (factor := max_norm / (norm + 1e-6)) < 1:
+            self.gradient *= factor
         return norm
 
     def step(self) -> None:
@@ -157,11 +167,11 @@ class ArrayEngine(Engine):
         """The gradient in the actor's parameters."""
         self.zero_gradient()
         self.backward(Quantities(log_probs=weights))
-        return self._actor_parameters, flatten(self._gradients[p] for p in self._actor_parameters)
+        return self._actor.parameters, flatten(self._gradients[p] for p in self._actor.parameters)
 
     def fisher_product(self) -> Product:
         """F v = (1/B) Jᵀ M J v, with tangents that are propagated by hand."""
-        actor, head, parameters = self._actor, self._head, self._actor_parameters
+        actor, head, parameters = self._actor, self._head, self._actor.parameters
         result = {p: th.zeros_like(p, requires_grad=False) for p in parameters}
         out = actor.arrays(result)
 

@@ -3,7 +3,7 @@
 This is the one place that decides, and the one that looks inside SB3's policies.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch as th
@@ -123,16 +123,32 @@ def check_input(model: BaseModel, *extractors: nn.Module | None) -> None:
     for extractor in extractors:
         if not isinstance(extractor, FlattenExtractor) or type(extractor) is not FlattenExtractor:
             raise UnfitPolicy("it extracts features")
-        check_hooks(extractor)
+        check_hooks(*extractor.modules())
 
 
 def check_hooks(*modules: nn.Module) -> None:
-    """Refuse modules that call something else before or after their own arithmetic.
+    """Refuse modules that call something else before, after or instead of their own arithmetic.
 
     :raises UnfitPolicy: if one does
     """
     for module in modules:
         _unless(not module._forward_hooks and not module._forward_pre_hooks, "a module has a forward hook")
+        _unless(not module._backward_hooks and not module._backward_pre_hooks, "a module has a backward hook")
+        _unless("forward" not in vars(module), "a module has another forward() than its class")
+
+
+def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor]) -> None:
+    """Refuse a model whose gradient is more than that of its layers, one by one.
+
+    :param used: the parameters of its layers
+    :param parameters: all of the model's
+    :raises UnfitPolicy: if it is
+    """
+    _unless(set(used) == set(parameters), "it has parameters beside its networks'")
+    _unless(len(used) == len(parameters), "its layers share parameters")
+    _unless(all(p.requires_grad for p in parameters), "it has frozen parameters")
+    hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+    _unless(not hooked, "a parameter has a hook")
 
 
 def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
