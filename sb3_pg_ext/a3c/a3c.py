@@ -290,6 +290,7 @@ class A3C(ActorCriticBase):
 
     def _hire(self, env: VecEnv) -> None:
         """Start the workers."""
+        self._make_engine()  # says how they differentiate
         self._inbox = Inbox(self.n_workers)
         self._n_restarts = 0
         self._first_step, self._first_update = self.num_timesteps, self._n_updates
