@@ -1,5 +1,8 @@
 """The choice of the engine that differentiates a policy."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
@@ -10,25 +13,37 @@ from sb3_pg_ext.common.quantities import Engine
 
 ENGINES = ("auto", "autograd", "array")
 
+T = TypeVar("T")
 
-def make_engine(
-    policy: ActorCriticPolicy, choice: str = "auto", gradient: np.ndarray | None = None
-) -> tuple[Engine, str]:
+
+def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[], T]) -> tuple[T, str]:
     """Choose how a policy is differentiated. Both ways give the same gradients, to rounding.
 
-    :param policy: the policy
     :param choice: ``"array"`` for NumPy, ``"autograd"`` for PyTorch, ``"auto"`` for NumPy where it can
-    :param gradient: where the gradients of all parameters go, one after the other, [P]; ``None`` for anywhere
+    :param make_array: makes the one; raises :class:`~sb3_pg_ext.common.perceptrons.UnfitPolicy` where it cannot
+    :param make_autograd: makes the other
     :return: the engine and, in words, which it is and why
     :raises ValueError: for ``"array"`` where NumPy cannot do it
     """
     if choice == "autograd":
-        return AutogradEngine(policy, gradient), "autograd, as asked for"
+        return make_autograd(), "autograd, as asked for"
     try:
-        return ArrayEngine(policy, gradient), "arrays"
+        return make_array(), "arrays"
     except UnfitPolicy as reason:
         if choice == "array":
             raise ValueError(
                 f"engine='array' cannot differentiate this policy: {reason}; allowed: 'auto', 'autograd'"
             ) from None
-        return AutogradEngine(policy, gradient), f"autograd, because {reason}"
+        return make_autograd(), f"autograd, because {reason}"
+
+
+def make_engine(
+    policy: ActorCriticPolicy, choice: str = "auto", gradient: np.ndarray | None = None
+) -> tuple[Engine, str]:
+    """The engine of an actor-critic policy, chosen as by :func:`choose`.
+
+    :param policy: the policy
+    :param choice: which engine
+    :param gradient: where the gradients of all parameters go, one after the other, [P]; ``None`` for anywhere
+    """
+    return choose(choice, lambda: ArrayEngine(policy, gradient), lambda: AutogradEngine(policy, gradient))

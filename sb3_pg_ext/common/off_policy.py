@@ -140,7 +140,6 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
             return
         assert self.replay_buffer is not None
         start = time.perf_counter()
-        self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         with fused_step(self.policy.optimizer):
             for _ in range(gradient_steps):

@@ -6,7 +6,7 @@ those below it. Further dimensions before the last ones are batches.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import torch as th
 
@@ -41,16 +41,44 @@ def best_action_and_factor(outputs: th.Tensor, action_dim: int) -> tuple[th.Tens
     return best, _exp(bounded).unsqueeze(-1) * _unit_lower(below, action_dim)
 
 
-def advantage(outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+class Advantage(NamedTuple):
+    """Q(a) − V and its gradients.
+
+    :param value: shape [...], never positive
+    :param of_outputs: its derivatives with respect to the outputs of the network, shape [..., d + d(d+1)/2]
+    :param of_actions: those with respect to the actions, −P(a−μ), shape [..., d]
+    """
+
+    value: th.Tensor
+    of_outputs: th.Tensor
+    of_actions: th.Tensor
+
+
+def advantage(outputs: th.Tensor, actions: th.Tensor) -> Advantage:
     """Q(a) − V = −½(a−μ)ᵀP(a−μ), computed as −½‖Lᵀ(a−μ)‖²: never positive, and 0 exactly at a = μ.
 
-    Its gradient is written out, since autograd would take several times as long for it as for the whole sum.
+    The gradients are written out, since autograd would take several times as long for them. With L = D·N, D its
+    diagonal: w = D(a−μ), u = Nᵀw, and the value is −½‖u‖².
 
     :param outputs: of the network, shape [..., d + d(d+1)/2]
     :param actions: a, of the same shape but for the last dimension, d
-    :return: shape [...]
     """
-    return _Advantage.apply(outputs, actions)
+    action_dim = actions.shape[-1]
+    best, bounded, below = _bounded(outputs, action_dim)
+    diagonal = _exp(bounded)
+    w = diagonal * (actions - best)
+    unit = _unit_lower(below, action_dim)
+    u = (unit * w.unsqueeze(-1)).sum(-2)
+    of_w = -(unit * u.unsqueeze(-2)).sum(-1)
+    of_unit = -(w.unsqueeze(-1) * u.unsqueeze(-2)).flatten(-2)
+    _, below_it = _positions(action_dim, w.device)
+    of_actions = of_w * diagonal
+    of_outputs = [
+        of_actions * (best.square() - 1),
+        of_w * w * (1 - bounded.square()),
+        of_unit.index_select(-1, below_it) * (1 - below.square()),
+    ]
+    return Advantage(u.square().sum(-1).mul_(-0.5), th.cat(of_outputs, dim=-1), of_actions)
 
 
 def precision_eigenvalues(factor: th.Tensor) -> th.Tensor:
@@ -97,35 +125,3 @@ def _unit_lower(below: th.Tensor, action_dim: int) -> th.Tensor:
     matrix = below.new_zeros((*below.shape[:-1], action_dim**2))
     matrix.index_fill_(-1, on_diagonal, 1.0)
     return matrix.index_copy(-1, below_it, below).unflatten(-1, (action_dim, action_dim))
-
-
-class _Advantage(th.autograd.Function):
-    """With L = D·N, D its diagonal: w = D(a−μ), u = Nᵀw, and the result is −½‖u‖²."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        """−½‖u‖²."""
-        action_dim = actions.shape[-1]
-        best, bounded, below = _bounded(outputs, action_dim)
-        diagonal = _exp(bounded)
-        w = diagonal * (actions - best)
-        unit = _unit_lower(below, action_dim)
-        u = (unit * w.unsqueeze(-1)).sum(-2)
-        ctx.save_for_backward(best, bounded, below, diagonal, w, unit, u)
-        return u.square().sum(-1).mul_(-0.5)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """The gradient in outputs and actions, from the last step back to the first."""
-        best, bounded, below, diagonal, w, unit, u = ctx.saved_tensors
-        of_u = -gradient.unsqueeze(-1) * u
-        of_w = (unit * of_u.unsqueeze(-2)).sum(-1)
-        of_unit = (w.unsqueeze(-1) * of_u.unsqueeze(-2)).flatten(-2)
-        _, below_it = _positions(w.shape[-1], w.device)
-        of_actions = of_w * diagonal
-        of_outputs = [
-            of_actions * (best.square() - 1),
-            of_w * w * (1 - bounded.square()),
-            of_unit.index_select(-1, below_it) * (1 - below.square()),
-        ]
-        return th.cat(of_outputs, dim=-1), of_actions

@@ -81,6 +81,21 @@ def value_loss(
     return Loss(float(errors @ errors) / len(errors), gradient if moved is None else gradient * moved)
 
 
+def td_loss(errors: np.ndarray, kind: str = "mse") -> Loss:
+    """The loss of temporal differences Q − y: of every column the mean, and of these the sum.
+
+        "mse": (Q − y)²,  "huber": ½(Q − y)² within ±1 and |Q − y| − ½ beyond
+
+    :param errors: Q − y, shape [batch, heads]
+    :param kind: ``"mse"`` or ``"huber"``
+    """
+    n_samples = len(errors)
+    if kind == "mse":
+        return Loss(float(np.vdot(errors, errors)) / n_samples, errors * (2 / n_samples))
+    bounded = np.clip(errors, -1, 1)
+    return Loss(float(np.vdot(bounded, errors - 0.5 * bounded)) / n_samples, bounded / n_samples)
+
+
 def normalize(advantages: np.ndarray) -> np.ndarray:
     """Scale advantages to mean 0 and deviation 1, as SB3 does; a single one has no deviation and is left alone.
 

@@ -1,7 +1,6 @@
 """NAF, normalized advantage functions."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, SupportsFloat, TypeVar
 
 import numpy as np
 import torch as th
@@ -11,33 +10,34 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
-from torch.nn import functional as F
 
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_range
-from sb3_pg_ext.common.numerics import check_number
+from sb3_pg_ext.common.engines import ENGINES
 from sb3_pg_ext.common.off_policy import OffPolicyBase
 from sb3_pg_ext.functional import quadratic
+from sb3_pg_ext.functional.surrogates import td_loss
 from sb3_pg_ext.naf.acting import Actor, make_actor
+from sb3_pg_ext.naf.engines import AutogradCritic, make_engine
 from sb3_pg_ext.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
 
 SelfNAF = TypeVar("SelfNAF", bound="NAF")
 
-LOSSES: dict[str, Callable[..., th.Tensor]] = {"mse": F.mse_loss, "huber": F.huber_loss}
+LOSSES = ("mse", "huber")
 
 
 class Update(NamedTuple):
     """What the log tells of the latest update, kept as tensors until somebody asks.
 
-    :param loss: scalar
-    :param grad_norm: norm of its gradient before clipping, scalar
+    :param loss: the loss
+    :param grad_norm: norm of its gradient before clipping
     :param values: V(s) before the update, [B, heads]
     :param outputs: what μ(s) and L(s) are made of, [B, heads, …]
     :param q_values: Q(s, a), [B, heads]
     :param targets: y, [B, 1]
     """
 
-    loss: th.Tensor
-    grad_norm: th.Tensor
+    loss: float
+    grad_norm: float
     values: th.Tensor
     outputs: th.Tensor
     q_values: th.Tensor
@@ -87,6 +87,8 @@ class NAF(OffPolicyBase):
         against over-estimation; the losses of both are added, the first head acts
     :param exploration: ``"noise"``, or ``"covariance"`` to sample from N(μ, temperature·P⁻¹), clipped to [−1, 1]
     :param temperature: of ``exploration="covariance"``, in the unit of Q; ``None`` for 1
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
     :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.naf.policies.NAFPolicy`
@@ -104,6 +106,8 @@ class NAF(OffPolicyBase):
     }
     policy: NAFPolicy
     _act: Actor
+    _engine: AutogradCritic
+    _path = ""
     _latest: Update | None = None
 
     def __init__(
@@ -129,6 +133,7 @@ class NAF(OffPolicyBase):
         double: bool = False,
         exploration: str = "noise",
         temperature: float | None = None,
+        engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -169,6 +174,7 @@ class NAF(OffPolicyBase):
         self.double = double
         self.exploration = exploration
         self.temperature = temperature
+        self.engine = engine
         if _init_setup_model:
             self._setup_model()
 
@@ -199,6 +205,7 @@ class NAF(OffPolicyBase):
         if self.max_grad_norm is not None:
             check_range("max_grad_norm", self.max_grad_norm, 0)
         check_choice("loss", self.loss, LOSSES)
+        check_choice("engine", self.engine, ENGINES)
         check_choice("exploration", self.exploration, ("noise", "covariance"))
         self._check_exploration()
 
@@ -227,9 +234,12 @@ class NAF(OffPolicyBase):
         super()._setup_model()
         sampled = 1.0 if self.temperature is None else self.temperature
         self.policy.temperature = sampled if self.exploration == "covariance" else None
+        if self.engine == "array":
+            make_engine(self.policy, self.engine)  # refuses at once what it cannot do
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._act = make_actor(self.policy)
+        self._make_engine()
         return super()._setup_learn(*args, **kwargs)
 
     def _sample_action(
@@ -245,50 +255,46 @@ class NAF(OffPolicyBase):
         scaled = actions.reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
         return self.policy.unscale_action(scaled), scaled
 
-    def _improve(self, batch: ReplayBufferSamples) -> None:
-        policy = self.policy
-        discounts = self.gamma if batch.discounts is None else batch.discounts
-        with th.no_grad():
-            next_values = policy.value_target(batch.next_observations).amin(1, keepdim=True)
-            targets = batch.rewards + (1 - batch.dones) * discounts * next_values
-        values, outputs = policy.critic(batch.observations)
-        actions = batch.actions.unsqueeze(1).expand(-1, values.shape[1], -1)
-        q_values = values + quadratic.advantage(outputs, actions)
-        loss = LOSSES[self.loss](q_values, targets.expand_as(q_values)) * q_values.shape[1]
-        # Faster than zero_grad() and parameters(), which matters once in every step of the environment.
-        parameters = [p for group in policy.optimizer.param_groups for p in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward()
-        grad_norm = self._clip_gradients(parameters)
-        policy.optimizer.step()
-        if (self._n_updates + 1) % self.target_update_interval == 0:
-            policy.update_target(self.tau)
-        self._latest = Update(*(tensor.detach() for tensor in (loss, grad_norm, values, outputs, q_values, targets)))
+    def _make_engine(self) -> None:
+        """What differentiates the critic in the updates to come."""
+        self._engine, path = make_engine(self.policy, self.engine)
+        if self.verbose >= 1 and path != self._path:
+            print(f"Differentiating by {path}")
+        self._path = path
 
-    def _clip_gradients(self, parameters: list[th.Tensor]) -> th.Tensor:
-        """Scale the gradient down to ``max_grad_norm``, and return its norm before that."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
-        size = check_number("norm of the gradient", norm)
-        if self.max_grad_norm is not None and size > self.max_grad_norm:
-            th._foreach_mul_(gradients, self.max_grad_norm / size)
-        return norm
+    def _improve(self, batch: ReplayBufferSamples) -> None:
+        if not self._engine.is_current():
+            self._make_engine()
+        engine, discounts = self._engine, self.gamma if batch.discounts is None else batch.discounts
+        next_values = engine.target_values(batch.next_observations).amin(1, keepdim=True)
+        targets = batch.rewards + (1 - batch.dones) * discounts * next_values
+        values, outputs = engine.forward(batch.observations)
+        actions = batch.actions.unsqueeze(1).expand(-1, values.shape[1], -1)
+        advantages, gradient, _ = quadratic.advantage(outputs, actions)
+        q_values = values + advantages
+        loss = td_loss((q_values - targets).cpu().numpy(), self.loss)
+        of_q = th.from_numpy(loss.gradient).to(q_values)
+        engine.backward(of_q, of_q.unsqueeze(-1) * gradient)
+        grad_norm = engine.clip_gradient(self.max_grad_norm)
+        engine.step()
+        if (self._n_updates + 1) % self.target_update_interval == 0:
+            engine.update_target(self.tau)
+        self._latest = Update(loss.value, grad_norm, values, outputs, q_values, targets)
 
     def dump_logs(self) -> None:
         """Write log data, of the latest update too."""
         if self._latest is not None:
             for key, value in summarize(self._latest, self.policy.critic.action_dim).items():
-                self.logger.record(f"train/{key}", value.item())
+                self.logger.record(f"train/{key}", float(value))
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_act", "_latest"]
+        return [*super()._excluded_save_params(), "_act", "_engine", "_latest"]
 
 
 @th.no_grad()
-def summarize(update: Update, action_dim: int) -> dict[str, th.Tensor]:
-    """What is logged of an update with actions [B, d], scalars each."""
+def summarize(update: Update, action_dim: int) -> dict[str, SupportsFloat]:
+    """What is logged of an update with actions [B, d]."""
     td_errors = update.targets - update.q_values
     values = update.values
     advantages = update.q_values - values

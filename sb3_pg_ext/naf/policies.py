@@ -208,7 +208,8 @@ class NAFPolicy(BasePolicy):
 
     def set_training_mode(self, mode: bool) -> None:
         """Put the critic into training or evaluation mode; the target network stays in evaluation mode."""
-        self.critic.train(mode)
+        if self.critic.training != mode:  # asked twice at every step, and slow
+            self.critic.train(mode)
         self.training = mode
 
 

@@ -1,0 +1,165 @@
+"""How NAF differentiates its critic: by autograd or, for plain perceptrons on the CPU, in NumPy.
+
+Both give V(s) and what Q is made of, and bring derivatives with respect to these to the parameters.
+"""
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_pg_ext.common.engines import choose
+from sb3_pg_ext.common.lean import clip_gradients, make_step
+from sb3_pg_ext.common.numerics import check_number
+from sb3_pg_ext.common.perceptrons import (
+    UnfitPolicy,
+    check_input,
+    check_methods,
+    layers_of,
+    linear_modules,
+    network_input,
+)
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.vectors import split_like
+from sb3_pg_ext.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
+
+
+class AutogradCritic:
+    """The general way.
+
+    :param policy: any policy
+    """
+
+    def __init__(self, policy: NAFPolicy) -> None:
+        self._policy = policy
+        # Looked up once: with small networks that costs as much as a layer.
+        self._parameters = [p for group in policy.optimizer.param_groups for p in group["params"]]
+        self._followed = list(policy.critic.value.parameters()), list(policy.value_target.parameters())
+
+    def is_current(self) -> bool:
+        """Whether the policy is still made of the tensors that it was made of."""
+        return True
+
+    def target_values(self, obs: Any) -> th.Tensor:
+        """V'(s) by every head of the target network, [B, heads]."""
+        with th.no_grad():
+            return self._policy.value_target(obs)
+
+    def forward(self, obs: Any) -> tuple[th.Tensor, th.Tensor]:
+        """V(s), [B, heads], and what μ(s) and L(s) are made of, [B, heads, …], without a graph."""
+        self._policy.set_training_mode(True)
+        self._latest = self._policy.critic(obs)
+        values, outputs = self._latest
+        return values.detach(), outputs.detach()
+
+    def backward(self, of_values: th.Tensor, of_outputs: th.Tensor) -> None:
+        """Compute the gradient of a loss from its derivatives with respect to what :meth:`forward` gave."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        th.autograd.backward(self._latest, (of_values, of_outputs))
+
+    def clip_gradient(self, max_norm: float | None) -> float:
+        """Scale the gradient down to a norm, and give its norm before that.
+
+        :raises NonFiniteError: if that is not finite
+        """
+        return check_number("norm of the gradient", clip_gradients(self._parameters, max_norm))
+
+    def step(self) -> None:
+        """Let the optimiser make a step along the gradient."""
+        self._policy.optimizer.step()
+
+    def update_target(self, tau: float) -> None:
+        """Let the target network follow."""
+        self._policy.update_target(tau)
+
+
+class ArrayCritic(AutogradCritic):
+    """The fast way.
+
+    :param policy: a plain perceptron
+    :raises UnfitPolicy: if PyTorch would compute something else
+    """
+
+    def __init__(self, policy: NAFPolicy) -> None:
+        critic, target = policy.critic, policy.value_target
+        *self._trunk, self._value_head = value_layers(critic.value)
+        self._action_head = layers_of(critic.value.trunk, critic.action_head)[-1]
+        self._target = value_layers(target)
+        check_methods(critic, QuadraticCritic, ("forward", "split_heads"))
+        check_methods(policy, NAFPolicy, ("update_target",))
+        super().__init__(policy)
+        modules = [*linear_modules(critic.value.trunk, critic.value.head), critic.action_head]
+        known = set(chain(*(module.parameters() for module in modules)))
+        if not all(p in known and p.requires_grad for p in self._parameters):
+            raise UnfitPolicy("it has frozen parameters, or some beside its networks'")
+        self._gradient = np.zeros(sum(p.numel() for p in self._parameters), np.float32)
+        pieces = dict(zip(self._parameters, split_like(th.from_numpy(self._gradient), self._parameters), strict=True))
+        for parameter, piece in pieces.items():
+            parameter.grad = piece
+        arrays = [(pieces[m.weight].numpy(), None if m.bias is None else pieces[m.bias].numpy()) for m in modules]
+        *self._of_trunk, self._of_value_head, self._of_action_head = arrays
+        self._make_step = make_step(policy.optimizer)
+        self._memory = self._addresses()
+
+    def _addresses(self) -> list[int]:
+        parameters = *self._parameters, *self._followed[1]
+        moments = (self._policy.optimizer.state[p].get("exp_avg") for p in self._parameters[:1])
+        return [*(p.data_ptr() for p in parameters), *(id(p.grad) for p in self._parameters), *map(id, moments)]
+
+    def is_current(self) -> bool:
+        """Whether parameters, gradients and the optimiser's state are still where they were."""
+        return self._addresses() == self._memory
+
+    def target_values(self, obs: th.Tensor) -> th.Tensor:
+        """V'(s)."""
+        return th.from_numpy(mlp.forward(self._target, network_input(obs.numpy())))
+
+    def forward(self, obs: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """V(s) and what μ(s) and L(s) are made of."""
+        self._trace = mlp.trace(self._trunk, network_input(obs.numpy()))
+        self._latent = self._trace[-1][-1] if self._trace else network_input(obs.numpy())
+        values, outputs = (mlp.forward([head], self._latent) for head in (self._value_head, self._action_head))
+        return th.from_numpy(values), self._policy.critic.split_heads(th.from_numpy(outputs))
+
+    def backward(self, of_values: th.Tensor, of_outputs: th.Tensor) -> None:
+        """Compute the gradient."""
+        of_latent = np.zeros_like(self._latent)
+        for head, gradients, cotangents in (
+            (self._value_head, self._of_value_head, of_values.numpy()),
+            (self._action_head, self._of_action_head, of_outputs.flatten(1).numpy()),
+        ):
+            mlp.vjp([head], [[self._latent, self._latent]], cotangents, [gradients])
+            of_latent += np.dot(cotangents, head.weight)
+        mlp.vjp(self._trunk, self._trace, of_latent, self._of_trunk)
+
+    def clip_gradient(self, max_norm: float | None) -> float:
+        """Scale the gradient down."""
+        norm = check_number("norm of the gradient", np.sqrt(np.dot(self._gradient, self._gradient)))
+        if max_norm is not None and norm > max_norm:
+            self._gradient *= max_norm / norm
+        return norm
+
+    def step(self) -> None:
+        """Make a step."""
+        self._make_step()
+
+    def update_target(self, tau: float) -> None:
+        """Let the target network follow."""
+        th._foreach_lerp_([p.data for p in self._followed[1]], [p.data for p in self._followed[0]], tau)
+
+
+def value_layers(network: ValueNetwork) -> list[mlp.Layer]:
+    """The network from the flat observation to V(s), as views of its parameters.
+
+    :raises UnfitPolicy: if it is no plain perceptron, or not on the CPU
+    """
+    check_methods(network, ValueNetwork, ("forward", "encode", "extract_features"))
+    check_input(network, network.features_extractor)
+    return layers_of(network.trunk, network.head)
+
+
+def make_engine(policy: NAFPolicy, choice: str) -> tuple[AutogradCritic, str]:
+    """The engine of a policy, chosen as by :func:`~sb3_pg_ext.common.engines.choose`."""
+    return choose(choice, lambda: ArrayCritic(policy), lambda: AutogradCritic(policy))
