@@ -30,6 +30,7 @@ class Traits:
     """What is particular to an algorithm; the defaults hold for the usual one.
 
     :param arguments: constructor arguments for a tiny run, beside those of its kind
+    :param variants: by what they do, further arguments with which its update takes another way
     :param action_spaces: names of the action spaces that it supports
     :param policies: names of its policies
     :param supports_sde: whether it explores with gSDE if asked to
@@ -38,6 +39,7 @@ class Traits:
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     action_spaces: frozenset[str] = frozenset(ACTION_SPACES)
     policies: frozenset[str] = frozenset({"MlpPolicy", "CnnPolicy", "MultiInputPolicy"})
     supports_sde: bool = True
@@ -45,9 +47,57 @@ class Traits:
 
 
 TRAITS = {
-    "a3c": Traits({"start_method": "fork"}, asynchronous=True),
+    "a3c": Traits(
+        {"start_method": "fork"},
+        {
+            "Adam": {"use_rms_prop": False},
+            "everything in the loss": {"ent_coef": 0.1, "normalize_advantage": True, "max_grad_norm": 0.1},
+        },
+        asynchronous=True,
+    ),
+    "fast_a2c": Traits(
+        variants={
+            "Adam": {"use_rms_prop": False},
+            "everything in the loss": {"ent_coef": 0.1, "normalize_advantage": True, "max_grad_norm": 0.1},
+        }
+    ),
+    "fast_ppo": Traits(
+        variants={
+            "everything in the loss": {"ent_coef": 0.1, "clip_range": 0.05, "clip_range_vf": 0.1},
+            "early stopping": {"target_kl": 1e-4, "batch_size": 8},
+            "an incomplete minibatch": {"batch_size": 7, "normalize_advantage": False},
+        }
+    ),
+    "fast_trpo": Traits(
+        variants={
+            "sub-sampling": {"sub_sampling_factor": 2, "normalize_advantage": False},
+            "longer steps": {"target_kl": 0.05},
+        }
+    ),
     "naf": Traits(action_spaces=frozenset({"Box", "Box of two dimensions"}), supports_sde=False),
-    "reinforce": Traits({"n_steps": None, "n_episodes": 6, "baseline": "value"}),
+    "npg": Traits(
+        variants={
+            "a fixed step": {"step": "fixed", "step_size": 0.05},
+            "a line search": {"line_search": True, "target_kl": 0.05},
+            "sub-sampling": {"sub_sampling_factor": 2, "normalize_advantage": False, "batch_size": 7},
+        }
+    ),
+    "ppo_kl": Traits(
+        variants={
+            "a fixed penalty": {"adaptive_kl": False, "kl_coef": 3.0, "ent_coef": 0.1},
+            "clipping alone": {"adaptive_kl": False, "kl_coef": 0.0, "clip_range": 0.05, "clip_range_vf": 0.1},
+            "new advantages": {"recompute_advantages": True, "batch_size": 7, "clip_range": 0.2},
+            "early stopping": {"early_stop_kl": 1e-4, "max_grad_norm": None},
+        }
+    ),
+    "reinforce": Traits(
+        {"n_steps": None, "n_episodes": 6, "baseline": "value"},
+        {
+            "no critic": {"baseline": "none", "policy_kwargs": {"optimizer_class": th.optim.AdamW}},
+            "a baseline for every component": {"baseline": "optimal_per_component"},
+            "incomplete episodes": {"n_steps": 16, "n_episodes": None, "ent_coef": 0.1, "max_grad_norm": 0.1},
+        },
+    ),
 }
 
 
