@@ -1,7 +1,7 @@
 """What the shipped configurations reach: train each through RL Zoo with several seeds, evaluate, tabulate, plot.
 
     python benchmarks/learning.py reinforce --seeds 0 1 2 3 4
-    python benchmarks/learning.py npg --beside trpo --plot docs/images/npg.png
+    python benchmarks/learning.py npg --beside fast_trpo --plot docs/images/npg.png
 
 A finished run is one line of ``benchmarks/results/learning/<algo>.jsonl``, so an interrupted benchmark goes on where it
 stopped; a run whose configuration has changed since is made again. The score of a run is the mean return of 100 greedy

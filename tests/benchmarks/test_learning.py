@@ -38,7 +38,7 @@ def test_table_gives_final_and_best_scores(runs):
 
 
 def test_comparison_takes_the_same_step_of_all(runs):
-    lines = learning.comparison({"npg": runs, "trpo": runs[:1]}).splitlines()
+    lines = learning.comparison({"npg": runs, "fast_trpo": runs[:1]}).splitlines()
     (line,) = [line for line in lines if ENV_ID in line]
     cells = line.split(" | ")
     assert cells[1] == "100 000"
@@ -60,4 +60,4 @@ def test_plot_shows_runs_with_and_without_evaluations(runs, tmp_path):
 
 
 def test_peers_are_configured_for_environments_of_ours():
-    assert set(learning.configurations("trpo")) <= set(learning.configurations("npg"))
+    assert set(learning.configurations("fast_trpo")) <= set(learning.configurations("npg"))
