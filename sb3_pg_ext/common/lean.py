@@ -6,6 +6,7 @@ from typing import Any
 
 import torch as th
 from torch.distributions import Distribution
+from torch.optim import optimizer as torch_optimizer
 
 FUSED = (th.optim.Adam, th.optim.AdamW)
 """Optimisers that have a fused step on the CPU, too, from PyTorch 2.4 on."""
@@ -61,7 +62,13 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
 
     :param optimizer: the optimiser
     """
-    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        torch_optimizer._global_optimizer_pre_hooks,
+        torch_optimizer._global_optimizer_post_hooks,
+    )
+    hooked = any(hooks) or "step" in vars(optimizer)
     fused = [_can_be_fused(optimizer, group) or group.get("fused") for group in optimizer.param_groups]
     if hooked or type(optimizer) not in FUSED or not all(fused):
         return optimizer.step
