@@ -1,30 +1,47 @@
-"""What workers gain: A3C with one and with two, beside SB3's A2C, in steps per second of whole training.
+"""What workers gain: A3C with one and with two, beside SB3's A2C, in steps per second and in time to learn.
 
     python benchmarks/asynchrony.py --repetitions 5
+    python benchmarks/asynchrony.py --learning --plot docs/images/a3c.png
 
 All sides run one after the other, again and again, and only the ratios of neighbours mean anything; their median is
 printed. Every process computes with one thread. A side starts anew each time; its speed is taken from the steps after
 the first ``WARM_UP``, without start-up, which is told apart. Run it with two idle cores or more.
+
+With ``--learning`` every side trains on CartPole-v1 for 500 000 steps, A3C with its shipped configuration, A2C with that
+of RL Zoo. What is compared are returns at equal steps and at equal time, start-up included. A finished run is a line of
+``benchmarks/results/asynchrony.jsonl``.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch as th
+from runs import Run, complete, read, versions
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
 
+RESULTS = Path(__file__).parent / "results" / "asynchrony.jsonl"
+ENV_ID = "CartPole-v1"
 N_STEPS = 5
 WARM_UP = 2_000
+N_TIMESTEPS = 500_000
+TARGET = 400
 
 
 def a3c(env_id: str, n_workers: int) -> A3C:
@@ -71,14 +88,124 @@ def measure(model: BaseAlgorithm, n_timesteps: int) -> tuple[float, float]:
     return speed, stopwatch.first_time - begin
 
 
+def learner(n_workers: int, seed: int) -> A3C:
+    """A3C as it is shipped for CartPole-v1."""
+    schedule = LinearSchedule(7e-4, 0.0, 1.0)
+    settings: dict[str, Any] = {"n_steps": 16, "gamma": 0.98, "gae_lambda": 0.95, "use_rms_prop": False}
+    return A3C("MlpPolicy", ENV_ID, schedule, n_workers=n_workers, seed=seed, **settings)
+
+
+LEARNERS: dict[str, Callable[[int], BaseAlgorithm]] = {
+    "A3C, 2 workers": lambda seed: learner(2, seed),
+    "A3C, 1 worker": lambda seed: learner(1, seed),
+    "A2C, 8 environments in one process": lambda seed: A2C(
+        "MlpPolicy", make_vec_env(ENV_ID, 8, seed=seed), ent_coef=0.0, seed=seed, device="cpu"
+    ),
+}
+
+
+class Curve(BaseCallback):
+    """Notes seconds, steps and the mean return of the last 100 episodes, a hundred times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[tuple[float, int, float]] = []
+        self._begin = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        episodes = self.model.ep_info_buffer
+        if episodes and self.num_timesteps >= N_TIMESTEPS * (len(self.points) + 1) / 100:
+            mean_return = float(np.mean([episode["r"] for episode in episodes]))
+            self.points.append((round(time.perf_counter() - self._begin, 2), self.num_timesteps, mean_return))
+        return True
+
+
+def learn(side: str, seed: int) -> Run:
+    """Train once, and evaluate."""
+    model, curve = LEARNERS[side](seed), Curve()
+    model.learn(N_TIMESTEPS, curve, log_interval=None)  # type: ignore[arg-type]
+    returns, _ = evaluate_policy(model, make_vec_env(ENV_ID, seed=seed + 1_000_000), 100)
+    return {"side": side, "seed": seed, "score": returns, "curve": curve.points, "versions": versions()}
+
+
+def time_to(target: float, run: Run) -> float:
+    """Seconds until the mean return has reached a target; infinity if it never did."""
+    return next((seconds for seconds, _, mean_return in run["curve"] if mean_return >= target), float("inf"))
+
+
+def return_after(duration: float, run: Run) -> float:
+    """The mean return after so many seconds."""
+    known = [mean_return for seconds, _, mean_return in run["curve"] if seconds <= duration]
+    return known[-1] if known else float("nan")
+
+
+def learning_table(runs: list[Run]) -> str:
+    """A Markdown table: scores, times to learn, and what there is when A3C's two workers are through."""
+    by_side = {side: [run for run in runs if run["side"] == side] for side in LEARNERS}
+    first, *_ = by_side.values()
+    duration = statistics.median(run["curve"][-1][0] for run in first)
+    lines = [
+        f"| | greedy return after {N_TIMESTEPS} steps, by seed | seconds to a mean return of {TARGET}: median (all) "
+        f"| mean training return after {duration:.0f} s, by seed |",
+        "|---|---|---|---|",
+    ]
+    for side, chosen in by_side.items():
+        times = [time_to(TARGET, run) for run in chosen]
+        cells = [
+            ", ".join(f"{run['score']:.0f}" for run in chosen),
+            f"{statistics.median(times):.1f} (" + ", ".join(f"{seconds:.1f}" for seconds in times) + ")",
+            ", ".join(f"{return_after(duration, run):.0f}" for run in chosen),
+        ]
+        lines.append(f"| {side} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(runs: list[Run], path: Path) -> None:
+    """Mean training returns against steps and against seconds, a line for every seed."""
+    figure, (by_step, by_second) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
+    for side, color in zip(LEARNERS, ("tab:red", "tab:orange", "tab:blue"), strict=True):
+        for number, run in enumerate(run for run in runs if run["side"] == side):
+            seconds, steps, returns = zip(*run["curve"], strict=True)
+            label = side if number == 0 else None
+            by_step.plot(np.array(steps) / 1000, returns, color=color, alpha=0.6, label=label)
+            by_second.plot(seconds, returns, color=color, alpha=0.6)
+    by_step.set(xlabel="thousand environment steps", ylabel="mean return of 100 episodes")
+    by_second.set(xlabel="seconds")
+    by_step.legend(fontsize="small")
+    for axes in (by_step, by_second):
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def compare_learning(seeds: list[int], figure: Path | None) -> None:
+    """Make the runs that are missing, one after the other, side after side, and print the table."""
+    done = {(run["side"], run["seed"]) for run in read(RESULTS)}
+    jobs = [partial(learn, side, seed) for seed in seeds for side in LEARNERS if (side, seed) not in done]
+    with ThreadPoolExecutor(1) as pool:
+        complete(RESULTS, jobs, pool, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
+    runs = [run for run in read(RESULTS) if run["seed"] in seeds]
+    print(learning_table(runs))
+    if figure:
+        plot(runs, figure)
+
+
 def main() -> None:
     """Measure all sides, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--n-timesteps", type=int, default=20_000)
+    parser.add_argument("--env", default=ENV_ID)
+    parser.add_argument("--n-timesteps", type=int, default=50_000)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--learning", action="store_true", help="compare what is learned, and how soon")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of --learning")
+    parser.add_argument("--plot", type=Path, help="where the figure of --learning goes, as PNG")
     options = parser.parse_args()
     th.set_num_threads(1)
+    if options.learning:
+        with threadpool_limits(1):
+            compare_learning(options.seeds, options.plot)
+        return
     speeds: dict[str, list[float]] = {side: [] for side in SIDES}
     with threadpool_limits(1):
         for _ in range(options.repetitions):

@@ -18,6 +18,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,7 @@ from sb3_pg_ext.common.vec_env import LeanVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
-OWN_COLUMNS = {"naf": ("Pendulum-v1", 1)}
+OWN_COLUMNS = {"naf": ("Pendulum-v1", 1), "naf-autograd": ("Pendulum-v1", 1)}
 """Comparisons that are made on an environment of their own instead of those in ``COLUMNS``."""
 
 STEPS_PER_UPDATE = 2048
@@ -112,6 +115,16 @@ def lean(env: VecEnv) -> VecEnv:
     return make_vec_env(env.get_attr("spec")[0].id, env.num_envs, seed=0, vec_env_cls=LeanVecEnv)
 
 
+def on_autograd(cls: Any) -> Any:
+    """The algorithm, whose updates are differentiated by autograd."""
+    return partial(cls, engine="autograd")
+
+
+def sbx_ppo() -> type[BaseAlgorithm]:
+    """PPO of SBX, which must be installed for that: SB3's in JAX."""
+    return import_module("sbx").PPO
+
+
 COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Run]]] = {
     "vec_env": (
         "`LeanVecEnv` ÷ `DummyVecEnv`",
@@ -143,9 +156,29 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         lambda env: training(fast.PPO, env),
         lambda env: training(stable_baselines3.PPO, env),
     ),
+    "ppo-lean": (
+        "`fast.PPO` in a `LeanVecEnv` ÷ stock PPO",
+        lambda env: training(fast.PPO, lean(env)),
+        lambda env: training(stable_baselines3.PPO, env),
+    ),
+    "ppo-autograd": (
+        "`fast.PPO`, autograd ÷ stock PPO",
+        lambda env: training(on_autograd(fast.PPO), env),
+        lambda env: training(stable_baselines3.PPO, env),
+    ),
+    "ppo-sbx": (
+        "PPO of SBX (JAX) ÷ stock PPO",
+        lambda env: training(sbx_ppo(), env),
+        lambda env: training(stable_baselines3.PPO, env),
+    ),
     "ppo_kl": (
         "`AdaptiveKLPPO` ÷ stock PPO",
         lambda env: training(AdaptiveKLPPO, env),
+        lambda env: training(stable_baselines3.PPO, env),
+    ),
+    "ppo_kl-autograd": (
+        "`AdaptiveKLPPO`, autograd ÷ stock PPO",
+        lambda env: training(on_autograd(AdaptiveKLPPO), env),
         lambda env: training(stable_baselines3.PPO, env),
     ),
     "npg": (
@@ -153,9 +186,19 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         lambda env: training(NPG, env),
         lambda env: training(sb3_contrib.TRPO, env),
     ),
+    "npg-autograd": (
+        "`NPG`, autograd ÷ stock TRPO",
+        lambda env: training(on_autograd(NPG), env),
+        lambda env: training(sb3_contrib.TRPO, env),
+    ),
     "naf": (
         "`NAF` ÷ SB3 DDPG",
         lambda env: training_off_policy(NAF, env),
+        lambda env: training_off_policy(stable_baselines3.DDPG, env),
+    ),
+    "naf-autograd": (
+        "`NAF`, autograd ÷ SB3 DDPG",
+        lambda env: training_off_policy(on_autograd(NAF), env),
         lambda env: training_off_policy(stable_baselines3.DDPG, env),
     ),
     "trpo": (
@@ -315,7 +358,8 @@ def write(path: Path, results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run every comparison in a process of its own, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS), help="some comparisons")
+    usual = [name for name in COMPARISONS if name != "ppo-sbx" or find_spec("sbx")]
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=usual, help="some comparisons (default: all)")
     parser.add_argument(
         "--columns", nargs="+", type=int, choices=range(4), default=range(4), help="some of the shared columns"
     )
