@@ -7,8 +7,8 @@ All sides run one after the other, again and again, and only the ratios of neigh
 printed. Every process computes with one thread. A side starts anew each time; its speed is taken from the steps after
 the first ``WARM_UP``, without start-up, which is told apart. Run it with two idle cores or more.
 
-With ``--learning`` every side trains on CartPole-v1 for 500 000 steps, A3C with its shipped configuration, A2C with that
-of RL Zoo. What is compared are returns at equal steps and at equal time, start-up included. A finished run is a line of
+With ``--learning`` every side trains on CartPole-v1 for 500 000 steps, A3C with its shipped configuration, A2C with
+RL Zoo's. Returns are compared at equal steps and at equal time, start-up included. A finished run is a line of
 ``benchmarks/results/asynchrony.jsonl``.
 """
 
