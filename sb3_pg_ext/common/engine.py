@@ -117,7 +117,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         """Refuse an unknown engine, or one that cannot do what is asked of it."""
         check_choice("engine", self.engine, ENGINES)
         if self.engine == "array":
-            make_engine(self.policy, self.engine)
+            self._choose_engine()
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -215,9 +215,16 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
 
     def _make_engine(self) -> Engine:
         """What differentiates the policy in the coming update."""
-        engine, path = make_engine(self.policy, self.engine)
+        engine, path = self._choose_engine()
         self._announce("Differentiating", path)
         return engine
+
+    def _choose_engine(self) -> tuple[Engine, str]:
+        """The engine and, in words, which it is and why.
+
+        :raises ValueError: if it cannot do what is asked of it
+        """
+        return make_engine(self.policy, self.engine)
 
     def _announce(self, activity: str, path: str) -> None:
         if self.verbose >= 1 and path != self._paths.get(activity):

@@ -11,16 +11,18 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.common.array_engine import ArrayEngine
+from sb3_pg_ext.common.autograd_engine import AutogradEngine
 from sb3_pg_ext.common.engine import RolloutEngine
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import NonFiniteError
-from sb3_pg_ext.common.quantities import Quantities
+from sb3_pg_ext.common.quantities import Engine, Quantities
 
 
 class FastUpdate(RolloutEngine):
     """A stock algorithm whose optimiser makes no step along a gradient that is not finite.
 
-    The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding.
+    The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding. A
+    rollout buffer with a ``get()`` of its own has it called by the stock ``train()``.
 
     :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
         ``"autograd"`` by the stock ``train()``; ``"auto"`` for the first where it can
@@ -42,16 +44,28 @@ class FastUpdate(RolloutEngine):
     def _update(self) -> None:
         self._n_spoilt = 0
         engine = self._make_engine()
-        if isinstance(engine, ArrayEngine) and type(self.rollout_buffer).get is RolloutBuffer.get:
-            with np.errstate(all="ignore"):  # bad numbers are looked for
+        with np.errstate(all="ignore"):  # bad numbers are looked for
+            if isinstance(engine, ArrayEngine):
                 self._improve(engine)
-        else:
-            self._train_as_stock()
+            else:
+                self._train_as_stock()
         if self._n_spoilt:
             problem = NonFiniteError(f"{self._n_spoilt} of this update's gradients not finite")
             self._skip_update(problem, consequence="no step made along them")
         else:
             self._keep_update()
+
+    def _choose_engine(self) -> tuple[Engine, str]:
+        engine, path = super()._choose_engine()
+        buffer = type(self.rollout_buffer)
+        if isinstance(engine, AutogradEngine) or buffer.get is RolloutBuffer.get:
+            return engine, path
+        if self.engine == "array":
+            raise ValueError(
+                f"engine='array' together with rollout_buffer_class={buffer.__name__}, which overrides get(); "
+                "allowed: 'auto', 'autograd'"
+            )
+        return AutogradEngine(self.policy), f"autograd, because {buffer.__name__} overrides get()"
 
     def _improve(self, engine: ArrayEngine) -> None:
         """The stock ``train()`` on the array engine."""

@@ -12,8 +12,10 @@ import stable_baselines3
 import torch as th
 from envs import ACTION_SPACES, RandomEnv
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -77,6 +79,63 @@ def test_the_same_rollout_gives_the_same_update(ours, theirs, kwargs, action_spa
     )
     assert any(not th.equal(start[name], tensor) for name, tensor in expected.items())
     assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@each_twin
+@pytest.mark.parametrize("engine", ["array", "autograd"])
+@pytest.mark.parametrize("action_space", ["Box", "Discrete"])
+def test_logs_are_the_same(ours, theirs, kwargs, engine, action_space):
+    """Key by key, beside what this package adds; and of the same rollout, the same numbers."""
+    exchange, logs = Exchange(), []
+    for algorithm, arguments in ((theirs, kwargs), (ours, {**kwargs, "engine": engine})):
+        logger = make_model(algorithm, action_space, **arguments).learn(32, exchange, log_interval=1).logger
+        logs.append((logger.name_to_value, logger.name_to_excluded))
+    (expected, excluded), (actual, actually_excluded) = logs
+    assert actual.keys() - expected.keys() == {"time/update_seconds", "train/n_skipped"}
+    assert {key: actual[key] for key in expected} == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert {key: actually_excluded[key] for key in excluded} == excluded
+
+
+def test_early_stopping(capsys):
+    models = [make_model(cls, target_kl=1e-5, batch_size=8, verbose=1) for cls in (stable_baselines3.PPO, fast.PPO)]
+    exchange, printed = Exchange(), []
+    for model in models:
+        capsys.readouterr()
+        model.learn(32, exchange)
+        printed.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("Early stopping")])
+    assert printed[0] == printed[1] != []
+    assert_close(*map(parameters, models), rtol=1e-6, atol=1e-6)
+
+
+def test_a_line_search_that_fails():
+    kwargs = {"target_kl": 5.0, "cg_damping": 1e-3, "line_search_max_iter": 1, "batch_size": 16, "n_critic_updates": 1}
+    models, exchange = [make_model(cls, **kwargs) for cls in (sb3_contrib.TRPO, fast.TRPO)], Exchange()
+    start = parameters(models[1])
+    for model in models:
+        model.learn(32, exchange)
+        log = model.logger.name_to_value
+        assert (log["train/is_line_search_success"], log["train/kl_divergence_loss"]) == (0, 0)
+    assert_close(*map(parameters, models), rtol=1e-6, atol=1e-6)
+    assert th.equal(parameters(models[1])["action_net.weight"], start["action_net.weight"])
+
+
+class OwnMinibatches(RolloutBuffer):
+    """Leaves every second step out."""
+
+    def get(self, batch_size=None):
+        for batch in super().get(batch_size):
+            yield RolloutBufferSamples(*(None if tensor is None else tensor[::2] for tensor in batch))
+
+
+@each_twin
+def test_buffers_with_minibatches_of_their_own(ours, theirs, kwargs, capsys):
+    kwargs = {**kwargs, "rollout_buffer_class": OwnMinibatches}
+    with pytest.raises(ValueError, match=r"engine='array' .*rollout_buffer_class=OwnMinibatches.* overrides get\(\)"):
+        make_model(ours, engine="array", **kwargs)
+    exchange = Exchange()
+    expected, actual = (make_model(cls, verbose=1, **kwargs).learn(32, exchange) for cls in (theirs, ours))
+    assert_close(parameters(actual), parameters(expected), rtol=1e-6, atol=1e-6)
+    assert "Differentiating by autograd, because OwnMinibatches overrides get()" in capsys.readouterr().out
 
 
 @each_twin
