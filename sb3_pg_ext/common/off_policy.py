@@ -145,7 +145,8 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
             for _ in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
                 try:
-                    self._improve(batch)
+                    with np.errstate(all="ignore"):  # bad numbers are looked for
+                        self._improve(batch)
                 except NonFiniteError as problem:
                     self._skip_update(problem)
                 else:

@@ -10,6 +10,7 @@ from envs import ACTION_SPACES, RandomEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from sb3_pg_ext.fast.mixin import FastUpdate
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 
 STEPS = 64
@@ -132,7 +133,7 @@ class Algorithm:
     @property
     def has_own_constructor(self) -> bool:
         """Whether its arguments are its own; the stock twins take those of SB3 as SB3 does."""
-        return not self.cls.__init__.__module__.startswith(("stable_baselines3", "sb3_contrib"))
+        return not issubclass(self.cls, FastUpdate)
 
 
 @cache

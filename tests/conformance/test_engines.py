@@ -1,11 +1,14 @@
 """Updates are the same, whatever differentiates them."""
 
+import copy
+
 import pytest
 import torch as th
 from envs import ACTION_SPACES, RandomEnv
 from torch import nn
 
 from .algorithms import NAMES, Algorithm, find, record, vector
+from .test_global_state import settings
 
 SPACES = ["Box", "Discrete", "MultiDiscrete", "MultiBinary"]
 ENGINES = ["array", "autograd"]
@@ -136,3 +139,34 @@ def test_engines_can_be_switched_by_saving_and_loading(algorithm: Algorithm, tmp
         trained.append(vector(loaded.learn(4 * LONGEST_ROLLOUT, reset_num_timesteps=False)))
     th.testing.assert_close(*trained, **TOLERANCE)
     assert not th.allclose(trained[0], vector(model), atol=1e-3)
+
+
+class Jackpot(RandomEnv):
+    """Finite rewards whose squares are not."""
+
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, 1e30 * reward, *rest
+
+
+@pytest.mark.filterwarnings("ignore:.*in a row:RuntimeWarning")  # NumPy's own would be errors
+@pytest.mark.parametrize("engine", ENGINES)
+def test_overflow_in_an_update_is_noticed_and_changes_nothing(algorithm: Algorithm, engine):
+    if engine == "autograd" and not algorithm.has_own_constructor:
+        return  # the stock update scales a finite gradient with an infinite norm down to zero
+    model = algorithm(Jackpot(), engine=engine)
+    before, outside = copy.deepcopy(model.get_parameters()), settings()
+    with pytest.raises(ValueError, match="3rd in a row"):
+        model.learn(UPDATES * LONGEST_ROLLOUT)
+    assert model.n_skipped_updates == 3
+    assert settings() == outside
+    th.testing.assert_close(model.get_parameters()["policy"], before["policy"], rtol=0, atol=0)
+    for moments in model.policy.optimizer.state.values():
+        assert not any(th.as_tensor(moment).any() for moment in moments.values())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_training_changes_no_settings(algorithm: Algorithm, engine):
+    before = settings()
+    algorithm(engine=engine).learn(2 * LONGEST_ROLLOUT)
+    assert settings() == before
