@@ -15,11 +15,13 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_pg_ext.common.acting import make_actor
-from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers
+from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, check_parameters, critic_layers, make_head
+from sb3_pg_ext.common.stochastic_policies import MlpPolicy
 from sb3_pg_ext.functional import mlp
 
 VECTOR, IMAGE = OBSERVATION_SPACES["Box"], spaces.Box(0, 255, (1, 36, 36), np.uint8)
 DISCRETE = ACTION_SPACES["Discrete"]
+SPACES = ["Box", "Discrete", "MultiDiscrete", "MultiBinary"]
 
 
 def make_policy(cls=ActorCriticPolicy, observation_space=VECTOR, action_space=DISCRETE, **kwargs):
@@ -153,6 +155,30 @@ def with_early_hook(policy):
     return policy
 
 
+def with_hook_in_extractor(policy):
+    policy.features_extractor.flatten.register_forward_hook(lambda module, args, output: 2 * output)
+    return policy
+
+
+def with_backward_hook(policy):
+    policy.mlp_extractor.policy_net[1].register_full_backward_hook(lambda module, inputs, outputs: None)
+    return policy
+
+
+def with_other_forward(policy):
+    policy.action_net.forward = policy.action_net.forward
+    return policy
+
+
+def with_layer_of_ones_own(policy):
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    policy.action_net = Doubled(8, 3)
+    return policy
+
+
 def with_normalized_layer(policy):
     policy.mlp_extractor.policy_net = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Tanh())
     return policy
@@ -185,6 +211,10 @@ UNFIT = {
     "attribute": (lambda: with_attribute(make_policy()), r"it overrides get_distribution\(\)"),
     "hook": (lambda: with_hook(make_policy()), "a module has a forward hook"),
     "early hook": (lambda: with_early_hook(make_policy()), "a module has a forward hook"),
+    "hook in the extractor": (lambda: with_hook_in_extractor(make_policy()), "a module has a forward hook"),
+    "backward hook": (lambda: with_backward_hook(make_policy()), "a module has a backward hook"),
+    "other forward": (lambda: with_other_forward(make_policy()), r"a module has another forward\(\) than its class"),
+    "layer of one's own": (lambda: with_layer_of_ones_own(make_policy()), "its activation function is Doubled"),
     "unknown activation": (lambda: make_policy(activation_fn=nn.GELU), "its activation function is GELU"),
     "activation of one's own": (lambda: make_policy(activation_fn=OwnTanh), "its activation function is OwnTanh"),
     "normalized layer": (lambda: with_normalized_layer(make_policy()), "its activation function is LayerNorm"),
@@ -205,3 +235,81 @@ def test_unfit_policies_say_why(name):
 
 def test_a_perceptron_acts_in_numpy():
     assert make_actor(make_policy(), n_envs=1, n_steps=None)[1] == "a perceptron in NumPy"
+
+
+def value_of(policy, obs):
+    with th.no_grad():
+        return policy.predict_values(th.as_tensor(obs)).numpy()
+
+
+@pytest.mark.parametrize("net_arch", [[], [4], {"pi": [5], "vf": [6, 7, 8]}, {"pi": [5, 6], "vf": []}])
+def test_critics(net_arch):
+    policy, obs = make_policy(net_arch=net_arch, share_features_extractor=False), observe(VECTOR)
+    np.testing.assert_allclose(mlp.forward(critic_layers(policy), obs), value_of(policy, obs), rtol=1e-6, atol=1e-6)
+
+
+class OwnValues(ActorCriticPolicy):
+    def predict_values(self, obs):
+        return super().predict_values(obs)
+
+
+class OwnEvaluations(ActorCriticPolicy):
+    def evaluate_actions(self, obs, actions):
+        return super().evaluate_actions(obs, actions)
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [(OwnValues, r"overrides predict_values\(\)"), (OwnEvaluations, r"overrides evaluate_actions\(\)")],
+)
+def test_an_actor_may_be_fit_where_the_critic_is_not(cls, reason):
+    policy = make_policy(cls)
+    with pytest.raises(UnfitPolicy, match=reason):
+        critic_layers(policy)
+    assert_agree(policy)
+
+
+@pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary"])
+def test_temperatures(name):
+    plain, tempered = (
+        make_policy(MlpPolicy, action_space=ACTION_SPACES[name], temperature=temperature) for temperature in (1, 4)
+    )
+    assert_agree(tempered)
+    obs = observe(VECTOR)
+    ours, theirs = (mlp.forward(actor_layers(policy), obs) for policy in (tempered, plain))
+    np.testing.assert_allclose(ours, theirs / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_heads_are_the_distributions_of_the_policy(name):
+    policy, obs = make_policy(action_space=ACTION_SPACES[name], log_std_init=-0.5), observe(VECTOR)
+    head = make_head(policy, mlp.forward(actor_layers(policy), obs))
+    with th.no_grad():
+        distribution = policy.get_distribution(th.as_tensor(obs))
+        actions = distribution.sample()
+        expected = distribution.log_prob(actions).numpy(), distribution.entropy().numpy()
+    actual = head.log_prob(actions.numpy().reshape(len(obs), -1)), head.entropy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_heads_stay_as_they_are_when_the_policy_changes():
+    policy, obs = make_policy(action_space=ACTION_SPACES["Box"]), observe(VECTOR)
+    head = make_head(policy, mlp.forward(actor_layers(policy), obs))
+    actions = np.zeros((len(obs), 1), np.float32)
+    before = head.log_prob(actions)
+    with th.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1.0)
+    np.testing.assert_array_equal(head.log_prob(actions), before)
+
+
+def test_parameters_are_each_of_one_layer():
+    one, other = (nn.Parameter(th.zeros(2)) for _ in range(2))
+    check_parameters([one, other], [other, one])
+    for used, of_model, reason in [
+        ([one], [one, other], "it has parameters beside its networks'"),
+        ([one, one], [one], "its layers share parameters"),
+        ([one], [one.requires_grad_(False)], "it has frozen parameters"),
+    ]:
+        with pytest.raises(UnfitPolicy, match=reason):
+            check_parameters(used, of_model)
