@@ -1,0 +1,106 @@
+"""Whether both engines learn the same: training returns with autograd and with arrays, from the same seeds.
+
+    python benchmarks/engines.py
+
+A finished run is one line of ``benchmarks/results/engines.jsonl``, so an interrupted benchmark goes on where it stopped.
+The score of a run is the mean return of the last 100 episodes of its training.
+"""
+
+import argparse
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from runs import Run, complete, read, versions
+from scipy import stats
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_pg_ext import NPG, fast
+
+RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
+ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"fast.PPO": fast.PPO, "NPG": NPG}
+ENGINES = ("autograd", "array")
+N_ENVS, N_STEPS = 4, 512
+
+TASKS: dict[str, tuple[int, Callable[[VecEnv], VecEnv]]] = {
+    "CartPole-v1": (100_000, lambda env: env),
+    "HalfCheetah-v4": (300_000, lambda env: VecNormalize(env, gamma=0.99)),
+}
+
+
+def train(algorithm: str, env_id: str, engine: str, seed: int) -> Run:
+    """Train once; the score is the mean return of the last 100 episodes."""
+    start = time.perf_counter()
+    n_timesteps, wrap = TASKS[env_id]
+    env = wrap(make_vec_env(env_id, N_ENVS, seed=seed))
+    arguments: dict[str, Any] = {"n_steps": N_STEPS, "seed": seed, "device": "cpu", "engine": engine}
+    model = ALGORITHMS[algorithm]("MlpPolicy", env, **arguments).learn(n_timesteps)
+    assert model.ep_info_buffer is not None
+    return {
+        "algorithm": algorithm,
+        "env": env_id,
+        "engine": engine,
+        "seed": seed,
+        "score": round(float(np.mean([episode["r"] for episode in model.ep_info_buffer])), 2),
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": versions(),
+    }
+
+
+def describe(run: Run) -> str:
+    """The score of a run, in a line."""
+    return f"{run['algorithm']}, {run['env']}, {run['engine']}, seed {run['seed']}: {run['score']:.1f}"
+
+
+def table(runs: list[Run]) -> str:
+    """A Markdown table: mean over seeds and its 95 % interval (Student), and that of the difference (Welch)."""
+    lines = ["| | environment | steps | autograd | arrays | arrays − autograd |", "|---|---|---|---|---|---|"]
+    for algorithm in ALGORITHMS:
+        for env_id, (n_timesteps, _) in TASKS.items():
+            scores = {
+                engine: [
+                    r["score"] for r in runs if (r["algorithm"], r["env"], r["engine"]) == (algorithm, env_id, engine)
+                ]
+                for engine in ENGINES
+            }
+            if min(map(len, scores.values())) > 1:
+                cells = [
+                    f"{np.mean(s):.0f} ± {stats.t.ppf(0.975, len(s) - 1) * stats.sem(s):.0f}" for s in scores.values()
+                ]
+                interval = stats.ttest_ind(scores["array"], scores["autograd"], equal_var=False).confidence_interval()
+                difference = f"{interval.low:+.0f} … {interval.high:+.0f}"
+                steps = f"{n_timesteps:,}".replace(",", " ")
+                lines.append("| " + " | ".join([algorithm, env_id, steps, *cells, difference]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the runs that are missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    options = parser.parse_args()
+    done = {(run["algorithm"], run["env"], run["engine"], run["seed"]) for run in read(RESULTS)}
+    wanted = [
+        (algorithm, env_id, engine, seed)
+        for seed in options.seeds
+        for algorithm in ALGORITHMS
+        for env_id in TASKS
+        for engine in ENGINES
+    ]
+    jobs = [partial(train, *run) for run in wanted if run not in done]
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        complete(RESULTS, jobs, pool, describe)
+    print(table(read(RESULTS)))
+
+
+if __name__ == "__main__":
+    main()
