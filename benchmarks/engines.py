@@ -2,7 +2,7 @@
 
     python benchmarks/engines.py
 
-A finished run is one line of ``benchmarks/results/engines.jsonl``, so an interrupted benchmark goes on where it stopped.
+A finished run is a line of ``benchmarks/results/engines.jsonl``, so an interrupted benchmark goes on where it stopped.
 The score of a run is the mean return of the last 100 episodes of its training.
 """
 
