@@ -88,7 +88,7 @@ class ArrayEngine(Engine):
         body = policy.mlp_extractor
         parameters: list[th.Tensor] = list(policy.parameters())
         modules = linear_modules(body.policy_net, policy.action_net), linear_modules(body.value_net, policy.value_net)
-        of_actor, of_critic = (list[th.Tensor](chain(*(module.parameters() for module in net))) for net in modules)
+        of_actor, of_critic = ([p for m in net for p in (m.weight, m.bias) if p is not None] for net in modules)
         self._log_std = policy.log_std if isinstance(policy.action_dist, DiagGaussianDistribution) else None
         if self._log_std is not None:
             of_actor.insert(0, self._log_std)

@@ -116,7 +116,8 @@ def check_input(model: BaseModel, *extractors: nn.Module | None) -> None:
     :param extractors: its features extractors
     :raises UnfitPolicy: if it does
     """
-    _unless(model.device.type == "cpu", f"it lives on {model.device}")
+    device = model.device  # slow to ask for
+    _unless(device.type == "cpu", f"it lives on {device}")
     space = model.observation_space
     if not isinstance(space, spaces.Box) or is_image_space(space):
         raise UnfitPolicy(f"its observations are {space}")  # which takes long to write, and is rarely read
@@ -161,8 +162,8 @@ def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
     check_hooks(net, *net, head)
     layers: list[mlp.Layer] = []
     for module in [*net, head]:
-        _unless(all(p.dtype == th.float32 for p in module.parameters()), "its parameters are not all float32")
         if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
+            _unless(module.weight.dtype == th.float32, "its parameters are not all float32")
             bias = None if module.bias is None else module.bias.detach().numpy()
             tempered = (mlp.scale(1 / module.temperature),) if isinstance(module, TemperedLinear) else ()
             layers.append(mlp.Layer(module.weight.detach().numpy(), bias, tempered))
