@@ -64,7 +64,7 @@ TRAITS = {
     ),
     "fast_ppo": Traits(
         variants={
-            "everything in the loss": {"ent_coef": 0.1, "clip_range": 0.05, "clip_range_vf": 0.1},
+            "everything in the loss": {"ent_coef": 0.1, "clip_range": 1e-3, "clip_range_vf": 1e-3},
             "early stopping": {"target_kl": 1e-4, "batch_size": 8},
             "an incomplete minibatch": {"batch_size": 7, "normalize_advantage": False},
         }
@@ -86,7 +86,7 @@ TRAITS = {
     "ppo_kl": Traits(
         variants={
             "a fixed penalty": {"adaptive_kl": False, "kl_coef": 3.0, "ent_coef": 0.1},
-            "clipping alone": {"adaptive_kl": False, "kl_coef": 0.0, "clip_range": 0.05, "clip_range_vf": 0.1},
+            "clipping alone": {"adaptive_kl": False, "kl_coef": 0.0, "clip_range": 1e-3, "clip_range_vf": 1e-3},
             "new advantages": {"recompute_advantages": True, "batch_size": 7, "clip_range": 0.2},
             "early stopping": {"early_stop_kl": 1e-4, "max_grad_norm": None},
         }

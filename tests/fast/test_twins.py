@@ -72,13 +72,25 @@ class Exchange(BaseCallback):
 @each_twin
 @pytest.mark.parametrize("action_space", ["Box", "Discrete", "MultiDiscrete", "MultiBinary"])
 def test_the_same_rollout_gives_the_same_update(ours, theirs, kwargs, action_space):
-    exchange = Exchange()
     start = parameters(make_model(theirs, action_space, **kwargs))
-    expected, actual = (
-        parameters(make_model(algorithm, action_space, **kwargs).learn(32, exchange)) for algorithm in (theirs, ours)
-    )
+    models, exchange = [make_model(algorithm, action_space, **kwargs) for algorithm in (theirs, ours)], Exchange()
+    for model in models:
+        model.learn(32, exchange)
+    expected, actual = map(parameters, models)
     assert any(not th.equal(start[name], tensor) for name, tensor in expected.items())
     assert_close(actual, expected, rtol=1e-6, atol=1e-6)
+    moments, ours = (model.policy.optimizer.state_dict()["state"] for model in models)
+    assert {key: list(state) for key, state in ours.items()} == {key: list(state) for key, state in moments.items()}
+
+
+@each_twin
+def test_the_same_rollout_of_two_environments_gives_the_same_update(ours, theirs, kwargs):
+    exchange, trained = Exchange(), []
+    for algorithm in (theirs, ours):
+        env = DummyVecEnv([RandomEnv, RandomEnv])
+        model = algorithm("MlpPolicy", env, n_steps=16, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu", **kwargs)
+        trained.append(parameters(model.learn(32, exchange)))
+    assert_close(*trained, rtol=1e-6, atol=1e-6)
 
 
 @each_twin
