@@ -31,10 +31,10 @@ from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, make_base
 from sb3_pg_ext.common.acting import make_actor, make_bounds
 from sb3_pg_ext.common.actor_critic import PROVIDES
 from sb3_pg_ext.common.arguments import check_choice, check_count
-from sb3_pg_ext.common.engine import Evaluation, check_transitions, evaluate_transitions
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.observations import Observations, map_arrays
 from sb3_pg_ext.common.policies import action_tensor, chunks
+from sb3_pg_ext.common.rollouts import Evaluation, check_transitions, evaluate_transitions
 from sb3_pg_ext.common.scores import ScoreFunctions
 from sb3_pg_ext.common.transitions import EpisodeTransitions
 from sb3_pg_ext.estimators import AdvantageEstimator, Rollout, estimate_advantages, resolve_estimator

@@ -27,7 +27,6 @@ from sb3_pg_ext.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Up
 from sb3_pg_ext.a3c.shared_state import Counters, SharedState
 from sb3_pg_ext.a3c.shared_statistics import share_statistics
 from sb3_pg_ext.common.acting import NOISE_BLOCK, Actor, PerceptronActor, PolicyActor, make_bounds
-from sb3_pg_ext.common.engine import check_transitions, put_final_values
 from sb3_pg_ext.common.engines import make_engine
 from sb3_pg_ext.common.lean import unvalidated_distributions
 from sb3_pg_ext.common.minibatches import Steps
@@ -36,6 +35,7 @@ from sb3_pg_ext.common.objectives import Objective
 from sb3_pg_ext.common.observations import Observations, map_arrays
 from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, critic_layers, network_input
 from sb3_pg_ext.common.policies import action_array, predict_values
+from sb3_pg_ext.common.rollouts import check_transitions, put_final_values
 from sb3_pg_ext.common.threads import limited_threads
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages

@@ -9,8 +9,8 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.common.arguments import check_range
-from sb3_pg_ext.common.engine import Evaluation, check_transitions, evaluate_transitions, store_transitions
 from sb3_pg_ext.common.on_policy import OnPolicyBase
+from sb3_pg_ext.common.rollouts import Evaluation, check_transitions, evaluate_transitions, store_transitions
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages, resolve_estimator
 from sb3_pg_ext.plugins import EstimatorSpec, registry

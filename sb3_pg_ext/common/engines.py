@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_pg_ext.common.arguments import check_choice
 from sb3_pg_ext.common.array_engine import ArrayEngine
 from sb3_pg_ext.common.autograd_engine import AutogradEngine
 from sb3_pg_ext.common.perceptrons import UnfitPolicy
@@ -23,8 +24,9 @@ def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[],
     :param make_array: makes the one; raises :class:`~sb3_pg_ext.common.perceptrons.UnfitPolicy` where it cannot
     :param make_autograd: makes the other
     :return: the engine and, in words, which it is and why
-    :raises ValueError: for ``"array"`` where NumPy cannot do it
+    :raises ValueError: for another choice, and for ``"array"`` where NumPy cannot do it
     """
+    check_choice("engine", choice, ENGINES)
     if choice == "autograd":
         return make_autograd(), "autograd, as asked for"
     try:

@@ -9,9 +9,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from sb3_pg_ext.common.arguments import check_range
 from sb3_pg_ext.common.checkpoint import Checkpoint
-from sb3_pg_ext.common.engine import RolloutEngine
 from sb3_pg_ext.common.numerics import NonFiniteError, check_number
 from sb3_pg_ext.common.progress import BoundedProgress
+from sb3_pg_ext.common.rollouts import RolloutEngine
 from sb3_pg_ext.common.stochastic_policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)

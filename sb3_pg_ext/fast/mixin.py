@@ -12,10 +12,10 @@ from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.common.array_engine import ArrayEngine
 from sb3_pg_ext.common.autograd_engine import AutogradEngine
-from sb3_pg_ext.common.engine import RolloutEngine
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.quantities import Engine, Quantities
+from sb3_pg_ext.common.rollouts import RolloutEngine
 
 
 class FastUpdate(RolloutEngine):

@@ -104,5 +104,6 @@ def normalize(advantages: np.ndarray) -> np.ndarray:
     if len(advantages) < 2:
         return advantages
     centred = advantages - advantages.mean()
-    deviation = np.sqrt(centred @ centred / (len(centred) - 1))
-    return centred / (deviation + 1e-8)
+    wide = centred.astype(np.float64)  # squares of large numbers overflow in single precision
+    deviation = np.sqrt(wide @ wide / (len(wide) - 1))
+    return centred / centred.dtype.type(deviation + 1e-8)

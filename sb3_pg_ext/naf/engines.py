@@ -3,7 +3,6 @@
 Both give V(s) and what Q is made of, and bring derivatives with respect to these to the parameters.
 """
 
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,9 @@ from sb3_pg_ext.common.engines import choose
 from sb3_pg_ext.common.lean import clip_gradients, make_step
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.perceptrons import (
-    UnfitPolicy,
     check_input,
     check_methods,
+    check_parameters,
     layers_of,
     linear_modules,
     network_input,
@@ -91,9 +90,7 @@ class ArrayCritic(AutogradCritic):
         check_methods(policy, NAFPolicy, ("update_target",))
         super().__init__(policy)
         modules = [*linear_modules(critic.value.trunk, critic.value.head), critic.action_head]
-        known = set(chain(*(module.parameters() for module in modules)))
-        if not all(p in known and p.requires_grad for p in self._parameters):
-            raise UnfitPolicy("it has frozen parameters, or some beside its networks'")
+        check_parameters([p for m in modules for p in (m.weight, m.bias) if p is not None], self._parameters)
         self._gradient = np.zeros(sum(p.numel() for p in self._parameters), np.float32)
         pieces = dict(zip(self._parameters, split_like(th.from_numpy(self._gradient), self._parameters), strict=True))
         for parameter, piece in pieces.items():

@@ -12,7 +12,6 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_range
-from sb3_pg_ext.common.engines import ENGINES
 from sb3_pg_ext.common.off_policy import OffPolicyBase
 from sb3_pg_ext.functional import quadratic
 from sb3_pg_ext.functional.surrogates import td_loss
@@ -205,7 +204,6 @@ class NAF(OffPolicyBase):
         if self.max_grad_norm is not None:
             check_range("max_grad_norm", self.max_grad_norm, 0)
         check_choice("loss", self.loss, LOSSES)
-        check_choice("engine", self.engine, ENGINES)
         check_choice("exploration", self.exploration, ("noise", "covariance"))
         self._check_exploration()
 
@@ -234,7 +232,7 @@ class NAF(OffPolicyBase):
         super()._setup_model()
         sampled = 1.0 if self.temperature is None else self.temperature
         self.policy.temperature = sampled if self.exploration == "covariance" else None
-        if self.engine == "array":
+        if self.engine != "auto":
             make_engine(self.policy, self.engine)  # refuses at once what it cannot do
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:

@@ -16,12 +16,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_flag
-from sb3_pg_ext.common.engine import check_transitions, put_final_values
 from sb3_pg_ext.common.numerics import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.common.observations import map_arrays
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
 from sb3_pg_ext.common.policies import action_array, parts, predict_values
 from sb3_pg_ext.common.quantities import Engine, Quantities
+from sb3_pg_ext.common.rollouts import check_transitions, put_final_values
 from sb3_pg_ext.common.scores import ScoreFunctions
 from sb3_pg_ext.common.transitions import EpisodeTransitions, Transitions
 from sb3_pg_ext.functional.surrogates import policy_gradient_loss, value_loss

@@ -118,6 +118,10 @@ def test_gradients_of_n_step_returns_with_every_kind_of_end(activation, engine):
         th.testing.assert_close(applied[-1][0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_workers_have_the_engine_that_was_asked_for():
+    assert [type(employ(engine=name)[1].engine) for name in ("array", "autograd")] == [ArrayEngine, AutogradEngine]
+
+
 @pytest.mark.parametrize("name", ACTION_SPACES)
 def test_both_ways_of_computing_agree(name):
     _, worker = employ(ScriptedEnv(ACTION_SPACES[name], *SCRIPTS), n_steps=6, ent_coef=0.1)

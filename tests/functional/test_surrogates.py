@@ -125,6 +125,8 @@ def test_normalization():
     np.testing.assert_allclose(normalize(np.array([1.0, 2.0, 6.0])), np.array([-2, -1, 3]) / np.sqrt(7))
     np.testing.assert_array_equal(normalize(np.array([4.0])), [4])
     np.testing.assert_array_equal(normalize(np.full(3, 2.0)), [0, 0, 0])
+    large = np.array([1, 2, 6], np.float32) * np.float32(1e30)
+    np.testing.assert_allclose(normalize(large), np.array([-2, -1, 3]) / np.sqrt(7), rtol=1e-6)
     np.testing.assert_allclose(normalize(np.array([0.0, 2e-8])), np.array([-1, 1]) / (np.sqrt(2) + 1))
 
 

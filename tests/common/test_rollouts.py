@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext import EstimatorRolloutBuffer, fast
-from sb3_pg_ext.common.engine import evaluate_transitions
+from sb3_pg_ext.common.rollouts import evaluate_transitions
 from sb3_pg_ext.common.transitions import Transitions
 
 SCRIPTS = [

@@ -21,8 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.common.acting import make_actor, make_bounds
-from sb3_pg_ext.common.arguments import check_choice
-from sb3_pg_ext.common.engines import ENGINES, make_engine
+from sb3_pg_ext.common.engines import make_engine
 from sb3_pg_ext.common.lean import fused_step, unvalidated_distributions
 from sb3_pg_ext.common.numerics import NonFiniteError, SurvivesBadNumbers, check_finite
 from sb3_pg_ext.common.observations import Observations, arrays_of, map_arrays, stack
@@ -115,8 +114,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
 
     def _check_engine(self) -> None:
         """Refuse an unknown engine, or one that cannot do what is asked of it."""
-        check_choice("engine", self.engine, ENGINES)
-        if self.engine == "array":
+        if self.engine != "auto":
             self._choose_engine()
 
     def collect_rollouts(
