@@ -31,6 +31,9 @@ Actor = Callable[[Observations], np.ndarray]
 NOISE_BLOCK = 256
 """For so many steps noise is drawn at once, unless the rollout is shorter."""
 
+WORTH_LAYING_OUT = 16
+"""So many steps with the same parameters pay for a copy of them that is faster to use."""
+
 
 def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[Actor, str]:
     """Choose how actions are sampled in the coming rollout.
@@ -108,7 +111,7 @@ class PerceptronActor:
     """
 
     def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> None:
-        self.layers = mlp.laid_out(layers, n_envs)
+        self.layers = mlp.laid_out(layers, n_envs) if block >= WORTH_LAYING_OUT else layers
         for weight, bias, _ in self.layers:
             if not np.isfinite(weight).all() or not (bias is None or np.isfinite(bias).all()):
                 raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")

@@ -23,7 +23,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
     :param array: shape [T, N, …]
     :raises NonFiniteError: naming the first offending step and environment
     """
-    if array.dtype.kind != "f" or np.isfinite(array).all():
+    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:  # a third of all()
         return
     first = tuple(np.argwhere(~np.isfinite(array))[0])
     raise NonFiniteError(f"{name} {array[first]} at step {first[0]} of the rollout in environment {first[1]}")
@@ -36,7 +36,7 @@ def check_step(name: str, array: np.ndarray) -> None:
     :param array: shape [N, …]
     :raises NonFiniteError: naming the first offending environment
     """
-    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:  # a third of all()
+    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:
         return
     first = tuple(np.argwhere(~np.isfinite(array))[0])
     raise NonFiniteError(f"{name} {array[first]} in environment {first[0]}")

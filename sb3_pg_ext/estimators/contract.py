@@ -100,7 +100,7 @@ def check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.ge
     if array.shape != shape:
         raise ValueError(f"{name} has the shape {array.shape}; allowed: {shape}")
     finite = np.isfinite(array)
-    if not finite.all():
+    if np.count_nonzero(finite) < array.size:  # a third of all()
         step, env = np.argwhere(~finite)[0]
         raise ValueError(f"{name} is not finite, first at step {step} of environment {env}: {array[step, env]}")
 
