@@ -76,7 +76,7 @@ def table(runs: list[Run]) -> str:
                     f"{np.mean(s):.0f} ± {stats.t.ppf(0.975, len(s) - 1) * stats.sem(s):.0f}" for s in scores.values()
                 ]
                 interval = stats.ttest_ind(scores["array"], scores["autograd"], equal_var=False).confidence_interval()
-                difference = f"{interval.low:+.0f} … {interval.high:+.0f}"
+                difference = " … ".join(f"{round(end) + 0:+d}" for end in interval)
                 steps = f"{n_timesteps:,}".replace(",", " ")
                 lines.append("| " + " | ".join([algorithm, env_id, steps, *cells, difference]) + " |")
     return "\n".join(lines)
