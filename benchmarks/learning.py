@@ -210,7 +210,7 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
         for (name, algo_runs), color in zip(runs.items(), COLORS, strict=False):
             chosen = [run for run in algo_runs if run["env"] == env_id]
             if chosen:
-                draw_curves(axes, chosen, f"{name} ({len(chosen)} seeds)", color)
+                draw_curves(axes, chosen, f"{name}, seeds: {len(chosen)}", color)
         known = reference["scores"].get(env_id, {})
         known = {steps: known[steps] for steps in known if steps <= axes.get_xlim()[1]}
         if known:
@@ -228,13 +228,15 @@ def plot(runs: dict[str, list[Run]], path: Path) -> None:
 
 
 def draw_curves(axes: Axes, runs: list[Run], label: str, color: str) -> None:
-    """Draw the mean of some seeds' curves with its interval."""
+    """Draw the mean of some seeds' curves, with its interval where there are enough of them to tell."""
     curves = [np.array(run.get("evaluations") or run["curve"]) for run in runs]
     steps = np.linspace(max(curve[0, 0] for curve in curves), min(curve[-1, 0] for curve in curves), N_POINTS)
     returns = np.stack([np.interp(steps, *curve.T) for curve in curves])
-    mean, half = returns.mean(0), np.array([interval(list(column)) for column in returns.T])
+    mean = returns.mean(0)
     axes.plot(steps, mean, color=color, label=label)
-    axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+    if len(curves) > 2:
+        half = np.array([interval(list(column)) for column in returns.T])
+        axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
 
 
 def main() -> None:
