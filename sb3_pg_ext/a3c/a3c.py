@@ -250,16 +250,17 @@ class A3C(ActorCriticBase):
         if self._crew is None:
             self._hire(env)
         callback.on_rollout_start()
-        n_calls = 0
+        n_workers, n_calls = self.n_workers, 0
         while n_calls < n_rollout_steps or self.num_timesteps >= self._total_timesteps:
-            steps = self._next_steps()
+            steps = self._next_steps(n_workers)
             self.num_timesteps += len(steps)
-            self._update_info_buffer([step.info for step in steps], np.array([step.done for step in steps]))
-            if len(steps) < self.n_workers:  # all workers have finished
+            workers, reward, done, infos = map(list, zip(*steps, strict=True)) if steps else ([], [], [], [])
+            if True in done:  # no episode ended, no news of one
+                self._update_info_buffer(infos, np.array(done))
+            if len(steps) < n_workers:  # all workers have finished
                 self._dismiss()
                 break
-            workers, rewards, dones, infos = (list(column) for column in zip(*steps, strict=True))
-            rewards, dones = np.array(rewards, np.float32), np.array(dones)  # type: ignore[assignment]
+            rewards, dones = np.array(reward, np.float32), np.array(done)
             callback.update_locals(locals())
             if not callback.on_step():
                 self._dismiss()
@@ -354,13 +355,13 @@ class A3C(ActorCriticBase):
         ]
         return [pack(task, self._start_method) for task in tasks]
 
-    def _next_steps(self) -> list[Step]:
-        """The next ``n_workers`` steps; fewer when all workers have finished."""
+    def _next_steps(self, n: int) -> list[Step]:
+        """The next ``n`` steps; fewer when all workers have finished."""
         assert self._crew is not None
         inbox = self._inbox.steps
-        while len(inbox) < self.n_workers and not self._crew.finished:
+        while len(inbox) < n and not self._crew.finished:
             self._take_in(self._crew.receive())
-        return [inbox.popleft() for _ in range(min(self.n_workers, len(inbox)))]
+        return [inbox.popleft() for _ in range(min(n, len(inbox)))]
 
     def _take_in(self, reports: list[Report]) -> None:
         """Take reports and the parameters of this moment.

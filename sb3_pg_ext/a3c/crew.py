@@ -172,7 +172,7 @@ class Crew:
                 while connection.poll():
                     match connection.recv():
                         case Report() as report:
-                            member.n_steps += len(report.steps)
+                            member.n_steps += len(report.rewards)
                             reports.append(report)
                         case Ready():
                             member.ready, member.progress_time = True, time.monotonic()

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import torch as th
 
 
@@ -44,6 +45,12 @@ class SharedOptimizer(th.optim.Optimizer):
     def parameter(self) -> th.nn.Parameter:
         """The flat parameter."""
         return self.param_groups[0]["params"][0]
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """The parameter, its gradient and the statistics as NumPy sees them, which is faster for a small network."""
+        assert self.parameter.grad is not None
+        arrays = [tensor.numpy() for tensor in self.statistics.values()]
+        return self.parameter.detach().numpy(), self.parameter.grad.numpy(), arrays
 
     @property
     def statistics(self) -> dict[str, th.Tensor]:
@@ -83,10 +90,15 @@ class SharedRMSprop(SharedOptimizer):
     def apply(self, learning_rate: float) -> None:
         """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``."""
         (group,) = self.param_groups
-        gradient, square_avg = self.parameter.grad, self.statistics["square_avg"]
-        assert gradient is not None
-        square_avg.mul_(group["alpha"]).addcmul_(gradient, gradient, value=1 - group["alpha"])
-        self.parameter.data.addcdiv_(gradient, (square_avg + group["eps"]).sqrt_(), value=-learning_rate)
+        parameter, gradient, (square_avg,) = self._arrays()
+        change = gradient * gradient
+        change *= 1 - group["alpha"]
+        square_avg *= group["alpha"]
+        square_avg += change
+        np.add(square_avg, group["eps"], out=change)
+        np.divide(gradient, np.sqrt(change, out=change), out=change)
+        change *= learning_rate
+        parameter -= change
 
 
 class SharedAdam(SharedOptimizer):
@@ -117,12 +129,20 @@ class SharedAdam(SharedOptimizer):
     def apply(self, learning_rate: float) -> None:
         """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``."""
         (group,) = self.param_groups
-        gradient, (step, mean, square) = self.parameter.grad, self.statistics.values()
-        assert gradient is not None
+        parameter, gradient, (step, mean, square) = self._arrays()
         step += 1
         beta1, beta2 = group["betas"]
         correction1, correction2 = (1 - beta ** int(step) for beta in group["betas"])
-        mean.lerp_(gradient, 1 - beta1)
-        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = square.sqrt().div_(math.sqrt(correction2)).add_(group["eps"])
-        self.parameter.data.addcdiv_(mean, denominator, value=-learning_rate / correction1)
+        change = gradient - mean
+        change *= 1 - beta1
+        mean += change
+        np.multiply(gradient, gradient, out=change)
+        change *= 1 - beta2
+        square *= beta2
+        square += change
+        np.sqrt(square, out=change)
+        change /= math.sqrt(correction2)
+        change += group["eps"]
+        np.divide(mean, change, out=change)
+        change *= learning_rate / correction1
+        parameter -= change

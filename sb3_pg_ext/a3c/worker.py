@@ -16,7 +16,6 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
-import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import set_random_seed
@@ -26,7 +25,7 @@ from sb3_pg_ext.a3c.flat import flatten
 from sb3_pg_ext.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
 from sb3_pg_ext.a3c.shared_state import Counters, SharedState
 from sb3_pg_ext.a3c.shared_statistics import share_statistics
-from sb3_pg_ext.common.acting import NOISE_BLOCK, Actor, PerceptronActor, PolicyActor, make_bounds
+from sb3_pg_ext.common.acting import NOISE_BLOCK, Actor, Noise, PerceptronActor, PolicyActor, draw_noise, make_bounds
 from sb3_pg_ext.common.engines import make_engine
 from sb3_pg_ext.common.lean import unvalidated_distributions
 from sb3_pg_ext.common.minibatches import Steps
@@ -76,18 +75,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Perceptron:
-    """The layers of a policy's networks, which follow its parameters."""
+    """The layers of a policy's networks, which follow its parameters, and noise for all its actions."""
 
     actor: list[mlp.Layer]
     critic: list[mlp.Layer]
+    noise: Noise
 
     @classmethod
     def of(cls, policy: ActorCriticPolicy) -> "Perceptron | None":
         """Of a plain perceptron its layers; of another policy None."""
         try:
-            return cls(actor_layers(policy), critic_layers(policy))
+            actor, critic = actor_layers(policy), critic_layers(policy)
         except UnfitPolicy:
             return None
+        return cls(actor, critic, draw_noise(policy, actor, 1, NOISE_BLOCK))
 
 
 def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, connection: Connection) -> None:
@@ -144,6 +145,9 @@ class Worker:
         self.counters = Counters(shared)
         self.policy = task.make_policy()
         self.flat = flatten(self.policy)
+        self._own_parameters, self._shared_parameters = (
+            parameter.detach().numpy() for parameter in (self.flat, shared.optimizer.parameter)
+        )
         shared.optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
         assert self.flat.grad is not None
         self.engine, _ = make_engine(self.policy, task.engine, self.flat.grad.numpy())
@@ -200,7 +204,7 @@ class Worker:
     def take_parameters(self) -> None:
         """Copy the shared parameters into the policy."""
         self._updates_before = int(self.counters.updates.sum())
-        self.flat.data.copy_(self.shared.optimizer.parameter.data)
+        np.copyto(self._own_parameters, self._shared_parameters)
 
     def _collect(self) -> Transitions | None:
         """Make ``n_steps`` steps; None if the parent stops it.
@@ -232,7 +236,7 @@ class Worker:
         """What samples actions with the present parameters."""
         if self._perceptron is None:
             return PolicyActor(self.policy)
-        return PerceptronActor(self.policy, self._perceptron.actor, 1, min(self.task.n_steps, NOISE_BLOCK))
+        return PerceptronActor(self.policy, self._perceptron.actor, 1, self.task.n_steps, self._perceptron.noise)
 
     def _update(self, transitions: Transitions) -> None:
         """Compute the gradient, and apply it to the shared parameters.
@@ -307,12 +311,12 @@ class Worker:
         """Apply the gradient and, once in a report, measure how the parameters and the policy change meanwhile."""
         if self.outbox.report.latest:
             return apply_gradient()
-        before, old = self.flat.detach().clone(), self.engine.snapshot(observations)
+        before, old = self._own_parameters.copy(), self.engine.snapshot(observations)
         lag = apply_gradient()
-        self.flat.data.copy_(self.shared.optimizer.parameter.data)
+        np.copyto(self._own_parameters, self._shared_parameters)
         latest: dict[str, Any] = {
             "train/kl": self.engine.mean_kl(old, observations),
-            "train/step_norm": th.linalg.vector_norm(self.flat.detach() - before),
+            "train/step_norm": np.linalg.norm(self._own_parameters - before),
         }
         if hasattr(self.policy, "log_std"):
             latest["train/std"] = self.policy.log_std.detach().exp().mean()

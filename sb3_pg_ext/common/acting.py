@@ -19,11 +19,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.common.lean import unvalidated_distributions
-from sb3_pg_ext.common.numerics import NonFiniteError, check_step
+from sb3_pg_ext.common.numerics import NonFiniteError, check_step, is_finite
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, network_input
-from sb3_pg_ext.functional import mlp
-from sb3_pg_ext.functional.distributions import is_finite
+from sb3_pg_ext.functional import distributions, mlp
 
 Actor = Callable[[Observations], np.ndarray]
 """From the observations of all environments [N, …] to an action sampled for each, [N, …], not yet clipped."""
@@ -50,7 +49,7 @@ def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> t
         layers = actor_layers(policy)
     except UnfitPolicy as reason:
         return PolicyActor(policy), f"the policy's own forward pass, because {reason}"
-    return PerceptronActor(policy, layers, n_envs, min(n_steps or NOISE_BLOCK, NOISE_BLOCK)), "a perceptron in NumPy"
+    return PerceptronActor(policy, layers, n_envs, n_steps or NOISE_BLOCK), "a perceptron in NumPy"
 
 
 def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -95,9 +94,34 @@ class PolicyActor:
     def _sample(self, obs: Any) -> th.Tensor:
         with unvalidated_distributions():
             distribution = self.policy.get_distribution(obs)
-            if not is_finite(distribution.distribution):
+            if not distributions.is_finite(distribution.distribution):
                 raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
             return distribution.get_actions()
+
+
+Draw = Callable[[tuple[int, ...]], th.Tensor]
+Noise = Iterator[np.ndarray]
+"""For every step an array [N, outputs] that makes a sample of the network's outputs; parameters play no part in it."""
+
+
+def draw_noise(policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> Noise:
+    """Noise for any number of steps.
+
+    :param policy: a policy that :func:`actor_layers` finds fit
+    :param layers: its actor
+    :param n_envs: N
+    :param block: for how many steps to draw it at once
+    """
+    shape = (block, n_envs, len(layers[-1].weight))
+    match policy.action_dist:
+        case DiagGaussianDistribution():
+            draw: Draw = th.randn
+        case BernoulliDistribution():
+            draw = _logistic
+        case _:
+            draw = _gumbel
+    while True:
+        yield from draw(shape).numpy()
 
 
 class PerceptronActor:
@@ -106,19 +130,20 @@ class PerceptronActor:
     :param policy: a policy that :func:`actor_layers` finds fit
     :param layers: its actor
     :param n_envs: number of environments
-    :param block: for how many steps to draw noise at once
+    :param n_steps: number of steps of the rollout, or of many of them
+    :param noise: what :func:`draw_noise` gives, to go on with the noise of former rollouts; ``None`` for its own
     :raises NonFiniteError: if a parameter is not finite
     """
 
-    def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> None:
-        self.layers = mlp.laid_out(layers, n_envs) if block >= WORTH_LAYING_OUT else layers
-        for weight, bias, _ in self.layers:
-            if not np.isfinite(weight).all() or not (bias is None or np.isfinite(bias).all()):
-                raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")
+    def __init__(
+        self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, n_steps: int, noise: Noise | None = None
+    ) -> None:
+        if not all(is_finite(array) for layer in layers for array in layer[:2] if array is not None):
+            raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")
+        self.layers = mlp.laid_out(layers, n_envs) if n_steps >= WORTH_LAYING_OUT else layers
         self._shape = (n_envs, *(policy.action_space.shape or ()))
-        n_outputs = len(layers[-1].weight)
-        self._sample, draw = _sampler(policy)
-        self._noise = _stream(draw, (block, n_envs, n_outputs))
+        self._sample = _sampler(policy)
+        self._noise = noise or draw_noise(policy, layers, n_envs, min(n_steps, NOISE_BLOCK))
 
     def __call__(self, obs: Observations) -> np.ndarray:
         """Sample an action for every environment."""
@@ -128,13 +153,7 @@ class PerceptronActor:
         return self._sample(mlp.forward(self.layers, x), next(self._noise)).reshape(self._shape)
 
 
-Draw = Callable[[tuple[int, ...]], th.Tensor]
 Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def _stream(draw: Draw, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    while True:
-        yield from draw(shape).numpy()
 
 
 def _gumbel(shape: tuple[int, ...]) -> th.Tensor:
@@ -146,7 +165,7 @@ def _logistic(shape: tuple[int, ...]) -> th.Tensor:
     return _gumbel(shape) - _gumbel(shape)
 
 
-def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
+def _sampler(policy: ActorCriticPolicy) -> Sample:
     """How an action comes from the network's output and from noise: reparameterised, for every distribution.
 
     A Gaussian adds noise scaled by its standard deviation; Gumbel noise on the logits makes the largest one a sample of
@@ -154,18 +173,18 @@ def _sampler(policy: ActorCriticPolicy) -> tuple[Sample, Draw]:
     """
     match policy.action_dist:
         case CategoricalDistribution():
-            return (lambda logits, noise: (logits + noise).argmax(1)), _gumbel
+            return lambda logits, noise: (logits + noise).argmax(1)
         case MultiCategoricalDistribution(action_dims=action_dims):
             ends = np.cumsum(action_dims)[:-1]
-            return (lambda logits, noise: _argmax_of_parts(logits + noise, ends)), _gumbel
+            return lambda logits, noise: _argmax_of_parts(logits + noise, ends)
         case BernoulliDistribution():
             # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
-            return (lambda logits, noise: (logits + noise > 0).view(np.int8)), _logistic
+            return lambda logits, noise: (logits + noise > 0).view(np.int8)
         case DiagGaussianDistribution():
-            std = policy.log_std.detach().exp()
-            if not std.isfinite().all():
+            std = policy.log_std.detach().exp().numpy()
+            if not is_finite(std):
                 raise NonFiniteError(f"policy output: standard deviation {std.tolist()}")
-            return np.add, lambda shape: th.randn(shape) * std
+            return lambda mean, noise: mean + noise * std
     raise TypeError(f"No sampler for {type(policy.action_dist).__name__}")
 
 

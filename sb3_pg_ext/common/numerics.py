@@ -16,6 +16,14 @@ class NonFiniteError(ArithmeticError):
     """Something is NaN or infinite that must not be. The message says what, and where."""
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Whether an array holds neither NaN nor infinity; integers and Booleans cannot.
+
+    :param array: any shape
+    """
+    return array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size  # a third of all()
+
+
 def check_finite(name: str, array: np.ndarray) -> None:
     """Refuse an array that holds NaN or infinity; arrays of integers pass.
 
@@ -23,7 +31,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
     :param array: shape [T, N, …]
     :raises NonFiniteError: naming the first offending step and environment
     """
-    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:  # a third of all()
+    if is_finite(array):
         return
     first = tuple(np.argwhere(~np.isfinite(array))[0])
     raise NonFiniteError(f"{name} {array[first]} at step {first[0]} of the rollout in environment {first[1]}")
@@ -36,7 +44,7 @@ def check_step(name: str, array: np.ndarray) -> None:
     :param array: shape [N, …]
     :raises NonFiniteError: naming the first offending environment
     """
-    if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:
+    if is_finite(array):
         return
     first = tuple(np.argwhere(~np.isfinite(array))[0])
     raise NonFiniteError(f"{name} {array[first]} in environment {first[0]}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.quantities import Quantities
-from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, ratio_loss, value_loss
+from sb3_pg_ext.functional.surrogates import mean, normalize, policy_gradient_loss, ratio_loss, value_loss
 
 Losses = dict[str, float]
 """The terms of a loss, unweighted, and the loss itself, by their names in the log."""
@@ -57,7 +57,7 @@ class Objective:
         losses = {
             "policy_gradient_loss": policy.value,
             "value_loss": value.value,
-            "entropy_loss": -float(entropies.mean()),
+            "entropy_loss": -mean(entropies),
         }
         loss = policy.value + self.vf_coef * value.value
         of_entropies = of_kls = None
@@ -66,7 +66,7 @@ class Objective:
             of_entropies = np.full_like(entropies, -self.ent_coef / len(entropies))
         if self.kl_coef:
             assert kls is not None
-            losses["kl_loss"] = float(kls.mean())
+            losses["kl_loss"] = mean(kls)
             loss += self.kl_coef * losses["kl_loss"]
             of_kls = np.full_like(kls, self.kl_coef / len(kls))
         return losses | {"loss": loss}, Quantities(policy.gradient, of_entropies, of_kls, self.vf_coef * value.gradient)

@@ -99,9 +99,8 @@ def check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.ge
         raise ValueError(f"{name} is {found}; allowed: an array of {dtype.__name__}")
     if array.shape != shape:
         raise ValueError(f"{name} has the shape {array.shape}; allowed: {shape}")
-    finite = np.isfinite(array)
-    if np.count_nonzero(finite) < array.size:  # a third of all()
-        step, env = np.argwhere(~finite)[0]
+    if dtype is not np.bool_ and np.count_nonzero(np.isfinite(array)) < array.size:  # a third of all()
+        step, env = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(f"{name} is not finite, first at step {step} of environment {env}: {array[step, env]}")
 
 

@@ -7,7 +7,7 @@ from envs import ACTION_SPACES, OBSERVATION_SPACES
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 
-from sb3_pg_ext.common.acting import PerceptronActor, PolicyActor, make_actor
+from sb3_pg_ext.common.acting import PerceptronActor, PolicyActor, draw_noise, make_actor
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.perceptrons import actor_layers
 
@@ -29,7 +29,7 @@ def make_policy(action_space, observation_space=VECTOR, cls=ActorCriticPolicy, *
 def make_path(policy, path, n_envs=N_ENVS):
     if path == "PolicyActor":
         return PolicyActor(policy)
-    return PerceptronActor(policy, actor_layers(policy), n_envs, block=16)
+    return PerceptronActor(policy, actor_layers(policy), n_envs, n_steps=16)
 
 
 def sample(policy, path):
@@ -139,6 +139,19 @@ def test_bad_observations_are_caught(path):
     problem = "observation nan in environment 1" if path == "PerceptronActor" else "policy output.* distribution"
     with pytest.raises(NonFiniteError, match=problem):
         act(obs)
+
+
+@pytest.mark.parametrize("space", [GAUSSIAN, DISCRETE, spaces.MultiBinary(2), spaces.MultiDiscrete([2, 3])])
+def test_noise_goes_on_from_rollout_to_rollout(space):
+    policy, obs = make_policy(space), np.ones((4, 3), np.float32)
+    layers = actor_layers(policy)
+    th.manual_seed(3)
+    in_one = PerceptronActor(policy, layers, 4, 10)
+    at_once = [in_one(obs) for _ in range(10)]
+    th.manual_seed(3)
+    noise = draw_noise(policy, layers, 4, block=10)
+    rollouts = (PerceptronActor(policy, layers, 4, 5, noise) for _ in range(2))
+    np.testing.assert_array_equal([act(obs) for act in rollouts for _ in range(5)], at_once)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1000.0])

@@ -170,7 +170,7 @@ def test_both_paths_sample_the_tempered_softmax():
     policy = make_policy(spaces.Discrete(4), temperature=0.2)
     obs = np.tile(observe(1), (500, 1))
     expected = softmax(logits_of(policy, obs[:1]) / 0.2)[0]
-    for act in (PolicyActor(policy), PerceptronActor(policy, actor_layers(policy), 500, block=16)):
+    for act in (PolicyActor(policy), PerceptronActor(policy, actor_layers(policy), 500, n_steps=16)):
         shares = np.bincount(np.concatenate([act(obs) for _ in range(40)]), minlength=4) / 20_000
         np.testing.assert_allclose(shares, expected, atol=5 * 0.5 / np.sqrt(20_000))
 
