@@ -2,6 +2,7 @@
 
     python benchmarks/asynchrony.py --repetitions 5
     python benchmarks/asynchrony.py --learning --plot docs/images/a3c.png
+    python benchmarks/asynchrony.py --profile
 
 All sides run one after the other, again and again, and only the ratios of neighbours mean anything; their median is
 printed. Every process computes with one thread. A side starts anew each time; its speed is taken from the steps after
@@ -14,6 +15,7 @@ RL Zoo's. Returns are compared at equal steps and at equal time, start-up includ
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
@@ -35,6 +38,14 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
+from sb3_pg_ext.a3c.reports import Outbox
+from sb3_pg_ext.a3c.shared_state import SharedState
+from sb3_pg_ext.a3c.worker import Worker
+from sb3_pg_ext.common.acting import PerceptronActor
+from sb3_pg_ext.common.array_engine import ArrayEngine
+from sb3_pg_ext.common.lean import unvalidated_distributions
+from sb3_pg_ext.common.objectives import Objective
+from sb3_pg_ext.common.vec_env import LeanVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "asynchrony.jsonl"
 ENV_ID = "CartPole-v1"
@@ -44,9 +55,9 @@ N_TIMESTEPS = 500_000
 TARGET = 400
 
 
-def a3c(env_id: str, n_workers: int) -> A3C:
+def a3c(env_id: str, n_workers: int, n_steps: int = N_STEPS) -> A3C:
     """A3C with so many workers."""
-    return A3C("MlpPolicy", env_id, n_workers=n_workers, n_steps=N_STEPS, seed=0)
+    return A3C("MlpPolicy", env_id, n_workers=n_workers, n_steps=n_steps, seed=0)
 
 
 def a2c(env_id: str, n_envs: int, **kwargs: Any) -> A2C:
@@ -58,8 +69,15 @@ SIDES: dict[str, Callable[[str], BaseAlgorithm]] = {
     "A3C, 2 workers": lambda env_id: a3c(env_id, 2),
     "A3C, 1 worker": lambda env_id: a3c(env_id, 1),
     "A2C, SubprocVecEnv of 2": lambda env_id: a2c(env_id, 2, vec_env_cls=SubprocVecEnv),
+    "A3C, 2 workers, 40 steps an update": lambda env_id: a3c(env_id, 2, 8 * N_STEPS),
     "A2C, 8 environments in one process": lambda env_id: a2c(env_id, 8),
 }
+RATIOS = (
+    ("A3C, 2 workers", "A3C, 1 worker"),
+    ("A3C, 2 workers", "A2C, SubprocVecEnv of 2"),
+    ("A3C, 2 workers", "A2C, 8 environments in one process"),
+    ("A3C, 2 workers, 40 steps an update", "A2C, 8 environments in one process"),
+)
 
 
 class Stopwatch(BaseCallback):
@@ -86,6 +104,54 @@ def measure(model: BaseAlgorithm, n_timesteps: int) -> tuple[float, float]:
     if model.env is not None:
         model.env.close()
     return speed, stopwatch.first_time - begin
+
+
+PROFILED_UPDATES = 5000
+PARTS: dict[str, tuple[Any, str]] = {
+    "steps of the environment": (LeanVecEnv, "step"),
+    "choosing actions": (PerceptronActor, "__call__"),
+    "an actor for the rollout": (Worker, "_make_actor"),
+    "log π, entropy and V": (ArrayEngine, "forward"),
+    "V of the last state, advantages, returns": (Worker, "_estimate"),
+    "loss": (Objective, "__call__"),
+    "gradient": (ArrayEngine, "backward"),
+    "step of the shared optimiser": (Worker, "_apply_gradient"),
+    "taking the parameters": (Worker, "take_parameters"),
+}
+
+
+def profile(env_id: str) -> str:
+    """A Markdown table of what a worker's update consists of; the worker works in this process."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            seconds[part] += time.perf_counter() - start
+            return result
+
+        return wrapper
+
+    model = a3c(env_id, 1)
+    model._total_timesteps = sys.maxsize
+    assert model.env is not None
+    (task,) = model._make_tasks(model.env)
+    assert isinstance(task, bytes)
+    worker = Worker(0, 0, cloudpickle.loads(task), SharedState.of(model._optimizer, 1, {}))
+    worker.open(Outbox(0, lambda report: None))  # reports come on top: twenty in a second
+    for part, (owner, name) in PARTS.items():
+        setattr(owner, name, timed(part, getattr(owner, name)))
+    with unvalidated_distributions(), np.errstate(all="ignore"):
+        for n_updates in (PROFILED_UPDATES // 10, PROFILED_UPDATES):
+            seconds.update(dict.fromkeys(PARTS, 0.0))
+            start = time.perf_counter()
+            for _ in range(n_updates):
+                worker.work()
+            total = time.perf_counter() - start
+    rows = {**seconds, "everything else": total - sum(seconds.values()), "together": total}
+    lines = [f"| an update of {N_STEPS} steps | µs |", "|---|---|"]
+    return "\n".join(lines + [f"| {part} | {time_ / PROFILED_UPDATES * 1e6:.0f} |" for part, time_ in rows.items()])
 
 
 def learner(n_workers: int, seed: int) -> A3C:
@@ -198,10 +264,15 @@ def main() -> None:
     parser.add_argument("--n-timesteps", type=int, default=50_000)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--learning", action="store_true", help="compare what is learned, and how soon")
+    parser.add_argument("--profile", action="store_true", help="show what a worker's time goes into")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of --learning")
     parser.add_argument("--plot", type=Path, help="where the figure of --learning goes, as PNG")
     options = parser.parse_args()
     th.set_num_threads(1)
+    if options.profile:
+        with threadpool_limits(1):
+            print(profile(options.env))
+        return
     if options.learning:
         with threadpool_limits(1):
             compare_learning(options.seeds, options.plot)
@@ -213,10 +284,9 @@ def main() -> None:
                 speed, start_up = measure(make(options.env), options.n_timesteps)
                 speeds[side].append(speed)
                 print(f"{side}: {speed:.0f} steps/s, first step after {start_up:.1f} s", flush=True)
-    ours, *others = speeds
-    for other in others:
-        ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[other], strict=True))
-        print(f"{ours} ÷ {other}: {ratio:.2f}")
+    for one, other in RATIOS:
+        ratios = [a / b for a, b in zip(speeds[one], speeds[other], strict=True)]
+        print(f"{one} ÷ {other}: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
 
 
 if __name__ == "__main__":
