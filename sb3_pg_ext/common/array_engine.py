@@ -13,8 +13,7 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg_ext.common.lean import make_step
-from sb3_pg_ext.common.numerics import check_number
+from sb3_pg_ext.common.lean import clip_flat_gradient, make_step
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.perceptrons import (
     actor_layers,
@@ -149,10 +148,7 @@ class ArrayEngine(Engine):
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down."""
-        norm = check_number("norm of the gradient", np.sqrt(np.dot(self.gradient, self.gradient)))
-        if max_norm is not None and (factor := max_norm / (norm + 1e-6)) < 1:
-            self.gradient *= factor
-        return norm
+        return clip_flat_gradient(self.gradient, max_norm)
 
     def step(self) -> None:
         """Make a step."""

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch as th
 from torch.distributions import Distribution
 from torch.optim import optimizer as torch_optimizer
+
+from sb3_pg_ext.common.numerics import check_number
 
 FUSED = (th.optim.Adam, th.optim.AdamW)
 """Optimisers that have a fused step on the CPU, too, from PyTorch 2.4 on."""
@@ -118,4 +121,18 @@ def clip_gradients(parameters: Iterable[th.Tensor], max_norm: float | None) -> t
     norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
     if max_norm is not None:
         th._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def clip_flat_gradient(gradient: np.ndarray, max_norm: float | None) -> float:
+    """The same for a gradient that is one array.
+
+    :param gradient: [P], scaled in place
+    :param max_norm: the largest norm allowed; ``None`` for no clipping
+    :return: its norm before that
+    :raises NonFiniteError: if that is not finite; then the gradient is as it was
+    """
+    norm = check_number("norm of the gradient", np.sqrt(np.dot(gradient, gradient)))
+    if max_norm is not None and (factor := max_norm / (norm + 1e-6)) < 1:
+        gradient *= factor
     return norm

@@ -3,13 +3,14 @@
 Both give V(s) and what Q is made of, and bring derivatives with respect to these to the parameters.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch as th
 
 from sb3_pg_ext.common.engines import choose
-from sb3_pg_ext.common.lean import clip_gradients, make_step
+from sb3_pg_ext.common.lean import clip_flat_gradient, clip_gradients, make_step
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.perceptrons import (
     check_input,
@@ -34,7 +35,9 @@ class AutogradCritic:
         self._policy = policy
         # Looked up once: with small networks that costs as much as a layer.
         self._parameters = [p for group in policy.optimizer.param_groups for p in group["params"]]
+        self._before = [p.detach().clone() for p in self._parameters]
         self._followed = list(policy.critic.value.parameters()), list(policy.value_target.parameters())
+        self._make_step: Callable[[], object] = policy.optimizer.step
 
     def is_current(self) -> bool:
         """Whether the policy is still made of the tensors that it was made of."""
@@ -67,7 +70,14 @@ class AutogradCritic:
 
     def step(self) -> None:
         """Let the optimiser make a step along the gradient."""
-        self._policy.optimizer.step()
+        th._foreach_copy_(self._before, [p.data for p in self._parameters])
+        self._make_step()
+
+    @property
+    def step_norm(self) -> float:
+        """Euclidean length of the latest step."""
+        changes = th._foreach_sub([p.data for p in self._parameters], self._before)
+        return float(th.linalg.vector_norm(th.stack(th._foreach_norm(changes))))
 
     def update_target(self, tau: float) -> None:
         """Let the target network follow."""
@@ -133,14 +143,7 @@ class ArrayCritic(AutogradCritic):
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down."""
-        norm = check_number("norm of the gradient", np.sqrt(np.dot(self._gradient, self._gradient)))
-        if max_norm is not None and norm > max_norm:
-            self._gradient *= max_norm / norm
-        return norm
-
-    def step(self) -> None:
-        """Make a step."""
-        self._make_step()
+        return clip_flat_gradient(self._gradient, max_norm)
 
     def update_target(self, tau: float) -> None:
         """Let the target network follow."""

@@ -284,6 +284,7 @@ class NAF(OffPolicyBase):
         if self._latest is not None:
             for key, value in summarize(self._latest, self.policy.critic.action_dim).items():
                 self.logger.record(f"train/{key}", float(value))
+            self.logger.record("train/step_norm", self._engine.step_norm)
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:

@@ -104,5 +104,6 @@ def test_the_log(double):
     for key, value in expected.items():
         assert logged[key] == pytest.approx(float(value), rel=1e-4, abs=1e-6), key
     assert logged["train/grad_norm"] > 0
+    assert logged["train/step_norm"] > 0
     assert logged["train/n_skipped"] == logged["rollout/n_dropped"] == 0
     assert logged["rollout/reward_mean"] == pytest.approx(model.replay_buffer.rewards[129, 0], rel=1e-5)

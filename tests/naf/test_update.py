@@ -139,6 +139,7 @@ def test_a_step_of_gradient_descent(loss, double, max_grad_norm):
     model._improve(batch)
     assert model._latest.loss == pytest.approx(expected_loss.item(), rel=1e-5)
     assert model._latest.grad_norm == pytest.approx(norm, rel=1e-5)
+    assert model._engine.step_norm == pytest.approx(0.1 * scale * norm, rel=1e-4)
     for parameter, by_hand in zip(parameters, expected, strict=True):
         np.testing.assert_allclose(parameter.detach(), by_hand, rtol=1e-5, atol=1e-6)
 
