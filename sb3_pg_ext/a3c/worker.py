@@ -22,6 +22,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_pg_ext.a3c.flat import flatten
+from sb3_pg_ext.a3c.monitor_files import continued_monitor_files
 from sb3_pg_ext.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
 from sb3_pg_ext.a3c.shared_state import Counters, SharedState
 from sb3_pg_ext.a3c.shared_statistics import share_statistics
@@ -169,7 +170,8 @@ class Worker:
     def open(self, outbox: Outbox) -> None:
         """Build and reset the environment."""
         self.outbox = outbox
-        self.env = self.task.make_env()
+        with continued_monitor_files():
+            self.env = self.task.make_env()
         self.env.seed(self._seed)
         self.statistics = share_statistics(unwrap_vec_normalize(self.env), self.shared.slots, self.index)
         self.obs: Any = self.env.reset()
