@@ -178,6 +178,18 @@ def table(scores: dict[str, np.ndarray]) -> str:
     return "\n".join(lines)
 
 
+def raw_table(chosen: dict[tuple[str, str, int], Run], settings: Sequence[str]) -> str:
+    """A Markdown table of the returns themselves: means over seeds, task by task."""
+    lines = ["| task | " + " | ".join([RANDOM, *settings]) + " |", "|---" * (2 + len(settings)) + "|"]
+    for env_id in sorted({env_id for _, env_id, _ in chosen}):
+        cells = []
+        for setting in (RANDOM, *settings):
+            scores = [run["score"] for key, run in chosen.items() if key[:2] == (setting, env_id)]
+            cells.append(f"{np.mean(scores):.1f}")
+        lines.append(f"| {env_id} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def verdict(scores: dict[str, np.ndarray]) -> str:
     """Which settings differ from the paper's best one, and which cannot be told apart from it."""
     if REFERENCE not in scores:
@@ -238,10 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         complete(options.results, jobs, pool, describe)
-    scores = normalized(select(read(options.results), n_steps, options.envs, options.seeds))
-    print(table(scores))
-    print()
-    print(verdict(scores))
+    chosen = select(read(options.results), n_steps, options.envs, options.seeds)
+    scores = normalized(chosen)
+    print(table(scores), verdict(scores), raw_table(chosen, list(scores)), sep="\n\n")
     if options.plot:
         plot(scores, options.plot)
 
