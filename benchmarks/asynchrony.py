@@ -19,9 +19,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cloudpickle
 import matplotlib.pyplot as plt
@@ -106,7 +108,6 @@ def measure(model: BaseAlgorithm, n_timesteps: int) -> tuple[float, float]:
     return speed, stopwatch.first_time - begin
 
 
-PROFILED_UPDATES = 5000
 PARTS: dict[str, tuple[Any, str]] = {
     "steps of the environment": (LeanVecEnv, "step"),
     "choosing actions": (PerceptronActor, "__call__"),
@@ -120,7 +121,7 @@ PARTS: dict[str, tuple[Any, str]] = {
 }
 
 
-def profile(env_id: str) -> str:
+def profile(env_id: str, n_updates: int = 5000) -> str:
     """A Markdown table of what a worker's update consists of; the worker works in this process."""
     seconds = dict.fromkeys(PARTS, 0.0)
 
@@ -140,18 +141,21 @@ def profile(env_id: str) -> str:
     assert isinstance(task, bytes)
     worker = Worker(0, 0, cloudpickle.loads(task), SharedState.of(model._optimizer, 1, {}))
     worker.open(Outbox(0, lambda report: None))  # reports come on top: twenty in a second
-    for part, (owner, name) in PARTS.items():
-        setattr(owner, name, timed(part, getattr(owner, name)))
-    with unvalidated_distributions(), np.errstate(all="ignore"):
-        for n_updates in (PROFILED_UPDATES // 10, PROFILED_UPDATES):
-            seconds.update(dict.fromkeys(PARTS, 0.0))
-            start = time.perf_counter()
-            for _ in range(n_updates):
-                worker.work()
-            total = time.perf_counter() - start
+    with ExitStack() as scope:
+        scope.enter_context(unvalidated_distributions())
+        scope.enter_context(np.errstate(all="ignore"))
+        for part, (owner, name) in PARTS.items():
+            scope.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
+        for _ in range(n_updates // 10):
+            worker.work()
+        seconds.update(dict.fromkeys(PARTS, 0.0))
+        start = time.perf_counter()
+        for _ in range(n_updates):
+            worker.work()
+        total = time.perf_counter() - start
     rows = {**seconds, "everything else": total - sum(seconds.values()), "together": total}
-    lines = [f"| an update of {N_STEPS} steps | µs |", "|---|---|"]
-    return "\n".join(lines + [f"| {part} | {time_ / PROFILED_UPDATES * 1e6:.0f} |" for part, time_ in rows.items()])
+    head = [f"| an update of {N_STEPS} steps by one worker | µs |", "|---|---|"]
+    return "\n".join(head + [f"| {part} | {spent / n_updates * 1e6:.0f} |" for part, spent in rows.items()])
 
 
 def learner(n_workers: int, seed: int) -> A3C:
