@@ -181,6 +181,8 @@ def comparison(runs: dict[str, list[Run]]) -> str:
         evaluated = range(budget // N_EVALUATIONS, budget + 1, budget // N_EVALUATIONS)
         for steps in [step for step in evaluated if step in known or step == budget]:
             cells = [written(scores_at(steps, env_id, algo_runs)) for algo_runs in runs.values()]
+            if not any(cells):
+                continue
             mean, *deviation = known.get(steps, [""])
             cells.append(f"{mean} (sd {deviation[0]})" if deviation else str(mean))
             lines.append(f"| {env_id} | {spaced(steps)} | " + " | ".join(cells) + " |")
