@@ -30,23 +30,23 @@ class ContinuedResultsWriter(ResultsWriter):
         extra_keys: tuple[str, ...] = (),
         override_existing: bool = True,
     ) -> None:
-        former = read_header(filename)
-        self._later = 0.0 if former is None or header is None else header["t_start"] - former["t_start"]
-        super().__init__(filename, header, extra_keys, override_existing=former is None)
+        start = read_start(filename)
+        self._later = 0.0 if start is None or header is None else header["t_start"] - start
+        super().__init__(filename, header, extra_keys, override_existing=start is None)
 
     def write_row(self, epinfo: dict[str, float]) -> None:
         """Write the row of an episode, with the seconds since the beginning of the file."""
         super().write_row({**epinfo, "t": round(epinfo["t"] + self._later, 6)})
 
 
-def read_header(filename: str) -> dict[str, Any] | None:
-    """The header of a monitor's file; None where there is none to continue."""
+def read_start(filename: str) -> float | None:
+    """The time from which a monitor's file counts; None where there is no file to continue."""
     if not filename.endswith(Monitor.EXT):
         filename = os.path.join(filename, Monitor.EXT) if os.path.isdir(filename) else f"{filename}.{Monitor.EXT}"
     try:
         with open(filename) as file:
-            return json.loads(file.readline().removeprefix("#"))
-    except (OSError, ValueError):
+            return float(json.loads(file.readline().removeprefix("#"))["t_start"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

@@ -19,10 +19,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.common.lean import unvalidated_distributions
-from sb3_pg_ext.common.numerics import NonFiniteError, check_step, is_finite
+from sb3_pg_ext.common.numerics import NonFiniteError, check_step
 from sb3_pg_ext.common.observations import Observations
 from sb3_pg_ext.common.perceptrons import UnfitPolicy, actor_layers, network_input
 from sb3_pg_ext.functional import distributions, mlp
+from sb3_pg_ext.functional.arrays import is_finite
 
 Actor = Callable[[Observations], np.ndarray]
 """From the observations of all environments [N, …] to an action sampled for each, [N, …], not yet clipped."""

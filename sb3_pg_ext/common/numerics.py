@@ -8,20 +8,14 @@ from typing import SupportsFloat
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_pg_ext.functional.arrays import is_finite
+
 PATIENCE = 3
 """So many bad rollouts, or bad updates, in a row end the training."""
 
 
 class NonFiniteError(ArithmeticError):
     """Something is NaN or infinite that must not be. The message says what, and where."""
-
-
-def is_finite(array: np.ndarray) -> bool:
-    """Whether an array holds neither NaN nor infinity; integers and Booleans cannot.
-
-    :param array: any shape
-    """
-    return array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size  # a third of all()
 
 
 def check_finite(name: str, array: np.ndarray) -> None:

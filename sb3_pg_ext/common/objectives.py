@@ -6,7 +6,8 @@ import numpy as np
 
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.quantities import Quantities
-from sb3_pg_ext.functional.surrogates import mean, normalize, policy_gradient_loss, ratio_loss, value_loss
+from sb3_pg_ext.functional.arrays import mean
+from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, ratio_loss, value_loss
 
 Losses = dict[str, float]
 """The terms of a loss, unweighted, and the loss itself, by their names in the log."""

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sb3_pg_ext.functional.arrays import is_finite
 from sb3_pg_ext.functional.returns import Bools, Floats, td_errors
 
 
@@ -99,7 +100,7 @@ def check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.ge
         raise ValueError(f"{name} is {found}; allowed: an array of {dtype.__name__}")
     if array.shape != shape:
         raise ValueError(f"{name} has the shape {array.shape}; allowed: {shape}")
-    if dtype is not np.bool_ and np.count_nonzero(np.isfinite(array)) < array.size:  # a third of all()
+    if not is_finite(array):
         step, env = np.argwhere(~np.isfinite(array))[0]
         raise ValueError(f"{name} is not finite, first at step {step} of environment {env}: {array[step, env]}")
 

@@ -39,7 +39,7 @@ def test_a_monitor_continues_the_file_that_is_there(name, tmp_path):
     assert file.read_text().count("t_start") == 1
 
 
-@pytest.mark.parametrize("content", [None, "", "no header\n"])
+@pytest.mark.parametrize("content", [None, "", "no header\n", "5\n", "#{}\n"])
 def test_a_file_without_a_header_is_begun_anew(content, tmp_path):
     file = tmp_path / "monitor.csv"
     if content is not None:
