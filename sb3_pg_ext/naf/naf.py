@@ -59,7 +59,7 @@ class NAF(OffPolicyBase):
     the target bootstraps.
 
     Actions are scaled to [−1, 1], where μ is bounded by a tanh. How L is bounded says
-    :func:`~sb3_pg_ext.functional.quadratic.cholesky_factor`.
+    :func:`~sb3_pg_ext.functional.quadratic.best_action_and_factor`.
 
     Deviations from the paper: V, μ and L share a trunk, as in most later work; there is no batch normalisation, but
     ``policy_kwargs=dict(layer_norm=True)``; imagination rollouts are left out.
