@@ -153,15 +153,41 @@ def table(algo: str, runs: list[Run]) -> str:
         chosen = [run for run in runs if run["env"] == env_id]
         if chosen:
             scores = [run["mean"] for run in chosen]
-            on_the_way = written([max(y for _, y in run["evaluations"]) for run in chosen if "evaluations" in run])
             cells = (env_id, spaced(config["n_timesteps"]), len(scores), written(scores), f"{min(scores):.1f}")
-            lines.append("| " + " | ".join(map(str, (*cells, f"{max(scores):.1f}", on_the_way))) + " |")
+            lines.append(row(*cells, f"{max(scores):.1f}", written(best_on_the_way(chosen))))
     return "\n".join(lines)
+
+
+def row(*cells: object) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def best_on_the_way(runs: list[Run]) -> list[float]:
+    """The best evaluation of every run that has some."""
+    return [max(y for _, y in run["evaluations"]) for run in runs if "evaluations" in run]
 
 
 def spaced(steps: float) -> str:
     """A number of steps, with a space between thousands."""
     return f"{int(steps):,}".replace(",", " ")
+
+
+def side_by_side(runs: dict[str, list[Run]]) -> str:
+    """A Markdown table of several algorithms: final scores and the best evaluations on the way, mean over seeds ± 95 %.
+
+    :param runs: the runs by algorithm, the first being the one in question
+    """
+    heads = ["environment", "steps", "seeds", *runs, *(f"{algo}, best on the way" for algo in runs)]
+    lines = [row(*heads), "|---" * len(heads) + "|"]
+    for env_id, config in configurations(next(iter(runs))).items():
+        chosen = [[run for run in algo_runs if run["env"] == env_id] for algo_runs in runs.values()]
+        if any(chosen[1:]):
+            scores = [written([run["mean"] for run in algo_runs]) for algo_runs in chosen]
+            best = [written(best_on_the_way(algo_runs)) for algo_runs in chosen]
+            seeds = ", ".join(str(len(algo_runs)) for algo_runs in chosen)
+            lines.append(row(env_id, spaced(config["n_timesteps"]), seeds, *scores, *best))
+    return "\n".join(lines)
 
 
 def comparison(runs: dict[str, list[Run]]) -> str:
@@ -171,10 +197,7 @@ def comparison(runs: dict[str, list[Run]]) -> str:
     """
     algo = next(iter(runs))
     reference = published(algo)
-    lines = [
-        "| environment | steps | " + " | ".join([*runs, reference["source"]]) + " |",
-        "|---" * (3 + len(runs)) + "|",
-    ]
+    lines = [row("environment", "steps", *runs, reference["source"]), "|---" * (3 + len(runs)) + "|"]
     for env_id, config in configurations(algo).items():
         known = reference["scores"].get(env_id, {})
         budget = int(config["n_timesteps"])
@@ -185,7 +208,7 @@ def comparison(runs: dict[str, list[Run]]) -> str:
                 continue
             mean, *deviation = known.get(steps, [""])
             cells.append(f"{mean} (sd {deviation[0]})" if deviation else str(mean))
-            lines.append(f"| {env_id} | {spaced(steps)} | " + " | ".join(cells) + " |")
+            lines.append(row(env_id, spaced(steps), *cells))
     return "\n".join(lines)
 
 
@@ -270,7 +293,10 @@ def main() -> None:
         complete(RESULTS / f"{options.algo}.jsonl", jobs, pool, describe)
     runs = {algo: load_runs(algo) for algo in (options.algo, *options.beside)}
     print(table(options.algo, runs[options.algo]))
-    if options.beside or published(options.algo)["scores"]:
+    if options.beside:
+        print()
+        print(side_by_side(runs))
+    if published(options.algo)["scores"]:
         print()
         print(comparison(runs))
     if options.plot:
