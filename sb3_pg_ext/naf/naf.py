@@ -238,6 +238,7 @@ class NAF(OffPolicyBase):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._act = make_actor(self.policy)
         self._make_engine()
+        self._latest = None
         return super()._setup_learn(*args, **kwargs)
 
     def _sample_action(

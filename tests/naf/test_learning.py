@@ -107,3 +107,15 @@ def test_the_log(double):
     assert logged["train/step_norm"] > 0
     assert logged["train/n_skipped"] == logged["rollout/n_dropped"] == 0
     assert logged["rollout/reward_mean"] == pytest.approx(model.replay_buffer.rewards[129, 0], rel=1e-5)
+
+
+def test_the_log_of_a_second_run_tells_nothing_of_the_first():
+    model = NAF("MlpPolicy", Monitor(Target()), batch_size=16, buffer_size=200, seed=0, device="cpu")
+    latest = Latest()
+    model.set_logger(Logger(None, [latest]))
+    model.learn(130, log_interval=1)
+    assert "train/td_error_mean" in latest.values
+    latest.values.clear()
+    model.learn(50, log_interval=1)  # shorter than learning_starts
+    assert "rollout/reward_mean" in latest.values
+    assert "train/td_error_mean" not in latest.values
