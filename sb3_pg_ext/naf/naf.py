@@ -248,10 +248,9 @@ class NAF(OffPolicyBase):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None, "learn() resets the environments"
         with th.no_grad():
-            actions = self._act(self._last_obs)
+            scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
         if action_noise is not None:
-            actions = np.clip(actions + action_noise(), -1, 1)
-        scaled = actions.reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
+            scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
 
     def _make_engine(self) -> None:

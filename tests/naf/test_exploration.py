@@ -6,6 +6,7 @@ import torch as th
 from envs import IMAGE, RandomEnv
 from gymnasium import spaces
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_pg_ext import NAF
@@ -48,6 +49,19 @@ def test_noise_is_added_to_the_best_action_and_clipped():
     assert 0.05 < first.std() < 0.15
     assert (stored_actions(model)[10:, 1] == 1).all()
     assert (second > 0).all()
+
+
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_noise_has_the_shape_of_an_action(n_envs):
+    """As in SB3's own algorithms, also where that is a matrix."""
+    deviations = np.array([[0.0, 0.02, 0.04], [0.1, 0.0, 0.3]])
+    env = DummyVecEnv([lambda: RandomEnv(spaces.Box(-2, 3, (2, 3)))] * n_envs)
+    model = collect(env=env, action_noise=NormalActionNoise(np.zeros((2, 3)), deviations))
+    stored = slice(10, model.replay_buffer.pos)
+    obs = model.replay_buffer.observations[stored].reshape(-1, 3)
+    actions = model.replay_buffer.actions[stored].reshape(-1, 6)
+    best = model.policy.scale_action(model.predict(obs)[0]).reshape(actions.shape)
+    np.testing.assert_allclose((actions - best).std(0), deviations.ravel(), rtol=0.3, atol=1e-6)
 
 
 def test_covariance_follows_the_temperature():
