@@ -10,6 +10,7 @@ import argparse
 
 import numpy as np
 from stable_baselines3 import DDPG
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -32,8 +33,8 @@ def build(cls: type[OffPolicyAlgorithm], env_id: str, steps: int, seed: int) -> 
         seed=seed,
         device="cpu",
     )
-    n_actions = int(np.prod(model.action_space.shape or ()))
-    model.action_noise = NormalActionNoise(np.zeros(n_actions), np.full(n_actions, 0.1))
+    shape = model.action_space.shape or ()
+    model.action_noise = NormalActionNoise(np.zeros(shape), np.full(shape, 0.1))
     return model
 
 
@@ -48,12 +49,11 @@ def main() -> None:
     naf, ddpg = (build(cls, args.env, args.steps, args.seed) for cls in (NAF, DDPG))
     ddpg.replay_buffer = naf.replay_buffer
     assert naf.replay_buffer is not None
+    eval_env = make_vec_env(args.env, seed=args.seed + 1)  # those of training go on where they are
     while naf.num_timesteps + ddpg.num_timesteps < args.steps:
         for model in (naf, ddpg):
             model.learn(min(TURN, args.steps // 2), reset_num_timesteps=False)
-            env = model.get_env()
-            assert env is not None
-            mean, std = evaluate_policy(model, env, args.episodes)
+            mean, std = evaluate_policy(model, eval_env, args.episodes)
             steps = f"{model.num_timesteps} steps of its own, {naf.replay_buffer.size()} in the buffer"
             print(f"{type(model).__name__:<4} after {steps}: {mean:.1f} ± {std:.1f}", flush=True)
 

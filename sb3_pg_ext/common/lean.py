@@ -98,14 +98,15 @@ def _fused_kernel(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> Calla
     moments = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
     most = [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else []
     tensors = [[p.data for p in parameters], [p.grad for p in parameters], *moments, most, list(counts)]
-    names = ("amsgrad", "eps", "maximize", "weight_decay")
-    options = {name: group[name] for name in names} | dict(zip(("beta1", "beta2"), group["betas"], strict=True))
+    amsgrad = group["amsgrad"]
     decoupled = type(optimizer) is th.optim.AdamW or group.get("decoupled_weight_decay")
     kernel = th._fused_adamw_ if decoupled else th._fused_adam_
 
     def step() -> None:
         counts.add_(1)
-        kernel(*tensors, lr=group["lr"], **options)
+        beta1, beta2 = group["betas"]
+        options = {name: group[name] for name in ("lr", "eps", "maximize", "weight_decay")}
+        kernel(*tensors, amsgrad=amsgrad, beta1=beta1, beta2=beta2, **options)
 
     return step
 

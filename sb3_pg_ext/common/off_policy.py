@@ -35,7 +35,8 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
     the update is left out.
     """
 
-    _rollout_is_good = False
+    _rollout_was_dropped = False
+    _chose_n_step_buffer = False
     _reward_sum = 0.0
     _n_rewards = 0
 
@@ -56,6 +57,10 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
         space = env.action_space
         if isinstance(space, spaces.Box) and not space.is_bounded():
             raise ValueError(f"action_space={space}; allowed: a Box with finite bounds, to which actions are scaled")
+        if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
+            raise ValueError(
+                f"action_space={space}; allowed: a Box of floats (the buffer would cut scaled actions off)"
+            )
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
@@ -65,13 +70,17 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
 
     def _settle_n_steps(self) -> None:
         """Refuse ``n_steps`` beside a replay buffer of the user's; SB3 would ignore it."""
+        if self._chose_n_step_buffer and self.replay_buffer_class is NStepReplayBuffer:
+            # A loaded model: SB3 chooses again, since gamma and n_steps may be others.
+            self.replay_buffer_class = None
+            self.replay_buffer_kwargs = {
+                name: value for name, value in self.replay_buffer_kwargs.items() if name not in ("n_steps", "gamma")
+            }
+        self._chose_n_step_buffer = self.n_steps != 1
         if self.n_steps == 1:
             return
         if isinstance(self.observation_space, spaces.Dict):
             raise ValueError(f"n_steps={self.n_steps} with Dict observations; allowed: 1, SB3 has no buffer for both")
-        chosen_by_sb3 = {"n_steps": self.n_steps, "gamma": self.gamma}
-        if self.replay_buffer_class is NStepReplayBuffer and chosen_by_sb3.items() <= self.replay_buffer_kwargs.items():
-            self.replay_buffer_class = None  # a loaded model: SB3 chooses it again
         if self.replay_buffer_class is not None:
             raise ValueError(
                 f"n_steps={self.n_steps} together with replay_buffer_class={self.replay_buffer_class.__name__}; "
@@ -92,11 +101,12 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
         :return: what was collected
         :raises ValueError: if this was the third rollout in a row that was spoilt by bad numbers
         """
-        self._rollout_is_good = False
+        self._rollout_was_dropped = False
         try:
             rollout = super().collect_rollouts(env, callback, *args, **kwargs)
         except NonFiniteError as problem:
             self._drop_rollout(problem)
+            self._rollout_was_dropped = True
             self._go_on_from(env.reset())  # type: ignore[arg-type]
             if self.action_noise is not None:
                 self.action_noise.reset()
@@ -105,7 +115,6 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
             # Training may be resumed, and the environments have gone on.
             self._go_on_from(callback.locals["new_obs"])
         self._keep_rollout()
-        self._rollout_is_good = True
         return rollout
 
     def _go_on_from(self, observations: Observations) -> None:
@@ -130,20 +139,21 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
         self._reward_sum += float(reward.sum())
         self._n_rewards += len(reward)
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """Update the policy with batches from the replay buffer; after a rollout that was dropped, do nothing.
+    def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
+        """Update the policy with batches from the replay buffer; once after a rollout that was dropped, do nothing.
 
         :param gradient_steps: number of updates
-        :param batch_size: number of transitions for each
+        :param batch_size: number of transitions for each; ``None`` for the model's own
         """
-        if not self._rollout_is_good:
+        if self._rollout_was_dropped:
+            self._rollout_was_dropped = False
             return
         assert self.replay_buffer is not None
         start = time.perf_counter()
         self._update_learning_rate(self.policy.optimizer)
         with fused_step(self.policy.optimizer):
             for _ in range(gradient_steps):
-                batch = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+                batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
                 try:
                     with np.errstate(all="ignore"):  # bad numbers are looked for
                         self._improve(batch)

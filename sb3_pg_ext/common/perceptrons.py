@@ -96,7 +96,7 @@ def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor
     check_hooks(policy, body)
 
 
-def check_methods(model: nn.Module, base: type[nn.Module], methods: tuple[str, ...]) -> None:
+def check_methods(model: object, base: type, methods: tuple[str, ...]) -> None:
     """Refuse a model that overrides a method of the class whose arithmetic is known.
 
     :param model: the model
@@ -133,9 +133,15 @@ def check_hooks(*modules: nn.Module) -> None:
     :raises UnfitPolicy: if one does
     """
     for module in modules:
-        _unless(not module._forward_hooks and not module._forward_pre_hooks, "a module has a forward hook")
-        _unless(not module._backward_hooks and not module._backward_pre_hooks, "a module has a backward hook")
+        forward, early, backward, early_backward = _hooks(module)
+        _unless(not forward and not early, "a module has a forward hook")
+        _unless(not backward and not early_backward, "a module has a backward hook")
         _unless("forward" not in vars(module), "a module has another forward() than its class")
+
+
+def _hooks(module: nn.Module) -> tuple[dict, ...]:
+    """The registers of a module's hooks."""
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
 
 
 def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor]) -> None:
@@ -150,6 +156,32 @@ def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor
     _unless(all(p.requires_grad for p in parameters), "it has frozen parameters")
     hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
     _unless(not hooked, "a parameter has a hook")
+
+
+class Watch:
+    """Tells whether a model is still the one that was found to be a plain perceptron, cheaply enough for every step.
+
+    What it notices: parameters that lie elsewhere or have been frozen, and hooks.
+
+    :param models: what is watched, with everything in it
+    """
+
+    def __init__(self, *models: nn.Module) -> None:
+        self._parameters = [parameter for model in models for parameter in model.parameters()]
+        modules = [module for model in models for module in model.modules()]
+        self._attributes = [vars(module) for module in modules]
+        self._hooks = [hooks for module in modules for hooks in _hooks(module)]
+        self._before = self._state()
+
+    def _state(self) -> list[object]:
+        parameters = self._parameters
+        hooked = any(self._hooks) or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+        replaced = any("forward" in attributes for attributes in self._attributes)
+        return [hooked, replaced, *(p.data_ptr() for p in parameters), *(p.requires_grad for p in parameters)]
+
+    def is_unchanged(self) -> bool:
+        """Whether nothing has been noticed since construction."""
+        return self._state() == self._before
 
 
 def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:

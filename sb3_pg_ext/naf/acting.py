@@ -1,40 +1,97 @@
 """How NAF chooses actions during training: by NumPy, where the network is a plain perceptron."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pg_ext.common.numerics import check_step
 from sb3_pg_ext.common.observations import Observations
-from sb3_pg_ext.common.perceptrons import UnfitPolicy, check_input, check_methods, layers_of, network_input
+from sb3_pg_ext.common.perceptrons import (
+    UnfitPolicy,
+    Watch,
+    check_input,
+    check_methods,
+    layers_of,
+    network_input,
+)
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
 
-ACTING_METHODS = ("forward", "_predict", "choose_actions")
+ACTING_METHODS = ("predict", "obs_to_tensor", "forward", "_predict", "choose_actions")
 """The methods of a policy between an observation and an action: a policy that overrides one is its own master."""
 
-Actor = Callable[[Observations], np.ndarray]
-"""From the observations of all environments, [N, …], to actions in [−1, 1], [N, d]."""
+
+class Actor(Protocol):
+    """Chooses actions in [−1, 1]."""
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """From the observations of all environments, [N, …], to actions, [N, …].
+
+        :raises NonFiniteError: if the policy gives no numbers
+        """
+
+    def is_current(self) -> bool:
+        """Whether the policy still is what the actor was made for."""
 
 
-def make_actor(policy: NAFPolicy) -> Actor:
-    """Choose actions as the policy's own ``forward`` does, faster where that is possible.
+def make_actor(model: OffPolicyAlgorithm) -> Actor:
+    """Choose actions as the model's ``predict`` does, faster where that is possible.
 
-    :param policy: the policy; the actor follows every in-place change of its parameters
-    :return: the actor, which raises ``NonFiniteError`` where the policy gives no numbers
+    :param model: the model; the actor follows every in-place change of its policy's parameters
     """
+    policy = model.policy
+    assert isinstance(policy, NAFPolicy)
     try:
-        layers = action_layers(policy)
+        check_methods(model, OffPolicyAlgorithm, ("predict",))
+        return PerceptronActor(policy, action_layers(policy))
     except UnfitPolicy:
-        return lambda obs: _checked(policy(obs_as_tensor(obs, policy.device)).cpu())
+        return ModelActor(model)
 
-    def act(obs: Observations) -> np.ndarray:
+
+class ModelActor:
+    """The general path: asks the model.
+
+    :param model: the model
+    """
+
+    def __init__(self, model: OffPolicyAlgorithm) -> None:
+        self._model = model
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Choose an action for every environment."""
+        actions = self._model.policy.scale_action(self._model.predict(obs, deterministic=False)[0])
+        check_step("policy output", actions)
+        return actions
+
+    def is_current(self) -> bool:
+        """It is: nothing is kept."""
+        return True
+
+
+class PerceptronActor:
+    """The fast path, in NumPy.
+
+    :param policy: a policy that :func:`action_layers` finds fit
+    :param layers: what it finds
+    """
+
+    def __init__(self, policy: NAFPolicy, layers: list[mlp.Layer]) -> None:
+        self._policy, self._layers = policy, layers
+        self._watch = Watch(policy.critic)
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Choose an action for every environment."""
         assert isinstance(obs, np.ndarray)
-        return _checked(policy.choose_actions(th.from_numpy(mlp.forward(layers, network_input(obs)))))
+        outputs = mlp.forward(self._layers, network_input(obs))
+        actions = self._policy.choose_actions(th.from_numpy(outputs)).numpy()
+        check_step("policy output", actions)
+        return actions
 
-    return act
+    def is_current(self) -> bool:
+        """Whether parameters are where they were."""
+        return self._watch.is_unchanged()
 
 
 def action_layers(policy: NAFPolicy) -> list[mlp.Layer]:
@@ -48,9 +105,3 @@ def action_layers(policy: NAFPolicy) -> list[mlp.Layer]:
     check_methods(critic.value, ValueNetwork, ("encode", "extract_features"))
     check_input(critic.value, critic.value.features_extractor)
     return layers_of(critic.value.trunk, critic.action_head)
-
-
-def _checked(actions: th.Tensor) -> np.ndarray:
-    chosen = actions.numpy()
-    check_step("policy output", chosen)
-    return chosen

@@ -13,6 +13,7 @@ from sb3_pg_ext.common.engines import choose
 from sb3_pg_ext.common.lean import clip_flat_gradient, clip_gradients, make_step
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.perceptrons import (
+    Watch,
     check_input,
     check_methods,
     check_parameters,
@@ -32,16 +33,18 @@ class AutogradCritic:
     """
 
     def __init__(self, policy: NAFPolicy) -> None:
-        self._policy = policy
-        # Looked up once: with small networks that costs as much as a layer.
-        self._parameters = [p for group in policy.optimizer.param_groups for p in group["params"]]
+        self._policy, self._optimizer = policy, policy.optimizer
+        self._parameters = self._optimized()
         self._before = [p.detach().clone() for p in self._parameters]
-        self._followed = list(policy.critic.value.parameters()), list(policy.value_target.parameters())
         self._make_step: Callable[[], object] = policy.optimizer.step
 
+    def _optimized(self) -> list[th.Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
+
     def is_current(self) -> bool:
-        """Whether the policy is still made of the tensors that it was made of."""
-        return True
+        """Whether the policy still is what the engine was made for."""
+        same = self._policy.optimizer is self._optimizer
+        return same and [*map(id, self._optimized())] == [*map(id, self._parameters)]
 
     def target_values(self, obs: Any) -> th.Tensor:
         """V'(s) by every head of the target network, [B, heads]."""
@@ -51,15 +54,15 @@ class AutogradCritic:
     def forward(self, obs: Any) -> tuple[th.Tensor, th.Tensor]:
         """V(s), [B, heads], and what μ(s) and L(s) are made of, [B, heads, …], without a graph."""
         self._policy.set_training_mode(True)
-        self._latest = self._policy.critic(obs)
-        values, outputs = self._latest
+        self._latest = values, outputs = self._policy.critic(obs)
         return values.detach(), outputs.detach()
 
     def backward(self, of_values: th.Tensor, of_outputs: th.Tensor) -> None:
         """Compute the gradient of a loss from its derivatives with respect to what :meth:`forward` gave."""
         for parameter in self._parameters:
             parameter.grad = None
-        th.autograd.backward(self._latest, (of_values, of_outputs))
+        pairs = [(q, of_q) for q, of_q in zip(self._latest, (of_values, of_outputs), strict=True) if q.requires_grad]
+        th.autograd.backward([q for q, _ in pairs], [of_q for _, of_q in pairs])
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down to a norm, and give its norm before that.
@@ -105,28 +108,33 @@ class ArrayCritic(AutogradCritic):
         pieces = dict(zip(self._parameters, split_like(th.from_numpy(self._gradient), self._parameters), strict=True))
         for parameter, piece in pieces.items():
             parameter.grad = piece
-        arrays = [(pieces[m.weight].numpy(), None if m.bias is None else pieces[m.bias].numpy()) for m in modules]
+        arrays: mlp.Parameters = [
+            (pieces[m.weight].numpy(), None if m.bias is None else pieces[m.bias].numpy()) for m in modules
+        ]
         *self._of_trunk, self._of_value_head, self._of_action_head = arrays
         self._make_step = make_step(policy.optimizer)
-        self._memory = self._addresses()
+        self._followed = list(critic.value.parameters()), list(target.parameters())
+        self._watch = Watch(critic, target)
+        self._memory = self._identities()
 
-    def _addresses(self) -> list[int]:
-        parameters = *self._parameters, *self._followed[1]
-        moments = (self._policy.optimizer.state[p].get("exp_avg") for p in self._parameters[:1])
-        return [*(p.data_ptr() for p in parameters), *(id(p.grad) for p in self._parameters), *map(id, moments)]
+    def _identities(self) -> list[int]:
+        states = [self._optimizer.state[p] for p in self._parameters]
+        moments = (id(moment) for state in states for key, moment in state.items() if key != "step")
+        return [*(id(p.grad) for p in self._parameters), *moments]
 
     def is_current(self) -> bool:
-        """Whether parameters, gradients and the optimiser's state are still where they were."""
-        return self._addresses() == self._memory
+        """Whether parameters, gradients and the optimiser's state are still where they were, too."""
+        return super().is_current() and self._watch.is_unchanged() and self._identities() == self._memory
 
     def target_values(self, obs: th.Tensor) -> th.Tensor:
         """V'(s)."""
-        return th.from_numpy(mlp.forward(self._target, network_input(obs.numpy())))
+        return th.from_numpy(mlp.forward(self._target, _array(obs)))
 
     def forward(self, obs: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """V(s) and what μ(s) and L(s) are made of."""
-        self._trace = mlp.trace(self._trunk, network_input(obs.numpy()))
-        self._latent = self._trace[-1][-1] if self._trace else network_input(obs.numpy())
+        x = _array(obs)
+        self._trace = mlp.trace(self._trunk, x)
+        self._latent = self._trace[-1][-1] if self._trace else x
         values, outputs = (mlp.forward([head], self._latent) for head in (self._value_head, self._action_head))
         return th.from_numpy(values), self._policy.critic.split_heads(th.from_numpy(outputs))
 
@@ -148,6 +156,10 @@ class ArrayCritic(AutogradCritic):
     def update_target(self, tau: float) -> None:
         """Let the target network follow."""
         th._foreach_lerp_([p.data for p in self._followed[1]], [p.data for p in self._followed[0]], tau)
+
+
+def _array(obs: th.Tensor) -> np.ndarray:
+    return network_input(obs.detach().numpy())
 
 
 def value_layers(network: ValueNetwork) -> list[mlp.Layer]:

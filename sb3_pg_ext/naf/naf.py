@@ -11,7 +11,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 
-from sb3_pg_ext.common.arguments import check_choice, check_count, check_range
+from sb3_pg_ext.common.arguments import check_choice, check_count, check_flag, check_positive, check_range
 from sb3_pg_ext.common.off_policy import OffPolicyBase
 from sb3_pg_ext.functional import quadratic
 from sb3_pg_ext.functional.surrogates import td_loss
@@ -22,6 +22,9 @@ from sb3_pg_ext.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFP
 SelfNAF = TypeVar("SelfNAF", bound="NAF")
 
 LOSSES = ("mse", "huber")
+
+TRANSIENT = ("_act", "_engine", "_latest")
+"""What is made anew when it is needed: it is neither saved nor copied."""
 
 
 class Update(NamedTuple):
@@ -104,8 +107,8 @@ class NAF(OffPolicyBase):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: NAFPolicy
-    _act: Actor
-    _engine: AutogradCritic
+    _act: Actor | None = None
+    _engine: AutogradCritic | None = None
     _path = ""
     _latest: Update | None = None
 
@@ -214,21 +217,24 @@ class NAF(OffPolicyBase):
             if value is not None:
                 raise ValueError(f"{name}={value!r} together with exploration={self.exploration!r}; allowed: None")
         if self.temperature is not None:
-            check_range("temperature", self.temperature, 0)
-            if self.temperature == 0:
-                raise ValueError(f"temperature={self.temperature!r}; allowed: a number > 0")
+            check_positive("temperature", self.temperature)
 
     @property
     def _n_heads(self) -> int:
         return 2 if self.double else 1
 
     def _setup_model(self) -> None:
+        check_flag("double", self.double)
+        if "temperature" in self.policy_kwargs:
+            raise ValueError(
+                f"policy_kwargs={self.policy_kwargs}; allowed: no temperature, which is NAF's own argument"
+            )
         if self.policy_kwargs.get("n_heads", self._n_heads) != self._n_heads:
             raise ValueError(
                 f"policy_kwargs={self.policy_kwargs} together with double={self.double}; "
                 f"allowed: no n_heads but {self._n_heads}"
             )
-        self.policy_kwargs["n_heads"] = self._n_heads
+        self.policy_kwargs = {**self.policy_kwargs, "n_heads": self._n_heads}  # the caller may use theirs again
         super()._setup_model()
         sampled = 1.0 if self.temperature is None else self.temperature
         self.policy.temperature = sampled if self.exploration == "covariance" else None
@@ -236,9 +242,7 @@ class NAF(OffPolicyBase):
             make_engine(self.policy, self.engine)  # refuses at once what it cannot do
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        self._act = make_actor(self.policy)
-        self._make_engine()
-        self._latest = None
+        self._act = self._engine = self._latest = None
         return super()._setup_learn(*args, **kwargs)
 
     def _sample_action(
@@ -247,23 +251,25 @@ class NAF(OffPolicyBase):
         if self.num_timesteps < learning_starts:
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None, "learn() resets the environments"
+        if self._act is None or not self._act.is_current():
+            self._act = make_actor(self)
         with th.no_grad():
             scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
         if action_noise is not None:
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
 
-    def _make_engine(self) -> None:
-        """What differentiates the critic in the updates to come."""
-        self._engine, path = make_engine(self.policy, self.engine)
-        if self.verbose >= 1 and path != self._path:
-            print(f"Differentiating by {path}")
-        self._path = path
+    def _current_engine(self) -> AutogradCritic:
+        """What differentiates the critic as it is now."""
+        if self._engine is None or not self._engine.is_current():
+            self._engine, path = make_engine(self.policy, self.engine)
+            if self.verbose >= 1 and path != self._path:
+                print(f"Differentiating by {path}")
+            self._path = path
+        return self._engine
 
     def _improve(self, batch: ReplayBufferSamples) -> None:
-        if not self._engine.is_current():
-            self._make_engine()
-        engine, discounts = self._engine, self.gamma if batch.discounts is None else batch.discounts
+        engine, discounts = self._current_engine(), self.gamma if batch.discounts is None else batch.discounts
         next_values = engine.target_values(batch.next_observations).amin(1, keepdim=True)
         targets = batch.rewards + (1 - batch.dones) * discounts * next_values
         values, outputs = engine.forward(batch.observations)
@@ -281,14 +287,17 @@ class NAF(OffPolicyBase):
 
     def dump_logs(self) -> None:
         """Write log data, of the latest update too."""
-        if self._latest is not None:
+        if self._latest is not None and self._engine is not None:
             for key, value in summarize(self._latest, self.policy.critic.action_dim).items():
                 self.logger.record(f"train/{key}", float(value))
             self.logger.record("train/step_norm", self._engine.step_norm)
         super().dump_logs()
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_act", "_engine", "_latest"]
+        return [*super()._excluded_save_params(), *TRANSIENT]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in TRANSIENT}
 
 
 @th.no_grad()

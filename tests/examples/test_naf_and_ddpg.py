@@ -4,12 +4,9 @@ import runpy
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).parents[2] / "examples" / "naf_and_ddpg.py"
 
 
-@pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped:UserWarning")
 def test_both_add_to_one_buffer(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--steps", "60", "--episodes", "1"])
     runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -143,6 +143,19 @@ def test_p_stays_positive_definite_in_float32(d):
     assert (precision_eigenvalues(factor) > 0).all()
 
 
+def test_how_small_an_eigenvalue_can_be():
+    """The figures of the documentation: with a diagonal of ones 6·10⁻⁶ in ten dimensions, then a quarter each."""
+
+    def smallest(d):
+        _, factor = best_action_and_factor(extreme(d).double(), d)
+        return float(precision_eigenvalues(factor / factor.norm(dim=-1, keepdim=True)).min())
+
+    _, in_float32 = best_action_and_factor(extreme(10), 10)
+    assert (th.linalg.cholesky_ex(precision(in_float32)).info == 0).all()
+    assert smallest(10) == pytest.approx(6.4e-6, rel=0.02)
+    assert smallest(11) / smallest(10) == pytest.approx(0.25, rel=0.02)
+
+
 @each_dimension
 def test_values_and_gradients_of_extreme_outputs(d):
     outputs = extreme(d)

@@ -40,6 +40,8 @@ BAD = {
         {"exploration": "covariance", "action_noise": NOISE},
         "action_noise=NormalActionNoise.*together with exploration='covariance'; allowed: None",
     ),
+    "double by name": ({"double": "no"}, "double='no'; allowed: True or False"),
+    "temperature of the policy": ({"policy_kwargs": {"temperature": 2.0}}, "policy_kwargs=.*allowed: no temperature"),
     "no steps": ({"n_steps": 0}, "n_steps=0; allowed: an integer ≥ 1"),
     "steps for a buffer of one's own": (
         {"n_steps": 3, "replay_buffer_class": ReplayBuffer},
@@ -77,6 +79,12 @@ def test_unbounded_actions(bound):
     low, high = sorted((0.0, bound))
     with pytest.raises(ValueError, match=r"action_space=Box.*allowed: a Box with finite bounds"):
         make_model(RandomEnv(spaces.Box(low, high, (2,), np.float32)))
+
+
+def test_actions_of_integers():
+    """The buffer would cut the scaled ones off."""
+    with pytest.raises(ValueError, match=r"action_space=Box.*allowed: a Box of floats"):
+        make_model(RandomEnv(spaces.Box(-5, 5, (2,), np.int64)))
 
 
 def test_other_actions_are_refused_by_sb3():
