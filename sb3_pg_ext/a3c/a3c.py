@@ -14,14 +14,14 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_pg_ext.a3c.crew import Crew, pack
 from sb3_pg_ext.a3c.environments import make_environments, split
-from sb3_pg_ext.a3c.flat import flatten
+from sb3_pg_ext.a3c.flat import flatten, frozen_elements, lay_out
 from sb3_pg_ext.a3c.reports import Inbox, Problem, Report, Step
 from sb3_pg_ext.a3c.shared_optimizers import SharedAdam, SharedOptimizer, SharedRMSprop
 from sb3_pg_ext.a3c.shared_state import SharedState
 from sb3_pg_ext.a3c.shared_statistics import allocate_slots, combine_into, named_statistics
 from sb3_pg_ext.a3c.worker import Task
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
-from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_schedule
+from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_range
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES
 from sb3_pg_ext.common.vec_env import EnvFactory, LeanVecEnv
@@ -172,7 +172,8 @@ class A3C(ActorCriticBase):
         if vars(self).pop("n_workers", self.n_envs) not in (None, self.n_envs):  # load() sets what it is given
             raise ValueError(f"n_workers with {self.n_envs} environments; allowed: {self.n_envs}, or another env")
         check_count("n_steps", self.n_steps)
-        check_schedule("learning_rate", self.learning_rate)
+        rate = self.learning_rate
+        check_range("learning_rate", rate(1.0) if callable(rate) else rate, 0)  # 0: loaded by RL Zoo to act
         check_positive("rms_prop_eps", self.rms_prop_eps)
         check_choice("start_method", self.start_method, START_METHODS)
         check_positive("worker_timeout", self.worker_timeout)
@@ -192,16 +193,16 @@ class A3C(ActorCriticBase):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._flat = flatten(self.policy)
+        flat = flatten(self.policy)
         if self.use_rms_prop:
-            self.policy.optimizer = SharedRMSprop(self._flat, eps=self.rms_prop_eps)
+            self.policy.optimizer = SharedRMSprop(flat, eps=self.rms_prop_eps)
         else:
-            self.policy.optimizer = SharedAdam(self._flat)
+            self.policy.optimizer = SharedAdam(flat)
         if self.env is not None:
             self._make_tasks(self.env)  # so that what cannot be sent to workers is an error now
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_crew", "_flat", "_inbox", "_statistics_before"]
+        return [*super()._excluded_save_params(), "_crew", "_inbox", "_statistics_before"]
 
     def learn(
         self: SelfA3C,
@@ -291,6 +292,8 @@ class A3C(ActorCriticBase):
 
     def _hire(self, env: VecEnv) -> None:
         """Start the workers."""
+        lay_out(self.policy, self._optimizer.parameter)  # a copied or moved policy has its parameters elsewhere
+        self._optimizer.hold(frozen_elements(self.policy))
         self._make_engine()  # says how they differentiate
         self._inbox = Inbox(self.n_workers)
         self._n_restarts = 0
@@ -337,6 +340,7 @@ class A3C(ActorCriticBase):
             Task(
                 make_env=make_env,
                 make_policy=make_policy,
+                trainable=[parameter.requires_grad for parameter in self.policy.parameters()],
                 estimator=self._estimator,
                 lr_schedule=self.lr_schedule,
                 first_step=self.num_timesteps,
@@ -379,7 +383,7 @@ class A3C(ActorCriticBase):
         assert self._crew is not None
         shared = self._crew.shared
         self._n_restarts, self._n_updates = self._crew.n_restarts, self._first_update + self._crew.n_updates
-        self._flat.data.copy_(shared.optimizer.parameter.data)
+        self._optimizer.parameter.data.copy_(shared.optimizer.parameter.data)
         self._optimizer.take_state(shared.optimizer)
         for name, rms in named_statistics(self._vec_normalize_env).items():
             combined = self._statistics_before[name].copy()

@@ -25,10 +25,27 @@ def flatten(policy: nn.Module) -> nn.Parameter:
         )
     flat = nn.Parameter(parameters_to_vector(parameters).detach().clone())
     flat.grad = th.zeros_like(flat)
+    lay_out(policy, flat)
+    return flat
+
+
+def frozen_elements(policy: nn.Module) -> th.Tensor:
+    """Which elements of such a vector belong to parameters that are not trained, [P]."""
+    return th.cat([th.full((parameter.numel(),), not parameter.requires_grad) for parameter in policy.parameters()])
+
+
+@th.no_grad()
+def lay_out(policy: nn.Module, flat: nn.Parameter) -> None:
+    """Put a policy's parameters into a vector that has room for them, and make them views of it. Again does no harm.
+
+    :param policy: the policy
+    :param flat: the vector, with a gradient, [P]
+    """
+    parameters = list(policy.parameters())
+    flat.copy_(parameters_to_vector(parameters))
     start = 0
     for parameter in parameters:
         part = slice(start, start := start + parameter.numel())
         parameter.data = flat.data[part].view_as(parameter)
-        if parameter.requires_grad:
+        if parameter.requires_grad and flat.grad is not None:
             parameter.grad = flat.grad[part].view_as(parameter)
-    return flat

@@ -57,6 +57,14 @@ class SharedOptimizer(th.optim.Optimizer):
         """The state, by name."""
         return self.state[self.parameter]
 
+    def hold(self, frozen: th.Tensor) -> None:
+        """Let no momentum of former steps move elements of the parameter that are no longer trained.
+
+        :param frozen: which elements, [P]
+        """
+        if "exp_avg" in self.statistics:
+            self.statistics["exp_avg"][frozen] = 0
+
     def take_state(self, other: "SharedOptimizer") -> None:
         """Copy the state of another optimiser of the same class into this one's."""
         for name, tensor in self.statistics.items():

@@ -51,6 +51,7 @@ class Task:
 
     :param make_env: builds its environment, a VecEnv of one
     :param make_policy: builds a policy; its parameters are replaced at once
+    :param trainable: which of them are trained, in their order
     :param estimator: turns rollouts into advantages
     :param lr_schedule: from the remaining progress to a learning rate
     :param first_step: the global number of steps before this training
@@ -59,6 +60,7 @@ class Task:
 
     make_env: Callable[[], VecEnv]
     make_policy: Callable[[], ActorCriticPolicy]
+    trainable: list[bool]
     estimator: AdvantageEstimator
     lr_schedule: Schedule
     first_step: int
@@ -145,6 +147,8 @@ class Worker:
         self.index, self.task, self.shared = index, task, shared
         self.counters = Counters(shared)
         self.policy = task.make_policy()
+        for parameter, trainable in zip(self.policy.parameters(), task.trainable, strict=True):
+            parameter.requires_grad_(trainable)
         self.flat = flatten(self.policy)
         self._own_parameters, self._shared_parameters = (
             parameter.detach().numpy() for parameter in (self.flat, shared.optimizer.parameter)

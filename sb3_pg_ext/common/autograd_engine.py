@@ -88,8 +88,9 @@ class AutogradEngine(Engine):
     def backward(self, derivatives: Quantities) -> None:
         """Add a gradient to the parameters'."""
         pairs = [(q, c) for q, c in zip(self._latest, derivatives, strict=True) if q is not None and c is not None]
-        outputs, cotangents = zip(*((q, self._like(q, c)) for q, c in pairs), strict=True)
-        th.autograd.backward(outputs, cotangents)
+        # The user may have frozen all that a quantity depends on.
+        trained = [(q, self._like(q, c)) for q, c in pairs if q.requires_grad]
+        th.autograd.backward([q for q, _ in trained], [c for _, c in trained])
         for parameter in self._frozen:
             parameter.grad = None
 

@@ -119,6 +119,8 @@ def clip_gradients(parameters: Iterable[th.Tensor], max_norm: float | None) -> t
     :return: the norm of all gradients together before that, a scalar
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return th.zeros(())
     norm = th.linalg.vector_norm(th.stack(th._foreach_norm(gradients)))
     if max_norm is not None:
         th._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -6,7 +6,8 @@ values and log-probabilities in one batch, and the algorithm makes of them what 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
@@ -30,6 +31,9 @@ from sb3_pg_ext.common.quantities import Engine
 from sb3_pg_ext.common.threads import limited_threads, thread_count
 from sb3_pg_ext.common.transitions import Transitions
 from sb3_pg_ext.functional.returns import gae, td_errors
+
+FLATTENED = ("actions", "values", "log_probs", "advantages", "returns")
+"""The arrays that SB3's rollout buffers flatten beside the observations when minibatches are first drawn."""
 
 SelfEngine = TypeVar("SelfEngine", bound="RolloutEngine")
 
@@ -155,6 +159,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
                 if not callback.on_step():
                     # Training may be resumed, and the environments have gone on.
                     self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                    self._leave_rollout(transitions, first_starts)
                     return False
 
                 n_steps += 1
@@ -173,7 +178,8 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         self._rollout_is_good = True
         # In the locals of callbacks the transitions would outlive the rollout, observations and all.
         callback.update_locals({**locals(), "transitions": None})
-        callback.on_rollout_end()
+        with unflattened(rollout_buffer):
+            callback.on_rollout_end()
         return True
 
     def train(self) -> None:
@@ -193,6 +199,13 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         """Make room for a rollout."""
         self.rollout_buffer.reset()
         return Transitions(self.observation_space, self.action_space, env.num_envs, self.n_steps)
+
+    def _leave_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        """Note where the environments are, when a callback ends the training at a step that is not stored.
+
+        :param transitions: the steps before that one
+        :param first_starts: [N], whether the rollout's first steps begin an episode
+        """
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         """Fill the rollout buffer, as SB3's own rollout does.
@@ -244,6 +257,34 @@ def check_transitions(transitions: Transitions, last_obs: Observations) -> None:
     for place, obs in [*finals, ("after the last step", last_obs)]:
         if not all(np.isfinite(array).all() for array in arrays_of(obs)):
             raise NonFiniteError(f"observation with NaN or infinity {place} of the rollout")
+
+
+@contextmanager
+def unflattened(buffer: RolloutBuffer) -> Iterator[None]:
+    """Within the scope minibatches may be drawn, for which SB3 flattens the arrays; then they become [T, N, …] again.
+
+    A buffer with a ``get()`` of its own is left alone.
+
+    :param buffer: a full buffer
+    """
+    if type(buffer).get not in (RolloutBuffer.get, DictRolloutBuffer.get):
+        yield
+        return
+    n_steps, n_envs = buffer.advantages.shape
+    observations: Any = buffer.observations
+    shapes = [array.shape[2:] for array in (*arrays_of(observations), *(getattr(buffer, name) for name in FLATTENED))]
+    yield
+    if buffer.generator_ready:
+        rest = iter(shapes)
+
+        def restored(array: np.ndarray) -> np.ndarray:
+            return array.reshape(n_envs, n_steps, *next(rest)).swapaxes(0, 1)
+
+        observations = buffer.observations
+        buffer.observations = map_arrays(restored, observations)  # type: ignore[assignment]
+        for name in FLATTENED:
+            setattr(buffer, name, restored(getattr(buffer, name)))
+        buffer.generator_ready = False
 
 
 def fill_rollout_buffer(

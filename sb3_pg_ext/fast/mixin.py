@@ -22,7 +22,7 @@ class FastUpdate(RolloutEngine):
     """A stock algorithm whose optimiser makes no step along a gradient that is not finite.
 
     The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding. A
-    rollout buffer with a ``get()`` of its own has it called by the stock ``train()``.
+    rollout buffer with a ``get()`` or ``_get_samples()`` of its own has it called by the stock ``train()``.
 
     :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
         ``"autograd"`` by the stock ``train()``; ``"auto"`` for the first where it can
@@ -58,14 +58,15 @@ class FastUpdate(RolloutEngine):
     def _choose_engine(self) -> tuple[Engine, str]:
         engine, path = super()._choose_engine()
         buffer = type(self.rollout_buffer)
-        if isinstance(engine, AutogradEngine) or buffer.get is RolloutBuffer.get:
+        own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(RolloutBuffer, name)]
+        if isinstance(engine, AutogradEngine) or not own:
             return engine, path
         if self.engine == "array":
             raise ValueError(
-                f"engine='array' together with rollout_buffer_class={buffer.__name__}, which overrides get(); "
+                f"engine='array' together with rollout_buffer_class={buffer.__name__}, which overrides {own[0]}(); "
                 "allowed: 'auto', 'autograd'"
             )
-        return AutogradEngine(self.policy), f"autograd, because {buffer.__name__} overrides get()"
+        return AutogradEngine(self.policy), f"autograd, because {buffer.__name__} overrides {own[0]}()"
 
     def _improve(self, engine: ArrayEngine) -> None:
         """The stock ``train()`` on the array engine."""
@@ -74,7 +75,7 @@ class FastUpdate(RolloutEngine):
     def _train_as_stock(self) -> None:
         def skip_if_not_finite(optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            if not bool(th.stack(th._foreach_norm(gradients)).sum().isfinite()):
+            if gradients and not bool(th.stack(th._foreach_norm(gradients)).sum().isfinite()):
                 # Without gradients the step changes neither parameters nor the optimiser's state.
                 optimizer.zero_grad(set_to_none=True)
                 self._n_spoilt += 1

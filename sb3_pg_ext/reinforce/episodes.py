@@ -87,10 +87,16 @@ def to_episodes(
     )
 
 
-def steps_into_episode(transitions: Transitions, steps_before: np.ndarray) -> np.ndarray:
-    """How many steps of its running episode each environment has made at the end of the rollout, [N]."""
+def steps_into_episode(transitions: Transitions, steps_before: np.ndarray, row: int, ended: np.ndarray) -> np.ndarray:
+    """How many steps of its running episode each environment has made after a step of the rollout, [N].
+
+    :param transitions: the rollout, of which nothing after that step plays a part
+    :param steps_before: as for :func:`to_episodes`
+    :param row: the number of the step
+    :param ended: [N], whether it ended an episode
+    """
     _, t = _episode_clock(transitions, steps_before)
-    return np.where(transitions.ends[-1], 0, t[-1] + 1)
+    return np.where(ended, 0, t[row] + 1)
 
 
 def _episode_clock(transitions: Transitions, steps_before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -250,6 +250,17 @@ class REINFORCE(OnPolicyBase):
     def _episodes_per_env(self) -> int:
         return math.ceil((self.n_episodes or DEFAULT_EPISODES) / self.n_envs)
 
+    def _steps_before(self, first_starts: np.ndarray) -> np.ndarray:
+        """How many steps of its first episode each environment made before the rollout, [N]."""
+        # After a reset there may be another number of environments than before.
+        return np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
+
+    def _leave_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        if self.n_steps is not None:  # otherwise the next rollout begins with new episodes
+            steps_before, ended = self._steps_before(first_starts), self._last_episode_starts
+            assert ended is not None
+            self._steps_into_episode = steps_into_episode(transitions, steps_before, transitions.size, ended)
+
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         assert self._last_obs is not None
         check_transitions(transitions, self._last_obs)
@@ -257,9 +268,8 @@ class REINFORCE(OnPolicyBase):
         values = predict_values(self.policy, flat_obs) if self.trains_critic else None
         to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
         check_finite("return", to_go)
-        # After a reset there may be another number of environments than before.
-        steps_before = np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
-        self._steps_into_episode = steps_into_episode(transitions, steps_before)
+        steps_before = self._steps_before(first_starts)
+        self._steps_into_episode = steps_into_episode(transitions, steps_before, -1, transitions.ends[-1])
         episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
         self._scores = ScoreFunctions(self.policy, flat_obs, transitions.flat(transitions.actions))
         weights = (self.gamma**episodes.t).astype(np.float32) if self.discount_state_distribution else 1.0

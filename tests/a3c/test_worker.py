@@ -43,7 +43,7 @@ def test_what_is_shared_is_shared_and_what_is_local_is_local():
     assert shared.parameter.is_shared()
     assert shared.parameter.data_ptr() == two.shared.optimizer.parameter.data_ptr()
     pointers = {each.flat.data_ptr() for each in (one, two)} | {each.flat.grad.data_ptr() for each in (one, two)}
-    assert len(pointers | {shared.parameter.data_ptr(), model._flat.data_ptr()}) == 6
+    assert len(pointers | {shared.parameter.data_ptr(), model.policy.optimizer.parameter.data_ptr()}) == 6
     for worker in (one, two):
         lowest, size = worker.flat.data_ptr(), worker.flat.numel() * 4
         for parameter in worker.policy.parameters():

@@ -35,6 +35,7 @@ class Traits:
     :param action_spaces: names of the action spaces that it supports
     :param policies: names of its policies
     :param supports_sde: whether it explores with gSDE if asked to
+    :param supports_freezing: whether parameters may be frozen; stock TRPO demands a gradient of every one
     :param asynchronous: whether workers go on while callbacks are called: then stopping takes a moment, observations do
         not reach callbacks, training with several environments depends on timing, and an id stands for two
     """
@@ -44,6 +45,7 @@ class Traits:
     action_spaces: frozenset[str] = frozenset(ACTION_SPACES)
     policies: frozenset[str] = frozenset({"MlpPolicy", "CnnPolicy", "MultiInputPolicy"})
     supports_sde: bool = True
+    supports_freezing: bool = True
     asynchronous: bool = False
 
 
@@ -73,7 +75,8 @@ TRAITS = {
         variants={
             "sub-sampling": {"sub_sampling_factor": 2, "normalize_advantage": False},
             "longer steps": {"target_kl": 0.05},
-        }
+        },
+        supports_freezing=False,
     ),
     "naf": Traits(action_spaces=frozenset({"Box", "Box of two dimensions"}), supports_sde=False),
     "npg": Traits(

@@ -1,7 +1,8 @@
 """SB3's callbacks."""
 
+import numpy as np
 import pytest
-from envs import RandomEnv
+from envs import ACTION_SPACES, RandomEnv
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CheckpointCallback,
@@ -133,3 +134,27 @@ def test_stopping_after_episodes(algorithm: Algorithm):
     model = algorithm(RandomEnv(length=4)).learn(10 * STEPS, callback)
     assert callback.n_episodes == 3
     assert_stopped(algorithm, model, 5 + 4 + 5)  # every second episode is truncated one step later
+
+
+class Reader(BaseCallback):
+    """Looks at the rollout in minibatches, as an update would."""
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        before = np.random.get_state()
+        for batch in self.model.rollout_buffer.get(batch_size=5):
+            assert batch.advantages.isfinite().all()
+        np.random.set_state(before)
+
+
+@pytest.mark.parametrize("space", ["Box", "Discrete", "MultiBinary"])
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_drawing_minibatches_of_a_rollout_leaves_it_as_it_was(algorithm: Algorithm, space, n_envs):
+    if algorithm.spec.off_policy or algorithm.traits.asynchronous:
+        pytest.skip("has no rollout to read")
+    models = []
+    for callback in (None, Reader()):
+        models.append(algorithm(DummyVecEnv([lambda: RandomEnv(ACTION_SPACES[space])] * n_envs)).learn(STEPS, callback))
+    assert_identical(*models)

@@ -1,12 +1,14 @@
 """What is saved is all that matters, and nothing of this package but references to classes."""
 
 import base64
+import copy
 import io
 import json
 import pickle
 import zipfile
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch as th
@@ -51,6 +53,30 @@ def test_predicts_the_same_after_loading(algorithm: Algorithm, tmp_path):
             set_random_seed(1)
             actions.append(each.predict(observations, deterministic=deterministic)[0])
         np.testing.assert_array_equal(*actions)
+
+
+def test_it_loads_to_act_with_what_rl_zoo_puts_in_place_of_schedules(algorithm: Algorithm, tmp_path):
+    """Its ``enjoy`` and ``record_video`` do so with every algorithm."""
+    model = algorithm().learn(STEPS)
+    model.save(tmp_path / "model")
+    instead = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+    loaded = type(model).load(tmp_path / "model", device="cpu", custom_objects=instead)
+    observations = np.random.default_rng(0).uniform(-1, 1, (64, 3)).astype(np.float32)
+    expected, actual = (each.predict(observations, deterministic=True)[0] for each in (model, loaded))
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: cloudpickle.loads(cloudpickle.dumps(model))])
+@pytest.mark.parametrize("n_steps", [0, STEPS])
+def test_a_copy_learns_apart_from_the_original(algorithm: Algorithm, duplicate, n_steps):
+    model = algorithm()
+    if n_steps:
+        model.learn(n_steps)
+    other, before = duplicate(model), vector(model)
+    th.testing.assert_close(vector(other), before, rtol=0, atol=0)
+    other.learn(STEPS)
+    assert (vector(other) - before).abs().max() > 0
+    th.testing.assert_close(vector(model), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])

@@ -3,11 +3,12 @@
 import re
 
 import pytest
+import torch as th
 from envs import RandomEnv
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from .algorithms import STEPS, Algorithm, record
+from .algorithms import STEPS, Algorithm, record, vector
 
 
 @pytest.mark.parametrize("n_envs", [1, 2])
@@ -23,6 +24,24 @@ def test_goes_on_or_starts_anew(algorithm: Algorithm, n_envs):
 def test_returns_itself(algorithm: Algorithm):
     model = algorithm()
     assert model.learn(1) is model
+
+
+@pytest.mark.parametrize("after", [0, STEPS])
+@pytest.mark.parametrize("adam", [False, True])
+def test_a_frozen_parameter_stays(algorithm: Algorithm, after, adam):
+    """Also one that has been trained, whose momentum would carry it on."""
+    if not algorithm.traits.supports_freezing:
+        pytest.skip("as in the stock class")
+    chosen = {"use_rms_prop": not adam} if "use_rms_prop" in algorithm.parameters else {}
+    model = algorithm(**chosen)
+    if after:
+        model.learn(after)
+    name, frozen = next(iter(model.policy.named_parameters()))
+    frozen.requires_grad_(False)
+    value, before = frozen.detach().clone(), vector(model)
+    model.learn(STEPS)
+    assert (vector(model) - before).abs().max() > 0
+    th.testing.assert_close(model.policy.get_parameter(name), value, rtol=0, atol=0, check_stride=False, msg=name)
 
 
 def test_learning_rate_schedule(algorithm: Algorithm):

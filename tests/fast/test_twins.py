@@ -139,15 +139,24 @@ class OwnMinibatches(RolloutBuffer):
             yield RolloutBufferSamples(*(None if tensor is None else tensor[::2] for tensor in batch))
 
 
+class OwnSamples(RolloutBuffer):
+    """Makes advantages half as large."""
+
+    def _get_samples(self, *args, **kwargs):
+        samples = super()._get_samples(*args, **kwargs)
+        return samples._replace(advantages=0.5 * samples.advantages)
+
+
 @each_twin
-def test_buffers_with_minibatches_of_their_own(ours, theirs, kwargs, capsys):
-    kwargs = {**kwargs, "rollout_buffer_class": OwnMinibatches}
-    with pytest.raises(ValueError, match=r"engine='array' .*rollout_buffer_class=OwnMinibatches.* overrides get\(\)"):
+@pytest.mark.parametrize(("buffer", "name"), [(OwnMinibatches, "get"), (OwnSamples, "_get_samples")])
+def test_buffers_with_minibatches_of_their_own(ours, theirs, kwargs, buffer, name, capsys):
+    kwargs = {**kwargs, "rollout_buffer_class": buffer}
+    with pytest.raises(ValueError, match=rf"engine='array' .*class={buffer.__name__}, which overrides {name}\(\)"):
         make_model(ours, engine="array", **kwargs)
     exchange = Exchange()
     expected, actual = (make_model(cls, verbose=1, **kwargs).learn(32, exchange) for cls in (theirs, ours))
     assert_close(parameters(actual), parameters(expected), rtol=1e-6, atol=1e-6)
-    assert "Differentiating by autograd, because OwnMinibatches overrides get()" in capsys.readouterr().out
+    assert f"Differentiating by autograd, because {buffer.__name__} overrides {name}()" in capsys.readouterr().out
 
 
 @each_twin

@@ -101,6 +101,16 @@ def test_steps_within_an_episode_are_counted_across_rollouts():
     assert seen == [([0, 1, 2], [0, 0, 0]), ([3, 4, 0], [0, 0, 1]), ([1, 0, 1], [0, 1, 1])]
 
 
+@pytest.mark.parametrize(("stop", "expected"), [(2, [2, 3, 4]), (4, [4, 0, 1]), (5, [0, 1, 0]), (6, [1, 0, 1])])
+def test_steps_within_an_episode_are_counted_when_a_callback_ends_the_training(stop, expected):
+    """The step at which it does so is made, and in no rollout."""
+    model = make_model(scripted(5, 2), n_steps=3)
+    model.learn(100, callback=lambda variables, _: variables["self"].num_timesteps < stop)
+    assert model.num_timesteps == stop
+    model.learn(3, reset_num_timesteps=False)
+    assert model._episodes.t.tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "trains_critic"),
     [

@@ -20,9 +20,9 @@ from toys import CONFIG, Toy, ToyWithReplay
 
 from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.common.vec_env import LeanVecEnv
-from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry
+from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry, registry
 from sb3_pg_ext.plugins.registry import Entry
-from sb3_pg_ext.zoo import bridge
+from sb3_pg_ext.zoo import __main__, bridge
 
 
 class CountingBuffer(RolloutBuffer):
@@ -178,10 +178,21 @@ def test_stock_algorithms_take_a_rollout_buffer_by_name(plugins, tmp_path, kwarg
     model.env.close()
 
 
-def test_train_then_enjoy(zoo, tmp_path, capsys):
-    zoo("train", "--algo", "toy", "--env", "CartPole-v1", "-n", "64", "-f", "logs", "--eval-freq", "-1", "--seed", "1")
-    assert (tmp_path / "logs/toy/CartPole-v1_1/CartPole-v1.zip").is_file()
-    zoo("enjoy", "--algo", "toy", "--env", "CartPole-v1", "-n", "300", "-f", "logs", "--no-render")
+def train_then_enjoy(zoo, algo, env_id):
+    zoo("train", "--algo", algo, "--env", env_id, "-n", "64", "-f", "logs", "--eval-freq", "-1", "--seed", "1")
+    assert Path(f"logs/{algo}/{env_id}_1/{env_id}.zip").is_file()
+    zoo("enjoy", "--algo", algo, "--env", env_id, "-n", "300", "-f", "logs", "--no-render")
+
+
+def test_train_then_enjoy(zoo, capsys):
+    train_then_enjoy(zoo, "toy", "CartPole-v1")
+    assert "Mean reward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("algo", registry().names(AlgorithmSpec))
+def test_every_algorithm_plays_what_it_has_learned(zoo, monkeypatch, algo, capsys):
+    monkeypatch.setattr(__main__, "registry", registry)
+    train_then_enjoy(zoo, algo, "Pendulum-v1" if algo == "naf" else "CartPole-v1")
     assert "Mean reward" in capsys.readouterr().out
 
 
