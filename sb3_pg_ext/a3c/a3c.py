@@ -18,10 +18,11 @@ from sb3_pg_ext.a3c.flat import flatten, frozen_elements, lay_out
 from sb3_pg_ext.a3c.reports import Inbox, Problem, Report, Step
 from sb3_pg_ext.a3c.shared_optimizers import SharedAdam, SharedOptimizer, SharedRMSprop
 from sb3_pg_ext.a3c.shared_state import SharedState
-from sb3_pg_ext.a3c.shared_statistics import allocate_slots, combine_into, named_statistics
+from sb3_pg_ext.a3c.shared_statistics import allocate_slots, combine_into
 from sb3_pg_ext.a3c.worker import Task
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
 from sb3_pg_ext.common.arguments import check_choice, check_count, check_positive, check_range
+from sb3_pg_ext.common.normalization import named_statistics
 from sb3_pg_ext.common.numerics import NonFiniteError
 from sb3_pg_ext.common.on_policy import SUPPORTED_ACTION_SPACES
 from sb3_pg_ext.common.vec_env import EnvFactory, LeanVecEnv

@@ -5,27 +5,15 @@ from before the training combined with all slots. Nothing is locked: who reads a
 new, which the next reading mends.
 """
 
-from typing import Any
-
 import numpy as np
 import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_pg_ext.common.normalization import OBSERVATIONS, named_statistics
+
 Slots = dict[str, th.Tensor]
 """By the name of the statistics, [n_workers, 1 + 2D], float64, in shared memory."""
-
-
-OBSERVATIONS = "observations "
-
-
-def named_statistics(env: VecNormalize | None) -> dict[str, RunningMeanStd]:
-    """The statistics that an environment updates, by name; none where it does not train them."""
-    if env is None or not env.training:
-        return {}
-    obs_rms: Any = env.obs_rms if env.norm_obs else {}
-    observations = obs_rms if isinstance(obs_rms, dict) else {"": obs_rms}
-    return {**{f"{OBSERVATIONS}{key}": rms for key, rms in observations.items()}, "returns": env.ret_rms}
 
 
 def allocate_slots(env: VecNormalize | None, n_workers: int) -> Slots:
@@ -65,9 +53,15 @@ class SharedRunningMeanStd(RunningMeanStd):
         self._combine()
 
     def update_from_moments(self, batch_mean: np.ndarray, batch_var: np.ndarray, batch_count: float) -> None:
-        """Take a batch into account."""
+        """Take a batch into account. Others never see one with a NaN or an infinity, which would stay for ever."""
         super().update_from_moments(batch_mean, batch_var, batch_count)
-        self._seen.update_from_moments(batch_mean, batch_var, batch_count)
+        if np.isfinite(batch_mean).all() and np.isfinite(batch_var).all():
+            self._seen.update_from_moments(batch_mean, batch_var, batch_count)
+
+    def recover(self) -> None:
+        """Do without what a bad number has spoilt."""
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.var).all()):
+            self._combine()
 
     def exchange(self) -> None:
         """Show the others what this worker has seen, and take in what they have."""

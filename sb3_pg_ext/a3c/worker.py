@@ -195,6 +195,8 @@ class Worker:
             transitions = self._collect()
         except NonFiniteError as problem:
             self._note_problem(problem, dropped=True)
+            for statistics in self.statistics:
+                statistics.recover()
             self.obs = self.env.reset()
             return
         if transitions is None:

@@ -19,6 +19,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.common.arguments import check_count, check_range
 from sb3_pg_ext.common.lean import fused_step
+from sb3_pg_ext.common.normalization import remember_statistics
 from sb3_pg_ext.common.numerics import NonFiniteError, SurvivesBadNumbers, check_step
 from sb3_pg_ext.common.observations import Observations, arrays_of
 from sb3_pg_ext.common.progress import BoundedProgress
@@ -102,9 +103,11 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
         :raises ValueError: if this was the third rollout in a row that was spoilt by bad numbers
         """
         self._rollout_was_dropped = False
+        put_statistics_back = remember_statistics(self._vec_normalize_env)
         try:
             rollout = super().collect_rollouts(env, callback, *args, **kwargs)
         except NonFiniteError as problem:
+            put_statistics_back()
             self._drop_rollout(problem)
             self._rollout_was_dropped = True
             self._go_on_from(env.reset())  # type: ignore[arg-type]

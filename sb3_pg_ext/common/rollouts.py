@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg_ext.common.acting import make_actor, make_bounds
 from sb3_pg_ext.common.engines import make_engine
 from sb3_pg_ext.common.lean import fused_step, unvalidated_distributions
+from sb3_pg_ext.common.normalization import remember_statistics
 from sb3_pg_ext.common.numerics import NonFiniteError, SurvivesBadNumbers, check_finite
 from sb3_pg_ext.common.observations import Observations, arrays_of, map_arrays, stack
 from sb3_pg_ext.common.policies import evaluate, predict_values
@@ -135,6 +136,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         """
         self._rollout_is_good = False
         self.policy.set_training_mode(False)
+        put_statistics_back = remember_statistics(self._vec_normalize_env)
         transitions = self._start_rollout(env)
         if self.use_sde:
             self._reset_noise(env.num_envs)
@@ -170,6 +172,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
             with unvalidated_distributions(), np.errstate(all="ignore"):  # bad numbers are looked for
                 self._finish_rollout(transitions, first_starts)
         except NonFiniteError as problem:
+            put_statistics_back()
             self._drop_rollout(problem)
             self._last_obs = env.reset()  # type: ignore[assignment]
             self._last_episode_starts = np.ones(env.num_envs, dtype=bool)

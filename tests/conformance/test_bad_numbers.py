@@ -1,8 +1,10 @@
 """NaN and infinity from the environment never reach the parameters."""
 
+import numpy as np
 import pytest
 import torch as th
 from envs import ACTION_SPACES, SpoiltEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from .algorithms import STEPS, Algorithm, record, vector
 
@@ -36,6 +38,20 @@ def test_training_survives_single_bad_numbers(algorithm: Algorithm, what, number
     before = vector(model)
     model.learn(STEPS)
     assert not th.equal(before, vector(model))
+
+
+@pytest.mark.filterwarnings("ignore:.*dropped:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # from VecNormalize, of ∞ − ∞
+@pytest.mark.parametrize(("what", "number"), SPOILT)
+def test_statistics_of_normalization_survive_single_bad_numbers(algorithm: Algorithm, what, number):
+    """They are running ones: what is not finite would stay in them for ever, and spoil every rollout after it."""
+    env = VecNormalize(DummyVecEnv([lambda: SpoiltEnv(what, number, (5, 25, 45))]))
+    model = algorithm(env).learn(6 * STEPS)
+    assert model.n_dropped_rollouts >= 1
+    for rms in (env.obs_rms, env.ret_rms):
+        assert rms.count > STEPS
+        for moment in (rms.mean, rms.var):
+            assert np.isfinite(moment).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*dropped:RuntimeWarning")
