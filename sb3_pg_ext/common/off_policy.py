@@ -71,8 +71,9 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
 
     def _settle_n_steps(self) -> None:
         """Refuse ``n_steps`` beside a replay buffer of the user's; SB3 would ignore it."""
-        if self._chose_n_step_buffer and self.replay_buffer_class is NStepReplayBuffer:
-            # A loaded model: SB3 chooses again, since gamma and n_steps may be others.
+        agrees = {"n_steps": self.n_steps, "gamma": self.gamma}.items() <= self.replay_buffer_kwargs.items()
+        if self.replay_buffer_class is NStepReplayBuffer and (agrees or self._chose_n_step_buffer):
+            # In a loaded model SB3 has chosen it, and chooses again: gamma and n_steps may be others.
             self.replay_buffer_class = None
             self.replay_buffer_kwargs = {
                 name: value for name, value in self.replay_buffer_kwargs.items() if name not in ("n_steps", "gamma")

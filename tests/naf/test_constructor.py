@@ -115,6 +115,11 @@ def test_the_number_of_heads_has_one_source():
         {"exploration": "covariance", "temperature": 1e-3},
         {"action_noise": NOISE},
         {"n_steps": 3},
+        {
+            "n_steps": 3,
+            "replay_buffer_class": NStepReplayBuffer,
+            "replay_buffer_kwargs": {"n_steps": 3, "gamma": 0.99},
+        },
         {"train_freq": (2, "episode"), "gradient_steps": -1},
     ],
 )
