@@ -59,13 +59,8 @@ def check_positive(name: str, value: Any) -> None:
 
 
 def check_schedule(name: str, value: Any) -> None:
-    """Refuse what is neither a number above 0 nor a schedule that begins with one, or with 0.
-
-    Those of 0 stand in for what cannot be loaded where a model is only to act: RL Zoo's ``enjoy`` gives them to all.
+    """Refuse what is neither a number above 0 nor a schedule that begins with one; a schedule may fall to 0.
 
     :raises ValueError: if it is not
     """
-    if callable(value):
-        check_range(name, value(1.0), 0)
-    else:
-        check_positive(name, value)
+    check_positive(name, value(1.0) if callable(value) else value)

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.common.actor_critic import ActorCriticBase
-from sb3_pg_ext.common.arguments import check_count, check_flag, check_positive, check_range, check_schedule
+from sb3_pg_ext.common.arguments import check_count, check_flag, check_positive, check_range
 from sb3_pg_ext.common.minibatches import Steps
 from sb3_pg_ext.common.numerics import check_number
 from sb3_pg_ext.common.objectives import Losses, Objective
@@ -217,8 +217,11 @@ class AdaptiveKLPPO(ActorCriticBase):
         if self.early_stop_kl is not None:
             check_positive("early_stop_kl", self.early_stop_kl)
         for name in ("clip_range", "clip_range_vf"):
-            if getattr(self, name) is not None:
-                check_schedule(name, getattr(self, name))
+            value = getattr(self, name)
+            if callable(value):
+                check_range(name, value(1.0), 0)  # 0: loaded by RL Zoo to act
+            elif value is not None:
+                check_positive(name, value)
         self._check_kl_coef()
         if self.normalize_advantage and min(self.batch_size, self.n_steps * self.n_envs) == 1:
             raise ValueError(
