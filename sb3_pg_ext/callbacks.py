@@ -27,7 +27,7 @@ from stable_baselines3.common.vec_env import (
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
-from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, make_baseline
+from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, apply_baseline, make_baseline
 from sb3_pg_ext.common.acting import make_actor, make_bounds
 from sb3_pg_ext.common.actor_critic import PROVIDES
 from sb3_pg_ext.common.arguments import check_choice, check_count
@@ -164,9 +164,9 @@ def with_baseline(baseline: Baseline, total_returns: bool) -> GradientEstimator:
 
     def estimate(batch: Batch) -> th.Tensor:
         episodes = batch.total if total_returns else batch.to_go
-        b = baseline(episodes)
+        b = apply_baseline(baseline, episodes, per_component=None)
         if b.ndim == 1:
-            gradient = batch.gradient(episodes.weights * (episodes.returns - b))
+            gradient = batch.gradient((episodes.weights * (episodes.returns - b)).astype(np.float32))
         else:  # every component has its own, [m, parameters]
             g, x = episodes.gradients
             gradient = th.as_tensor((x - b * g).sum(axis=0))
@@ -189,7 +189,7 @@ def _by_name(baselines: Baselines) -> Iterable[tuple[str, Baseline]]:
 
 
 class GradientVarianceCallback(BaseCallback):
-    """Measures how noisy policy gradients are, on the current policy, while any on-policy algorithm trains.
+    """Measures how noisy policy gradients are, on the current policy, while an on-policy algorithm trains.
 
     Before every ``update_freq``-th rollout it plays ``n_batches`` batches of ``n_episodes`` complete episodes, and
     computes from each batch, for every chosen baseline and advantage estimator,

@@ -364,6 +364,27 @@ def test_a_bad_baseline_does_not_end_the_training():
         model.learn(5, GradientVarianceCallback(Walk(), bad, reference="bad"))
 
 
+@pytest.mark.parametrize("b", [0.0, np.zeros(1, np.float32), [0.0, 0.0], np.zeros((1, 1))])
+def test_nothing_of_a_baseline_is_broadcast(b):
+    model = A2C("MlpPolicy", Walk(), n_steps=5, device="cpu")
+    with pytest.raises(ValueError, match=r"it returned the shape .*; allowed"):
+        model.learn(5, GradientVarianceCallback(Walk(), {"mine": lambda episodes: b}, reference="mine"))
+
+
+def test_baselines_in_double_precision():
+    class Numbers(GradientVarianceCallback):
+        def _on_rollout_start(self):
+            self.measured = self.measure()
+
+    statistics = []
+    for dtype in (np.float32, np.float64):
+        baselines = {"mine": lambda episodes, dtype=dtype: np.ones(len(episodes.t), dtype)}
+        callback = Numbers(Walk(), baselines, reference="mine")
+        A2C("MlpPolicy", Walk(), n_steps=5, device="cpu", seed=0).learn(5, callback)
+        statistics.append(callback.measured)
+    assert statistics[0] == statistics[1]
+
+
 BAD_ARGUMENTS = {
     "update_freq": ({"update_freq": 0}, "update_freq=0; allowed: an integer ≥ 1"),
     "n_batches": ({"n_batches": 1}, "n_batches=1; allowed: an integer ≥ 2"),

@@ -31,16 +31,18 @@ def make_baseline(name: str, /, **kwargs: Any) -> Baseline:
     return baseline
 
 
-def apply_baseline(baseline: Baseline, episodes: Episodes, per_component: bool) -> np.ndarray:
+def apply_baseline(baseline: Baseline, episodes: Episodes, per_component: bool | None) -> np.ndarray:
     """Call a baseline and check the shape of what it returns, so that nothing is silently broadcast.
 
     :param baseline: the baseline, from a plug-in perhaps
     :param episodes: what it is given
-    :param per_component: whether it gives a number for every component of the gradient
+    :param per_component: whether it gives a number for every component of the gradient; ``None`` for either
     :return: the baseline at every step, [B], or of every episode for every component, [m, n]
     :raises ValueError: naming the baseline and its module, if it has another shape
     """
     numbers = baseline(episodes)
+    if per_component is None:
+        per_component = np.ndim(numbers) == 2
     shape = episodes.gradients[0].shape if per_component else episodes.returns.shape
     if np.shape(numbers) != shape:
         module = getattr(baseline, "__module__", type(baseline).__module__)
@@ -48,4 +50,4 @@ def apply_baseline(baseline: Baseline, episodes: Episodes, per_component: bool) 
             f"Baseline {baseline!r} of module {module}: it returned the shape {np.shape(numbers)}; allowed: {shape}, "
             + ("a number for every episode and component" if per_component else "a number for every step")
         )
-    return numbers
+    return np.asarray(numbers)

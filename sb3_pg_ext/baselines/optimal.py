@@ -31,6 +31,9 @@ class Optimal:
     per_time_step: bool = False
     cross_fit: bool = False
 
+    def __post_init__(self) -> None:
+        _check_flags(per_time_step=self.per_time_step, cross_fit=self.cross_fit)
+
     @property
     def needs_episodes(self) -> int:
         """At least two for cross-fitting."""
@@ -58,6 +61,9 @@ class OptimalPerComponent:
 
     cross_fit: bool = False
 
+    def __post_init__(self) -> None:
+        _check_flags(cross_fit=self.cross_fit)
+
     @property
     def needs_episodes(self) -> int:
         """At least two for cross-fitting."""
@@ -67,6 +73,12 @@ class OptimalPerComponent:
         """b, of every episode for every component, [m, n]."""
         g, x = episodes.gradients
         return _minimise(x * g, g * g, self.cross_fit)
+
+
+def _check_flags(**flags: bool) -> None:
+    for name, value in flags.items():
+        if not isinstance(value, bool):  # a string would count as true
+            raise ValueError(f"{name}={value!r}; allowed: True or False")
 
 
 def _products_of_steps(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the on-policy algorithms of this package share beyond the rollout: set-up, gradients, what is logged."""
+"""What the on-policy algorithms of this package share beyond the rollout: set-up, and updates that are undone."""
 
 from typing import ClassVar
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_pg_ext.common.arguments import check_range
+from sb3_pg_ext.common.arguments import check_flag, check_range
 
 SelfGaussian = TypeVar("SelfGaussian", bound="StateDependentGaussianDistribution")
 
@@ -112,6 +112,7 @@ class ExploringPolicy(ActorCriticPolicy):
     def _check_exploration(self) -> None:
         continuous = isinstance(self.action_space, spaces.Box)
         check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_flag("state_dependent_std", self.state_dependent_std)
         if self.temperature != 1 and continuous:
             raise ValueError(
                 f"temperature={self.temperature!r} with the action space {self.action_space}; allowed: 1, or a "

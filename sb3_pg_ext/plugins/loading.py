@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from configparser import ConfigParser
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,6 +21,8 @@ from sb3_pg_ext.version import __version__
 
 STRICT = "SB3_PG_EXT_STRICT"
 ALLOW_LIST = "SB3_PG_EXT_LOAD_PLUGINS"
+
+_is_loading = ContextVar("is_loading", default=False)
 
 
 @cache
@@ -38,6 +41,16 @@ def load_registry() -> Registry:
     :raises RuntimeError: if a plug-in fails and ``SB3_PG_EXT_STRICT`` is 1
     :raises ValueError: if an environment variable has a value that is not allowed
     """
+    if _is_loading.get():
+        raise RuntimeError("what is registered is not known while plug-ins are loaded; allowed: to ask for it later")
+    token = _is_loading.set(True)
+    try:
+        return _load()
+    finally:
+        _is_loading.reset(token)
+
+
+def _load() -> Registry:
     strict, allowed = _read_strict(), _read_allow_list()
     entries: list[Entry] = []
     failures: list[Failure] = []
@@ -67,7 +80,12 @@ def _find_plugins() -> Iterator[tuple[EntryPoint, Provider]]:
     installed = []
     for entry_point in entry_points(group=PROJECT):
         assert entry_point.dist is not None  # importlib.metadata sets it for everything that it finds
-        provider = Provider(entry_point.name, entry_point.dist.name, entry_point.dist.version)
+        # What an interrupted uninstall leaves may lack both.
+        package, version = (
+            entry_point.dist.name or "an unnamed package",
+            entry_point.dist.version or "without a version",
+        )
+        provider = Provider(entry_point.name, package, version)
         installed.append((entry_point, provider))
     if not any(_is_own(provider.package) for _, provider in installed):
         installed += [(entry, Provider(entry.name, PROJECT, __version__)) for entry in _read_checkout()]

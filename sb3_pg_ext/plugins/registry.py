@@ -44,7 +44,10 @@ class Failure:
     @property
     def reason(self) -> str:
         """The type of the error and its message."""
-        return f"{type(self.error).__name__}: {self.error}"
+        try:
+            return f"{type(self.error).__name__}: {self.error}"
+        except Exception as another:  # from the error's own __str__
+            return f"{type(self.error).__name__}, whose message cannot be read ({type(another).__name__})"
 
     def __str__(self) -> str:
         return f"{self.provider} failed to load ({self.reason})"

@@ -33,7 +33,8 @@ def check(name_or_spec: str | Spec, **kwargs: Any) -> None:
     reports = [
         f"The {spec.kind} {spec.name!r} does not keep its contract:\n- " + "\n- ".join(failures)
         for spec in specs
-        if (failures := FAILURE_FINDERS[type(spec)](spec, **kwargs))
+        for kind, find_failures in FAILURE_FINDERS.items()
+        if isinstance(spec, kind) and (failures := find_failures(spec, **kwargs))
     ]
     if reports:
         raise AssertionError("\n".join(reports))

@@ -98,6 +98,14 @@ def test_unknown_names():
         make_baseline("valeu")
 
 
+@pytest.mark.parametrize(
+    ("name", "flag"), [("optimal", "cross_fit"), ("optimal", "per_time_step"), ("optimal_per_component", "cross_fit")]
+)
+def test_flags_by_name(name, flag):
+    with pytest.raises(ValueError, match=f"{flag}='False'; allowed: True or False"):
+        make_baseline(name, **{flag: "False"})
+
+
 def test_unknown_arguments():
     with pytest.raises(ValueError, match=r"'mean': .*; its parameters: none; given: baseline_kwargs=\{'decay': 0\.9\}"):
         make_baseline("mean", decay=0.9)

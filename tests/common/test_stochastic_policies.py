@@ -284,6 +284,7 @@ BAD = {
         {"state_dependent_std": True},
         "state_dependent_std=True with the action space Discrete.*allowed: False, or a Box",
     ),
+    "by name": (GAUSSIAN, {"state_dependent_std": "no"}, "state_dependent_std='no'; allowed: True or False"),
     "with gSDE": (GAUSSIAN, {"state_dependent_std": True, "use_sde": True}, "use_sde=True; allowed: False, or"),
     "out of bounds": (
         GAUSSIAN,
@@ -298,3 +299,13 @@ def test_bad_arguments_say_what_is_allowed(name):
     action_space, kwargs, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         make_policy(action_space, **kwargs)
+
+
+@pytest.mark.parametrize("engine", ["array", "autograd"])
+@pytest.mark.parametrize("action_space", [spaces.MultiBinary(3), spaces.Discrete(3)], ids=["MultiBinary", "Discrete"])
+def test_policies_that_are_nearly_certain_go_on_learning(engine, action_space):
+    """Their KL is finite, though probabilities are rounded to 0 and 1."""
+    arguments = {"learning_rate": 3e-3, "policy_kwargs": {"temperature": 1e-3, "net_arch": [8]}, "device": "cpu"}
+    model = REINFORCE("MlpPolicy", RandomEnv(action_space), n_episodes=4, seed=0, engine=engine, **arguments)
+    model.learn(800)
+    assert model.n_skipped_updates == 0

@@ -1,5 +1,6 @@
 """KL(old‖new) against enumeration and numerical integration in double precision."""
 
+from decimal import Decimal, localcontext
 from itertools import product
 
 import numpy as np
@@ -100,6 +101,35 @@ def test_identities(make, oracle, n_parameters):
     assert (divergences > 0).all()
     np.testing.assert_allclose(kl(make(old), make(old)), 0, atol=1e-14)
     np.testing.assert_allclose(divergences[7:8], kl(make(old[7:8]), make(new[7:8])), rtol=1e-12)
+
+
+NEARLY_CERTAIN = [(16.0, 18.0), (18.0, 16.0), (-20.0, -17.0), (30.0, 90.0), (0.0, 120.0), (5.0, -200.0)]
+
+
+@pytest.mark.parametrize(
+    ("make", "rounding"),
+    [(bernoulli, 1e-12), (lambda x: categorical(th.cat([x, th.zeros_like(x)], 1)), 2**-23)],  # of logits near 1
+    ids=["Bernoulli", "Categorical"],
+)
+@pytest.mark.parametrize(("old", "new"), NEARLY_CERTAIN)
+def test_policies_that_are_nearly_certain(make, rounding, old, new):
+    """In single precision, where probabilities are rounded to 0 and 1, against exact arithmetic; with its gradient."""
+    with localcontext() as context:
+        context.prec = 60
+        p, q = (1 / (1 + (-Decimal(x)).exp()) for x in (old, new))
+        expected = float(p * (p / q).ln() + (1 - p) * ((1 - p) / (1 - q)).ln())
+        gradient = float(q - p)
+    logits = th.tensor([[new]], requires_grad=True)
+    divergence = kl(make(th.tensor([[old]])), make(logits))
+    assert divergence.item() == pytest.approx(expected, rel=1e-5, abs=rounding)
+    (of_logits,) = th.autograd.grad(divergence.sum(), logits)
+    assert of_logits.item() == pytest.approx(gradient, rel=1e-4, abs=1e-7)
+
+
+def test_an_action_that_neither_takes():
+    old, new = (Categorical(logits=th.tensor([[x, 0.0, -float("inf")]])) for x in (0.0, 1.0))
+    two = [Categorical(logits=th.tensor([[x, 0.0]])) for x in (0.0, 1.0)]
+    np.testing.assert_allclose(kl(old, new), kl(*two), rtol=1e-6)
 
 
 def test_it_is_old_from_new():

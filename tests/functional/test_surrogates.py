@@ -155,6 +155,13 @@ def test_arguments_are_left_alone():
         assert not any(np.shares_memory(array, result) for result in results)
 
 
+@np.errstate(over="ignore")
+def test_a_clipped_ratio_that_overflows_has_no_gradient():
+    loss = ratio_loss(np.float32([100, 0.1]), np.zeros(2, np.float32), np.ones(2, np.float32), 0.2)
+    assert loss.value == pytest.approx(-(1.2 + np.exp(0.1)) / 2)
+    np.testing.assert_allclose(loss.gradient, [0, -np.exp(0.1) / 2], rtol=1e-6)
+
+
 @pytest.mark.parametrize("clip_range", [None, 0.2])
 @np.errstate(over="ignore", invalid="ignore")
 def test_bad_numbers_show(clip_range):

@@ -36,6 +36,14 @@ BROKEN = {
         "requires={'true_end'}; allowed",
     ),
     "raises while consumed": (estimators("fake") + "    raise KeyError('late')", "KeyError: 'late'"),
+    "a message that cannot be read": (
+        "class Mute(Exception):\n    def __str__(self): raise KeyError\nraise Mute",
+        r"Mute, whose message cannot be read \(KeyError\)",
+    ),
+    "asks for the registry": (
+        "@hookimpl\ndef sb3_pg_ext_estimators():\n    load_registry()\n    return []",
+        "RuntimeError: what is registered is not known while plug-ins are loaded",
+    ),
     "one name twice": (estimators("fake", "fake"), "provides the estimator 'fake' twice"),
     "a built-in name": (estimators("fake", "gae"), "claims the estimator 'gae', which is built in"),
 }
@@ -73,6 +81,20 @@ def test_strict_raises_the_error_of_the_plugin(install, monkeypatch, source, rea
     with pytest.raises(RuntimeError, match=FAILED + reason) as raised:
         load_registry()
     assert raised.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("metadata", [None, "Metadata-Version: 2.1\nName: half-package\n"])
+def test_what_an_interrupted_uninstall_leaves_harms_nothing(install, tmp_path, metadata):
+    info = tmp_path / "half_package-1.2.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[sb3_pg_ext]\nhalf = no_longer_there\n")
+    if metadata:
+        (info / "METADATA").write_text(metadata)
+    install("good", estimators("works"))
+    with pytest.warns(UserWarning, match=r"plug-in 'half' of .* without a version failed to load \(ModuleNotFound"):
+        loaded = load_registry()
+    assert loaded.find(EstimatorSpec, "works")
+    assert all(isinstance(part, str) for failure in loaded.failures for part in vars(failure.provider).values())
 
 
 def test_a_name_of_two_packages_is_an_error_only_when_used(install):

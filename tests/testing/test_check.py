@@ -25,6 +25,15 @@ def test_a_registered_name_and_parameters_are_enough():
     check("n_step", n=3)
 
 
+def test_a_record_may_be_of_a_class_of_its_own():
+    class Record(EstimatorSpec):
+        """Of a plug-in that adds something."""
+
+    check(Record("gae", registry().find(EstimatorSpec, "gae").factory))
+    with pytest.raises(AssertionError, match="does not keep its contract"):
+        check(Record("nothing", lambda: lambda rollout: None))
+
+
 def test_wrong_parameters_are_no_matter_of_the_contract():
     with pytest.raises(ValueError, match="n=0; allowed"):
         check("n_step", n=0)
