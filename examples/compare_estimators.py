@@ -1,4 +1,4 @@
-"""Stock PPO with every advantage estimator: three seeds each, one plot with intervals.
+"""Stock PPO with every advantage estimator but vtrace, which it cannot have: three seeds each, a plot with intervals.
 
     python examples/compare_estimators.py --env CartPole-v1 --steps 50000
 

@@ -71,6 +71,8 @@ def main() -> None:
         run = script.load()
     except ModuleNotFoundError as error:
         parser.error(f'{options.script} needs {error.name}, which is not installed: pip install "sb3_pg_ext[zoo]"')
+    except ImportError as error:  # of a version of a package that RL Zoo does not go with
+        parser.error(f"{options.script} cannot be loaded: {error}")
     except ValueError as error:
         parser.error(str(error))
     run()
