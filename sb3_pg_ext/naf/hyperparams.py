@@ -12,7 +12,7 @@ def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, A
     :param trial: the Optuna trial
     :param n_actions: number of action dimensions; plays no part
     :param n_envs: number of environments; plays no part
-    :param additional_args: whether a hindsight replay buffer is used, and with which arguments
+    :param additional_args: whether a hindsight replay buffer is used, whose other arguments stay as they are
     :return: arguments of :class:`~sb3_pg_ext.NAF`
     """
     sampled = {
@@ -30,10 +30,7 @@ def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, A
         sampled["n_sampled_goal"] = trial.suggest_int("n_sampled_goal", 1, 5)
         strategies = ["final", "episode", "future"]
         sampled["goal_selection_strategy"] = trial.suggest_categorical("goal_selection_strategy", strategies)
-    arguments = convert(sampled)
-    if "replay_buffer_kwargs" in arguments:
-        arguments["replay_buffer_kwargs"] = {**additional_args["her_kwargs"], **arguments["replay_buffer_kwargs"]}
-    return arguments
+    return convert(sampled)
 
 
 def convert(sampled: dict[str, Any]) -> dict[str, Any]:

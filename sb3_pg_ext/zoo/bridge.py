@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_pg_ext.common.vec_env import LeanVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
 from sb3_pg_ext.plugins.configs import find_config
-from sb3_pg_ext.zoo.hyperparams import overlay, parse_schedules, resolve_rollout_buffer
+from sb3_pg_ext.zoo.hyperparams import EXTENDED, overlay, parse_schedules, resolve_rollout_buffer
 
 STOCK = frozenset(ALGOS)
 
@@ -101,12 +101,12 @@ class PluginExperimentManager(ExperimentManager):
         return preprocessed
 
     def hyperparameters_optimization(self) -> None:
-        """Search hyper-parameters, with what is sampled extending the user's ``policy_kwargs``."""
+        """Search hyper-parameters, with what is sampled extending the user's dictionaries of arguments."""
         if self.spec is None:
             super().hyperparameters_optimization()
             return
         sample = HYPERPARAMS_SAMPLER[self.algo]
-        given = {key: value for key, value in self._hyperparams.items() if key == "policy_kwargs"}
+        given = {key: value for key, value in self._hyperparams.items() if key in EXTENDED}
         HYPERPARAMS_SAMPLER[self.algo] = lambda *arguments: overlay(given, sample(*arguments))
         try:
             super().hyperparameters_optimization()

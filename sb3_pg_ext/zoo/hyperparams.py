@@ -16,16 +16,21 @@ def evaluate(value: Any) -> Any:
     return eval(value, vars(exp_manager)) if isinstance(value, str) else value
 
 
+EXTENDED = ("policy_kwargs", "replay_buffer_kwargs")
+"""The hyper-parameters that a search extends; it replaces the others."""
+
+
 def overlay(hyperparams: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Update hyper-parameters, where ``policy_kwargs`` are extended instead of replaced.
+    """Update hyper-parameters, where dictionaries of arguments are extended instead of replaced.
 
     :param hyperparams: what the user gave
     :param changes: what takes precedence
     """
     merged = {**hyperparams, **changes}
-    if "policy_kwargs" in merged:
-        given, changed = (evaluate(part.get("policy_kwargs")) or {} for part in (hyperparams, changes))
-        merged["policy_kwargs"] = {**given, **changed}
+    for name in EXTENDED:
+        if name in merged:
+            given, changed = (evaluate(part.get(name)) or {} for part in (hyperparams, changes))
+            merged[name] = {**given, **changed}
     return merged
 
 

@@ -30,6 +30,13 @@ def test_an_overlay_extends_policy_kwargs_and_replaces_the_rest():
     }
 
 
+def test_an_overlay_extends_what_a_replay_buffer_is_given():
+    given = {"replay_buffer_kwargs": "dict(copy_info_dict=True, n_sampled_goal=4)"}
+    assert overlay(given, {"replay_buffer_kwargs": {"n_sampled_goal": 2}}) == {
+        "replay_buffer_kwargs": {"copy_info_dict": True, "n_sampled_goal": 2}
+    }
+
+
 def test_an_overlay_invents_no_policy_kwargs():
     assert overlay({"gamma": 0.9}, {"n_steps": 5}) == {"gamma": 0.9, "n_steps": 5}
     assert overlay({}, {"policy_kwargs": {"net_arch": []}}) == {"policy_kwargs": {"net_arch": []}}
