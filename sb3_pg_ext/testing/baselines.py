@@ -41,7 +41,7 @@ def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
         does_not_depend_on_the_order_of_episodes,
     ]
     if spec.unbiased:
-        properties.append(does_not_see_the_return_that_it_is_subtracted_from)
+        properties.append(does_not_see_what_the_action_leads_to)
     if not getattr(make(), "needs_values", False):
         properties.append(needs_no_values)
     if hasattr(make(), "fit"):
@@ -127,17 +127,38 @@ def does_not_depend_on_the_order_of_episodes(make: Make, batches: Batches) -> No
     _assert_same(_predict_steps(make, [*earlier, reverse]), _predict_steps(make, batches)[order])
 
 
-def does_not_see_the_return_that_it_is_subtracted_from(make: Make, batches: Batches) -> None:
-    """Another last reward of an episode changes no baseline within it; otherwise the gradient is biased."""
+def does_not_see_what_the_action_leads_to(make: Make, batches: Batches) -> None:
+    """Whatever follows from the action of a step may be otherwise: its baseline stays, or the gradient is biased."""
     *earlier, episodes = batches
-    for i, last in enumerate(np.cumsum(episodes.lengths) - 1):
-        rewards = episodes.rewards.copy()
-        rewards[last] += 1
-        returns = _sum_rewards(rewards, episodes.lengths, episodes.total_returns)
-        other = replace(episodes, rewards=rewards, returns=returns)
-        own = episodes.episode_id == i
-        hint = f" (the last reward of episode {i} is another; should the record say unbiased=False?)"
-        _assert_same(_predict_steps(make, [*earlier, other])[own], _predict_steps(make, batches)[own], hint)
+    expected = _predict_steps(make, batches)
+    for step, (i, t) in enumerate(zip(episodes.episode_id, episodes.t, strict=True)):
+        rows = np.flatnonzero((episodes.episode_id == i) & (episodes.t <= t))
+        for what, other in (
+            ("goes on otherwise", _with_another_sequel(episodes, step)),
+            ("is longer", _longer(episodes, i)),
+        ):
+            hint = f" (if episode {i} {what} from step {t} on; should the record say unbiased=False?)"
+            _assert_same(_predict_steps(make, [*earlier, other])[rows], expected[rows], hint)
+
+
+def _longer(episodes: Episodes, i: int) -> Episodes:
+    """With a step more at the end of an episode, like the one before it."""
+    last = np.flatnonzero(episodes.episode_id == i)[-1]
+    longer = _map(lambda array: np.insert(array, last + 1, array[last], axis=0), episodes)
+    longer.t[last + 1] += 1
+    return replace(longer, returns=_sum_rewards(longer.rewards, longer.lengths, longer.total_returns))
+
+
+def _with_another_sequel(episodes: Episodes, step: int) -> Episodes:
+    """Other rewards and scores from a step of an episode on, and other observations and values after it."""
+    rng = np.random.default_rng(1)
+    own = episodes.episode_id == episodes.episode_id[step]
+    since, after = (own & (episodes.t >= episodes.t[step] + k) for k in (0, 1))
+    arrays = {name: array.copy() for name, array in _arrays(episodes).items()}
+    for name, rows in (("rewards", since), ("scores", since), ("observations", after), ("values", after)):
+        arrays[name][rows] += rng.standard_normal(arrays[name][rows].shape, dtype=np.float32)
+    arrays["returns"] = _sum_rewards(arrays["rewards"], episodes.lengths, episodes.total_returns)
+    return replace(episodes, **arrays)
 
 
 def needs_no_values(make: Make, batches: Batches) -> None:

@@ -53,6 +53,19 @@ def critic(episodes):
     return zeros(episodes) if episodes.values is None else episodes.values
 
 
+def total_length(episodes):
+    return episodes.lengths[episodes.episode_id].astype(np.float32)
+
+
+def own_score(episodes):
+    return np.ascontiguousarray(episodes.scores[:, 0])
+
+
+def next_observation(episodes):
+    following = np.append(episodes.observations[1:, 0], np.float32(0))
+    return np.where(np.append(np.diff(episodes.episode_id), 1), np.float32(0), following)
+
+
 FAULTS = {
     one_per_episode: "returns one finite float32 number per step",
     double_precision: "returns one finite float32 number per step",
@@ -61,7 +74,10 @@ FAULTS = {
     sorts_returns: "does not modify its input",
     counts_calls: "is deterministic",
     favours_the_first_episode: "does not depend on the order of episodes",
-    mean: "does not see the return that it is subtracted from",
+    mean: "does not see what the action leads to",
+    total_length: "does not see what the action leads to",
+    own_score: "does not see what the action leads to",
+    next_observation: "does not see what the action leads to",
     critic: "needs no values",
 }
 
@@ -139,7 +155,7 @@ def test_a_message_names_property_step_and_data():
     with pytest.raises(AssertionError) as raised:
         check(BaselineSpec("broken", lambda: mean))
     assert str(raised.value).splitlines()[1] == (
-        "- does not see the return that it is subtracted from: the baseline of step 0 is 0.380716 instead of 0.289807 "
-        "(the last reward of episode 0 is another; should the record say unbiased=False?), "
+        "- does not see what the action leads to: the baseline of step 0 is 0.446998 instead of 0.289807 "
+        "(if episode 0 goes on otherwise from step 0 on; should the record say unbiased=False?), "
         "on episodes of 1, 7 and 3 steps, rewards to go"
     )
