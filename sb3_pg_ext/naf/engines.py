@@ -118,7 +118,7 @@ class ArrayCritic(AutogradCritic):
         self._memory = self._identities()
 
     def _identities(self) -> list[int]:
-        states = [self._optimizer.state[p] for p in self._parameters]
+        states = [self._optimizer.state.get(p, {}) for p in self._parameters]
         moments = (id(moment) for state in states for key, moment in state.items() if key != "step")
         return [*(id(p.grad) for p in self._parameters), *moments]
 
