@@ -4,6 +4,7 @@ This is the one place that decides, and the one that looks inside SB3's policies
 """
 
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 
 import numpy as np
 import torch as th
@@ -158,6 +159,9 @@ def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor
     _unless(not hooked, "a parameter has a hook")
 
 
+HOOKS, GRADIENT_HOOKS, IS_TRAINED = map(attrgetter, ("_backward_hooks", "_post_accumulate_grad_hooks", "requires_grad"))
+
+
 class Watch:
     """Tells whether a model is still the one that was found to be a plain perceptron, cheaply enough for every step.
 
@@ -169,15 +173,13 @@ class Watch:
     def __init__(self, *models: nn.Module) -> None:
         self._parameters = [parameter for model in models for parameter in model.parameters()]
         modules = [module for model in models for module in model.modules()]
-        self._attributes = [vars(module) for module in modules]
         self._hooks = [hooks for module in modules for hooks in _hooks(module)]
         self._before = self._state()
 
     def _state(self) -> list[object]:
         parameters = self._parameters
-        hooked = any(self._hooks) or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
-        replaced = any("forward" in attributes for attributes in self._attributes)
-        return [hooked, replaced, *(p.data_ptr() for p in parameters), *(p.requires_grad for p in parameters)]
+        hooked = any(self._hooks) or any(map(HOOKS, parameters)) or any(map(GRADIENT_HOOKS, parameters))
+        return [hooked, *map(th.Tensor.data_ptr, parameters), *map(IS_TRAINED, parameters)]
 
     def is_unchanged(self) -> bool:
         """Whether nothing has been noticed since construction."""

@@ -4,6 +4,8 @@ Both give V(s) and what Q is made of, and bring derivatives with respect to thes
 """
 
 from collections.abc import Callable
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from sb3_pg_ext.common.perceptrons import (
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.vectors import split_like
 from sb3_pg_ext.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
+
+GRADIENT = attrgetter("grad")
 
 
 class AutogradCritic:
@@ -115,16 +119,23 @@ class ArrayCritic(AutogradCritic):
         self._make_step = make_step(policy.optimizer)
         self._followed = list(critic.value.parameters()), list(target.parameters())
         self._watch = Watch(critic, target)
-        self._memory = self._identities()
+        self._after_first_step: list[int] | None = None
 
     def _identities(self) -> list[int]:
-        states = [self._optimizer.state.get(p, {}) for p in self._parameters]
-        moments = (id(moment) for state in states for key, moment in state.items() if key != "step")
-        return [*(id(p.grad) for p in self._parameters), *moments]
+        """Of gradients and of the optimiser's state."""
+        states = self._optimizer.state.values()
+        return [*map(id, map(GRADIENT, self._parameters)), *map(id, chain.from_iterable(map(dict.values, states)))]
+
+    def step(self) -> None:
+        """Let the optimiser make a step."""
+        super().step()
+        if self._after_first_step is None:  # which allots the optimiser's state
+            self._after_first_step = self._identities()
 
     def is_current(self) -> bool:
         """Whether parameters, gradients and the optimiser's state are still where they were, too."""
-        return super().is_current() and self._watch.is_unchanged() and self._identities() == self._memory
+        same = self._after_first_step is None or self._identities() == self._after_first_step
+        return same and super().is_current() and self._watch.is_unchanged()
 
     def target_values(self, obs: th.Tensor) -> th.Tensor:
         """V'(s)."""

@@ -140,7 +140,7 @@ def test_an_engine_is_kept_while_nothing_happens(monkeypatch):
         make = getattr(naf, name)
         monkeypatch.setattr(naf, name, lambda *args, make=make, name=name: made.append(name) or make(*args))
     make_model().learn(100)
-    assert sorted(made) == ["make_actor", "make_engine", "make_engine"]  # once more when the optimiser has a state
+    assert sorted(made) == ["make_actor", "make_engine"]
 
 
 def test_hooks_of_a_callback_that_begins_with_the_training():
