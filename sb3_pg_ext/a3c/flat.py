@@ -23,7 +23,7 @@ def flatten(policy: nn.Module) -> nn.Parameter:
             f"{buffers}; allowed: parameters of one type, and no buffers, such as those of batch normalisation, since "
             "workers share parameters only"
         )
-    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone())
+    flat = nn.Parameter(th.empty(sum(parameter.numel() for parameter in parameters), dtype=parameters[0].dtype))
     flat.grad = th.zeros_like(flat)
     lay_out(policy, flat)
     return flat
@@ -39,7 +39,7 @@ def lay_out(policy: nn.Module, flat: nn.Parameter) -> None:
     """Put a policy's parameters into a vector that has room for them, and make them views of it. Again does no harm.
 
     :param policy: the policy
-    :param flat: the vector, with a gradient, [P]
+    :param flat: the vector, [P]; a copied one has no gradient, and needs none to be trained by workers
     """
     parameters = list(policy.parameters())
     flat.copy_(parameters_to_vector(parameters))

@@ -1,6 +1,6 @@
 """The general engine: PyTorch's autograd, for any policy on any device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,15 @@ from sb3_pg_ext.functional.curvature import Product, fisher_product
 from sb3_pg_ext.functional.distributions import join, snapshot, take
 from sb3_pg_ext.functional.divergences import kl
 from sb3_pg_ext.functional.vectors import flatten
+
+
+def backward(pairs: Iterable[tuple[th.Tensor, th.Tensor]]) -> None:
+    """``torch.autograd.backward``, where all that an output depends on may have been frozen by the user.
+
+    :param pairs: outputs, and derivatives with respect to them
+    """
+    trained = [(output, cotangents) for output, cotangents in pairs if output.requires_grad]
+    th.autograd.backward([output for output, _ in trained], [cotangents for _, cotangents in trained])
 
 
 class Snapshot:
@@ -88,9 +97,7 @@ class AutogradEngine(Engine):
     def backward(self, derivatives: Quantities) -> None:
         """Add a gradient to the parameters'."""
         pairs = [(q, c) for q, c in zip(self._latest, derivatives, strict=True) if q is not None and c is not None]
-        # The user may have frozen all that a quantity depends on.
-        trained = [(q, self._like(q, c)) for q, c in pairs if q.requires_grad]
-        th.autograd.backward([q for q, _ in trained], [c for _, c in trained])
+        backward([(q, self._like(q, c)) for q, c in pairs])
         for parameter in self._frozen:
             parameter.grad = None
 

@@ -159,6 +159,7 @@ def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor
     _unless(not hooked, "a parameter has a hook")
 
 
+# At every step these are read of every parameter, by map(), which is faster than a loop.
 HOOKS, GRADIENT_HOOKS, IS_TRAINED = map(attrgetter, ("_backward_hooks", "_post_accumulate_grad_hooks", "requires_grad"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_pg_ext.common.autograd_engine import backward
 from sb3_pg_ext.common.engines import choose
 from sb3_pg_ext.common.lean import clip_flat_gradient, clip_gradients, make_step
 from sb3_pg_ext.common.numerics import check_number
@@ -65,8 +66,7 @@ class AutogradCritic:
         """Compute the gradient of a loss from its derivatives with respect to what :meth:`forward` gave."""
         for parameter in self._parameters:
             parameter.grad = None
-        pairs = [(q, of_q) for q, of_q in zip(self._latest, (of_values, of_outputs), strict=True) if q.requires_grad]
-        th.autograd.backward([q for q, _ in pairs], [of_q for _, of_q in pairs])
+        backward(zip(self._latest, (of_values, of_outputs), strict=True))
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down to a norm, and give its norm before that.

@@ -79,13 +79,10 @@ def _find_plugins() -> Iterator[tuple[EntryPoint, Provider]]:
     """All entry points of the group with their providers: this package's own first, then by package and name."""
     installed = []
     for entry_point in entry_points(group=PROJECT):
-        assert entry_point.dist is not None  # importlib.metadata sets it for everything that it finds
+        dist = entry_point.dist
+        assert dist is not None  # importlib.metadata sets it for everything that it finds
         # What an interrupted uninstall leaves may lack both.
-        package, version = (
-            entry_point.dist.name or "an unnamed package",
-            entry_point.dist.version or "without a version",
-        )
-        provider = Provider(entry_point.name, package, version)
+        provider = Provider(entry_point.name, dist.name or "an unnamed package", dist.version or "without a version")
         installed.append((entry_point, provider))
     if not any(_is_own(provider.package) for _, provider in installed):
         installed += [(entry, Provider(entry.name, PROJECT, __version__)) for entry in _read_checkout()]

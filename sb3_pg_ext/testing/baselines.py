@@ -131,13 +131,14 @@ def does_not_see_what_the_action_leads_to(make: Make, batches: Batches) -> None:
     """Whatever follows from the action of a step may be otherwise: its baseline stays, or the gradient is biased."""
     *earlier, episodes = batches
     expected = _predict_steps(make, batches)
-    for step, (i, t) in enumerate(zip(episodes.episode_id, episodes.t, strict=True)):
-        rows = np.flatnonzero((episodes.episode_id == i) & (episodes.t <= t))
-        for what, other in (
-            ("goes on otherwise", _with_another_sequel(episodes, step)),
-            ("is longer", _longer(episodes, i)),
-        ):
-            hint = f" (if episode {i} {what} from step {t} on; should the record say unbiased=False?)"
+    for i in range(len(episodes.lengths)):
+        own = np.flatnonzero(episodes.episode_id == i)
+        sequels = [
+            (f"goes on otherwise from step {t} on", own[: t + 1], _with_another_sequel(episodes, step))
+            for t, step in enumerate(own.tolist())
+        ]
+        for what, rows, other in (*sequels, ("is longer", own, _longer(episodes, i))):
+            hint = f" (if episode {i} {what}; should the record say unbiased=False?)"
             _assert_same(_predict_steps(make, [*earlier, other])[rows], expected[rows], hint)
 
 

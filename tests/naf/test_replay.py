@@ -61,11 +61,11 @@ def test_ddpg_and_naf_share_a_buffer():
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # from VecNormalize, of ∞ − ∞
 @pytest.mark.parametrize("what", ["observation", "reward"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("normalized", ["not", "by fixed statistics", "by running statistics"])
 def test_bad_numbers_do_not_reach_the_buffer(what, number, normalized):
     env = DummyVecEnv([lambda: SpoiltEnv(what, number, (5, 15)), RandomEnv])
-    if normalized:
-        env = VecNormalize(env)
+    if normalized != "not":
+        env = VecNormalize(env, training=normalized == "by running statistics")
     model = NAF("MlpPolicy", env, train_freq=1, policy_kwargs={"net_arch": [8]}, **TINY)
     with pytest.warns(RuntimeWarning, match=rf"NAF after \d+ steps: {what} .* in environment 0; rollout dropped"):
         model.learn(300)
