@@ -40,14 +40,14 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
-from sb3_pg_ext.a3c.reports import Outbox
-from sb3_pg_ext.a3c.shared_state import SharedState
-from sb3_pg_ext.a3c.worker import Worker
-from sb3_pg_ext.common.acting import PerceptronActor
-from sb3_pg_ext.common.array_engine import ArrayEngine
-from sb3_pg_ext.common.lean import unvalidated_distributions
-from sb3_pg_ext.common.objectives import Objective
-from sb3_pg_ext.common.vec_env import LeanVecEnv
+from sb3_pg_ext.algorithms.a3c.reports import Outbox
+from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
+from sb3_pg_ext.algorithms.a3c.worker import Worker
+from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
+from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.objectives import Objective
+from sb3_pg_ext.rollouts.acting import PerceptronActor
 
 RESULTS = Path(__file__).parent / "results" / "asynchrony.jsonl"
 ENV_ID = "CartPole-v1"

@@ -16,9 +16,9 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_pg_ext.common.buffers import EstimatorRolloutBuffer
 from sb3_pg_ext.estimators import Rollout, VTrace, estimate_advantages, list_estimators
 from sb3_pg_ext.plugins import EstimatorSpec, registry
+from sb3_pg_ext.rollouts.buffers import EstimatorRolloutBuffer
 
 SHAPES = [(2048, 1), (128, 64)]
 GAMMA, GAE_LAMBDA = 0.99, 0.95

@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 
 import sb3_pg_ext
 from sb3_pg_ext import NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
-from sb3_pg_ext.common.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.vec_env import LeanVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]

@@ -239,7 +239,7 @@ def learn(task: Task) -> Task:
 
 def time_score_functions(task: Task) -> Task:
     """Seconds for ∇log π of every single step, with the policy of CartPole and two layers of 64; best of five."""
-    from sb3_pg_ext.common.scores import ScoreFunctions
+    from sb3_pg_ext.gradients.scores import ScoreFunctions
 
     model = REINFORCE("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [64, 64]}, device="cpu")
     rng = np.random.default_rng(0)

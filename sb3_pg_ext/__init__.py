@@ -1,14 +1,14 @@
 """Policy-gradient algorithms and pluggable advantage estimators for Stable-Baselines3."""
 
-from sb3_pg_ext.a3c import A3C
+from sb3_pg_ext.algorithms.a3c import A3C
+from sb3_pg_ext.algorithms.naf import NAF
+from sb3_pg_ext.algorithms.npg import NPG
+from sb3_pg_ext.algorithms.ppo_kl import AdaptiveKLPPO
+from sb3_pg_ext.algorithms.reinforce import REINFORCE
 from sb3_pg_ext.baselines import list_baselines, make_baseline
-from sb3_pg_ext.common.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
 from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
-from sb3_pg_ext.naf import NAF
-from sb3_pg_ext.npg import NPG
 from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec, hookimpl
-from sb3_pg_ext.ppo_kl import AdaptiveKLPPO
-from sb3_pg_ext.reinforce import REINFORCE
+from sb3_pg_ext.rollouts.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
 from sb3_pg_ext.version import __version__
 
 __all__ = [

@@ -2,9 +2,9 @@
 
 import stable_baselines3
 
-from sb3_pg_ext.common.array_engine import ArrayEngine
-from sb3_pg_ext.common.objectives import Objective
 from sb3_pg_ext.fast.mixin import FastUpdate
+from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.objectives import Objective
 
 
 class A2C(FastUpdate, stable_baselines3.A2C):

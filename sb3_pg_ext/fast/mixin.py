@@ -10,15 +10,16 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import explained_variance
 
-from sb3_pg_ext.common.array_engine import ArrayEngine
-from sb3_pg_ext.common.autograd_engine import AutogradEngine
-from sb3_pg_ext.common.minibatches import Steps
-from sb3_pg_ext.common.numerics import NonFiniteError
-from sb3_pg_ext.common.quantities import Engine, Quantities
-from sb3_pg_ext.common.rollouts import RolloutEngine
+from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
+from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.autograd_engine import AutogradEngine
+from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.quantities import Engine, Quantities
+from sb3_pg_ext.rollouts.collector import RolloutEngine
 
 
-class FastUpdate(RolloutEngine):
+class FastUpdate(OnPolicyTraining):
     """A stock algorithm whose optimiser makes no step along a gradient that is not finite.
 
     The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding. A

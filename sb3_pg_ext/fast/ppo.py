@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import stable_baselines3
 
-from sb3_pg_ext.common.array_engine import ArrayEngine
-from sb3_pg_ext.common.objectives import Objective
 from sb3_pg_ext.fast.mixin import FastUpdate
+from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.objectives import Objective
 
 
 class PPO(FastUpdate, stable_baselines3.PPO):

@@ -8,13 +8,13 @@ import torch as th
 from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.distributions import BernoulliDistribution, DiagGaussianDistribution
 
-from sb3_pg_ext.common.array_engine import ArrayEngine
-from sb3_pg_ext.common.minibatches import Steps
-from sb3_pg_ext.common.quantities import Quantities
 from sb3_pg_ext.fast.mixin import FastUpdate
-from sb3_pg_ext.functional.solvers import backtrack
 from sb3_pg_ext.functional.surrogates import normalize, ratio_loss, value_loss
-from sb3_pg_ext.functional.vectors import assign, flatten
+from sb3_pg_ext.functional.tensors.solvers import backtrack
+from sb3_pg_ext.functional.tensors.vectors import assign, flatten
+from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.quantities import Quantities
 
 
 class TRPO(FastUpdate, sb3_contrib.TRPO):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_pg_ext.common.threads import limited_threads, thread_count
+from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.plugins import AlgorithmSpec
 from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.testing.environments import Drift

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toys import CONFIG, Toy, ToyWithReplay
 
 from sb3_pg_ext import REINFORCE
-from sb3_pg_ext.common.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.vec_env import LeanVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry, registry
 from sb3_pg_ext.plugins.registry import Entry
 from sb3_pg_ext.zoo import __main__, bridge

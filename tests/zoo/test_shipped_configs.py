@@ -25,7 +25,7 @@ def checkout(tmp_path):
     copy = tmp_path / "checkout"
     for folder in ("sb3_pg_ext", "zoo_configs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for file in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / file).exists():
             shutil.copy(ROOT / file, copy)
     return copy

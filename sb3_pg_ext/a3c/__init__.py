@@ -1,5 +1,0 @@
-"""A3C."""
-
-from sb3_pg_ext.a3c.a3c import A3C
-
-__all__ = ["A3C"]

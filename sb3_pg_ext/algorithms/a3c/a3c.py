@@ -1,0 +1,421 @@
+"""Asynchronous advantage actor-critic."""
+
+import multiprocessing
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+from sb3_pg_ext.algorithms.a3c.crew import Crew, pack
+from sb3_pg_ext.algorithms.a3c.flat import flatten, frozen_elements, lay_out
+from sb3_pg_ext.algorithms.a3c.reports import Inbox, Problem, Report, Step
+from sb3_pg_ext.algorithms.a3c.shared_optimizers import SharedAdam, SharedOptimizer, SharedRMSprop
+from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
+from sb3_pg_ext.algorithms.a3c.worker import Task
+from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
+from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.arguments import check_choice, check_count, check_positive, check_range
+from sb3_pg_ext.envs.taking_apart import make_environments, split
+from sb3_pg_ext.envs.vec_env import EnvFactory, LeanVecEnv
+from sb3_pg_ext.estimators import AdvantageEstimator
+from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.guards.normalization import named_statistics
+from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
+
+SelfA3C = TypeVar("SelfA3C", bound="A3C")
+
+START_METHODS = ("forkserver", "spawn", "fork")
+
+
+class A3C(ActorCriticBase):
+    """Asynchronous advantage actor-critic (Mnih et al., 2016, https://arxiv.org/abs/1602.01783).
+
+    Every worker is a process with its own environment and its own copy of the network. It takes the shared parameters,
+    makes ``n_steps`` steps, computes the gradient of
+
+        −mean(log π(a_t|s_t)·A_t) + vf_coef·mean((V(s_t) − R_t)²) + ent_coef·mean(−H(π(·|s_t)))
+
+    with A and R from the advantage estimator, and applies it to the shared parameters without any lock. Callbacks,
+    logger and evaluation run in the parent, whose ``policy`` is a snapshot of the shared parameters, taken whenever
+    workers report, and fixed while callbacks run.
+
+    With one worker training is deterministic; with several, it depends on who comes first.
+
+    Deviations from the paper, which are SB3's A2C: means over steps instead of sums, so that ε of RMSProp and
+    ``max_grad_norm`` mean the same for every ``n_steps``; a rollout goes on across the ends of episodes; where an
+    episode is truncated, V of its last observation stands for the rest.
+
+    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
+    :param env: the environment: its id, a function that makes it, a list of such functions, an environment, or a VecEnv
+        with one environment for every worker
+    :param learning_rate: learning rate η; a number, or a function of the remaining progress (1 to 0) of all workers
+        together
+    :param n_steps: number of steps for one update of one worker
+    :param gamma: discount factor γ
+    :param gae_lambda: λ of estimators that have one; 1 gives the paper's n-step returns
+    :param ent_coef: weight of the entropy bonus
+    :param vf_coef: weight of the critic's loss
+    :param max_grad_norm: a worker's gradient is scaled down to this norm; ``None`` for no clipping
+    :param rms_prop_eps: ε of RMSProp, inside the root: see :class:`~sb3_pg_ext.algorithms.a3c.shared_optimizers.SharedRMSprop`
+    :param use_rms_prop: whether to use the shared RMSProp, with α = 0.99; otherwise the shared Adam, with ε = 1e-5
+    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
+    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
+    :param normalize_advantage: whether to scale the advantages of an update to mean 0 and deviation 1
+    :param advantage_estimator: the name of an estimator, or an instance
+    :param advantage_estimator_kwargs: parameters of the named estimator
+    :param n_workers: number of workers; ``None`` for the number of environments, or 2 where ``env`` is an id or a
+        function
+    :param start_method: how processes are started: ``"forkserver"`` (``"spawn"`` where that does not exist),
+        ``"spawn"`` or ``"fork"``
+    :param worker_timeout: a worker that makes neither a step nor an update for so many seconds has failed
+    :param on_worker_failure: ``"raise"`` an error, or ``"restart"``: replace the worker and go on
+    :param max_restarts: how many workers are replaced in one training before a failure is an error
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons; ``"autograd"``;
+        ``"auto"`` for the first where it can
+    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
+    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
+    :param policy_kwargs: arguments of the policy
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random generators; every worker's own is made from it
+    :param device: ``"cpu"``, which is also what ``"auto"`` means
+    :param _init_setup_model: whether to build the network at once
+    :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
+    :raises WorkerError: while training, if a worker fails
+    """
+
+    vec_env_class: ClassVar[type[VecEnv]] = LeanVecEnv
+    """The VecEnv that RL Zoo is to make: one that workers can build again."""
+
+    max_grad_norm: float | None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | EnvFactory | list[EnvFactory] | None,
+        learning_rate: float | Schedule = 7e-4,
+        n_steps: int = 5,
+        gamma: float = 0.99,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = 0.5,
+        rms_prop_eps: float = 1e-5,
+        use_rms_prop: bool = True,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        normalize_advantage: bool = False,
+        advantage_estimator: str | AdvantageEstimator = "gae",
+        advantage_estimator_kwargs: dict[str, Any] | None = None,
+        n_workers: int | None = None,
+        start_method: str = "forkserver",
+        worker_timeout: float = 300.0,
+        on_worker_failure: str = "raise",
+        max_restarts: int = 3,
+        engine: str = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if n_workers is not None:
+            check_count("n_workers", n_workers)
+        super().__init__(
+            policy,
+            make_environments(env, n_workers),
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=_cpu(device),
+            _init_setup_model=False,
+            supported_action_spaces=SUPPORTED_ACTION_SPACES,
+        )
+        self.rms_prop_eps = rms_prop_eps
+        self.use_rms_prop = use_rms_prop
+        self.normalize_advantage = normalize_advantage
+        self.advantage_estimator = advantage_estimator
+        self.advantage_estimator_kwargs = advantage_estimator_kwargs
+        self.start_method = start_method
+        self.worker_timeout = worker_timeout
+        self.on_worker_failure = on_worker_failure
+        self.max_restarts = max_restarts
+        self._crew: Crew | None = None
+        self.engine = engine
+        if _init_setup_model:
+            self._setup_model()
+
+    @property
+    def n_workers(self) -> int:
+        """The number of workers: one for every environment."""
+        return self.n_envs
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        if vars(self).pop("n_workers", self.n_envs) not in (None, self.n_envs):  # load() sets what it is given
+            raise ValueError(f"n_workers with {self.n_envs} environments; allowed: {self.n_envs}, or another env")
+        check_count("n_steps", self.n_steps)
+        rate = self.learning_rate
+        check_range("learning_rate", rate(1.0) if callable(rate) else rate, 0)  # 0: loaded by RL Zoo to act
+        check_positive("rms_prop_eps", self.rms_prop_eps)
+        check_choice("start_method", self.start_method, START_METHODS)
+        check_positive("worker_timeout", self.worker_timeout)
+        check_choice("on_worker_failure", self.on_worker_failure, ("raise", "restart"))
+        check_count("max_restarts", self.max_restarts, 0)
+        if self.normalize_advantage and self.n_steps == 1:
+            raise ValueError(
+                "normalize_advantage=True with a single step for each update (n_steps=1); allowed: at least 2 steps, "
+                "since a single number has no deviation"
+            )
+        for name in ("optimizer_class", "optimizer_kwargs"):
+            if name in self.policy_kwargs:
+                raise ValueError(
+                    f"policy_kwargs has {name}={self.policy_kwargs[name]!r}; allowed: neither it nor another "
+                    "optimiser, since workers share its state. Use use_rms_prop and rms_prop_eps"
+                )
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        flat = flatten(self.policy)
+        if self.use_rms_prop:
+            self.policy.optimizer = SharedRMSprop(flat, eps=self.rms_prop_eps)
+        else:
+            self.policy.optimizer = SharedAdam(flat)
+        if self.env is not None:
+            self._make_tasks(self.env)  # so that what cannot be sent to workers is an error now
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_crew", "_inbox", "_statistics_before"]
+
+    def learn(
+        self: SelfA3C,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "A3C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfA3C:
+        """Train, as every SB3 algorithm does.
+
+        Callbacks are called for every ``n_workers`` steps, a little after these were made, and training goes on
+        meanwhile: so callbacks that stop it do so within a second. In their ``locals``, ``workers``, ``rewards``,
+        ``dones`` and ``infos`` are those of ``n_workers`` steps in the order in which they were reported; observations
+        stay with the workers.
+
+        :param total_timesteps: number of environment steps of all workers together; the last rollouts are finished
+        :param callback: called in the parent
+        :param log_interval: log every so many times ``n_steps · n_workers`` steps
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        :raises WorkerError: if a worker fails and is not replaced
+        """
+        try:
+            return super().learn(
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            )
+        finally:
+            self._dismiss()
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Take in ``n_rollout_steps`` steps a worker, whose updates are made already. SB3's signature.
+
+        :param env: the training environments
+        :param callback: called for every ``n_workers`` steps
+        :param rollout_buffer: plays no part
+        :param n_rollout_steps: how many times to call it, or more where the training ends
+        :return: whether training goes on; False if the callback stopped it
+        :raises WorkerError: if a worker fails and is not replaced
+        """
+        if self._crew is None:
+            self._hire(env)
+        callback.on_rollout_start()
+        n_workers, n_calls = self.n_workers, 0
+        while n_calls < n_rollout_steps or self.num_timesteps >= self._total_timesteps:
+            steps = self._next_steps(n_workers)
+            self.num_timesteps += len(steps)
+            workers, reward, done, infos = map(list, zip(*steps, strict=True)) if steps else ([], [], [], [])
+            if True in done:  # no episode ended, no news of one
+                self._update_info_buffer(infos, np.array(done))
+            if len(steps) < n_workers:  # all workers have finished
+                self._dismiss()
+                break
+            rewards, dones = np.array(reward, np.float32), np.array(done)
+            callback.update_locals(locals())
+            if not callback.on_step():
+                self._dismiss()
+                return False
+            n_calls += 1
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """Do nothing: the workers have trained."""
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the log.
+
+        :param iteration: number of iterations, SB3's: of ``n_steps`` calls of the callbacks
+        """
+        progress_remaining = max(0.0, 1.0 - self.num_timesteps / max(1, self._total_timesteps))
+        self.logger.record("train/learning_rate", self.lr_schedule(progress_remaining))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/n_skipped", self.n_skipped_updates)
+        self.logger.record("rollout/n_dropped", self.n_dropped_rollouts)
+        self.logger.record("workers/restarts", self._n_restarts)
+        for key, number in self._inbox.pop_statistics().items():
+            if np.isfinite(number):
+                self.logger.record(key, number)
+        super().dump_logs(iteration)
+
+    def _hire(self, env: VecEnv) -> None:
+        """Start the workers."""
+        lay_out(self.policy, self._optimizer.parameter)  # a copied or moved policy has its parameters elsewhere
+        self._optimizer.hold(frozen_elements(self.policy))
+        self._make_engine()  # says how they differentiate
+        self._inbox = Inbox(self.n_workers)
+        self._n_restarts = 0
+        self._first_step, self._first_update = self.num_timesteps, self._n_updates
+        self._dropped_in_a_row = self._skipped_in_a_row = 0
+        normalizer = unwrap_vec_normalize(env)
+        slots = allocate_slots(normalizer, self.n_workers)
+        self._statistics_before = {name: rms.copy() for name, rms in named_statistics(normalizer).items()}
+        self._crew = Crew(
+            self._make_tasks(env),
+            SharedState.of(self._optimizer, self.n_workers, slots),
+            # NumPy's generator, since SB3 leaves it unseeded where no seed is given.
+            entropy=int(np.random.randint(2**31)),
+            start_method=self._start_method,
+            worker_timeout=self.worker_timeout,
+            max_restarts=self.max_restarts if self.on_worker_failure == "restart" else 0,
+        )
+        self._crew.start()
+
+    @property
+    def _optimizer(self) -> SharedOptimizer:
+        assert isinstance(self.policy.optimizer, SharedOptimizer)
+        return self.policy.optimizer
+
+    @property
+    def _start_method(self) -> str:
+        available = multiprocessing.get_all_start_methods()
+        return "spawn" if self.start_method == "forkserver" and "forkserver" not in available else self.start_method
+
+    def _make_tasks(self, env: VecEnv) -> list[Task | bytes]:
+        """What every worker has to know, ready to be sent to it.
+
+        :raises ValueError: if the environments cannot be taken apart, or sent
+        """
+        make_policy: Any = partial(
+            self.policy_class,
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            use_sde=self.use_sde,
+            **self.policy_kwargs,
+        )
+        tasks = [
+            Task(
+                make_env=make_env,
+                make_policy=make_policy,
+                trainable=[parameter.requires_grad for parameter in self.policy.parameters()],
+                estimator=self._estimator,
+                lr_schedule=self.lr_schedule,
+                first_step=self.num_timesteps,
+                total_timesteps=self._total_timesteps,
+                n_steps=self.n_steps,
+                gamma=self.gamma,
+                ent_coef=self.ent_coef,
+                vf_coef=self.vf_coef,
+                max_grad_norm=self.max_grad_norm,
+                use_sde=self.use_sde,
+                sde_sample_freq=self.sde_sample_freq,
+                normalize_advantage=self.normalize_advantage,
+                engine=self.engine,
+            )
+            for make_env in split(env)
+        ]
+        return [pack(task, self._start_method) for task in tasks]
+
+    def _next_steps(self, n: int) -> list[Step]:
+        """The next ``n`` steps; fewer when all workers have finished."""
+        assert self._crew is not None
+        inbox = self._inbox.steps
+        while len(inbox) < n and not self._crew.finished:
+            self._take_in(self._crew.receive())
+        return [inbox.popleft() for _ in range(min(n, len(inbox)))]
+
+    def _take_in(self, reports: list[Report]) -> None:
+        """Take reports and the parameters of this moment.
+
+        :raises ValueError: if bad numbers have spoilt three rollouts or updates of a worker in a row
+        """
+        self._take_snapshot()
+        for report in reports:
+            self._inbox.take(report)
+            for problem in report.problems:
+                self._count_problem(problem)
+
+    def _take_snapshot(self) -> None:
+        """Copy parameters, the optimiser's state and running statistics from shared memory."""
+        assert self._crew is not None
+        shared = self._crew.shared
+        self._n_restarts, self._n_updates = self._crew.n_restarts, self._first_update + self._crew.n_updates
+        self._optimizer.parameter.data.copy_(shared.optimizer.parameter.data)
+        self._optimizer.take_state(shared.optimizer)
+        for name, rms in named_statistics(self._vec_normalize_env).items():
+            combined = self._statistics_before[name].copy()
+            combine_into(combined, shared.slots[name].numpy())
+            rms.mean, rms.var, rms.count = combined.mean, combined.var, combined.count
+
+    def _count_problem(self, problem: Problem) -> None:
+        error = NonFiniteError(problem.message)
+        if problem.dropped:
+            self._dropped_in_a_row = problem.in_a_row - 1
+            self._drop_rollout(error)
+        else:
+            self._skipped_in_a_row = problem.in_a_row - 1
+            self._skip_update(error)
+
+    def _dismiss(self) -> None:
+        """End the workers, and keep what they have reached."""
+        crew = self._crew
+        if crew is None:
+            return
+        try:
+            crew.dismiss()
+        finally:
+            self._take_snapshot()
+            self.num_timesteps = self._first_step + crew.n_steps
+            self._crew = None
+
+
+def _cpu(device: th.device | str) -> str:
+    if device != "auto" and th.device(device).type != "cpu":
+        raise ValueError(
+            f"device={str(device)!r}; allowed: 'cpu' or 'auto', since processes share the parameters in main memory"
+        )
+    return "cpu"

@@ -1,0 +1,348 @@
+"""A worker: a process with its own environment and its own copy of the network.
+
+It repeats: take the shared parameters; make ``n_steps`` steps; compute the gradient; apply it to the shared parameters.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+from sb3_pg_ext.algorithms.a3c.flat import flatten
+from sb3_pg_ext.algorithms.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
+from sb3_pg_ext.algorithms.a3c.shared_state import Counters, SharedState
+from sb3_pg_ext.algorithms.base.threads import limited_threads
+from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
+from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
+from sb3_pg_ext.gradients.engines import make_engine
+from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.objectives import Objective
+from sb3_pg_ext.guards.counting import PATIENCE
+from sb3_pg_ext.policies.evaluation import action_array, predict_values
+from sb3_pg_ext.policies.observations import Observations, map_arrays
+from sb3_pg_ext.policies.perceptrons import UnfitPolicy, actor_layers, critic_layers, network_input
+from sb3_pg_ext.rollouts.acting import NOISE_BLOCK, Actor, Noise, PerceptronActor, PolicyActor, draw_noise, make_bounds
+from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
+from sb3_pg_ext.rollouts.transitions import Transitions
+from sb3_pg_ext.workers.monitor_files import continued_monitor_files
+from sb3_pg_ext.workers.shared_statistics import share_statistics
+
+ORPHAN_SECONDS = 1.0
+"""So often a worker looks whether its parent still lives."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker has to know. The names are those of A3C's arguments.
+
+    :param make_env: builds its environment, a VecEnv of one
+    :param make_policy: builds a policy; its parameters are replaced at once
+    :param trainable: which of them are trained, in their order
+    :param estimator: turns rollouts into advantages
+    :param lr_schedule: from the remaining progress to a learning rate
+    :param first_step: the global number of steps before this training
+    :param total_timesteps: the global number of steps to reach
+    """
+
+    make_env: Callable[[], VecEnv]
+    make_policy: Callable[[], ActorCriticPolicy]
+    trainable: list[bool]
+    estimator: AdvantageEstimator
+    lr_schedule: Schedule
+    first_step: int
+    total_timesteps: int
+    n_steps: int
+    gamma: float
+    ent_coef: float
+    vf_coef: float
+    max_grad_norm: float | None
+    use_sde: bool
+    sde_sample_freq: int
+    normalize_advantage: bool
+    engine: str
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """The layers of a policy's networks, which follow its parameters, and noise for all its actions."""
+
+    actor: list[mlp.Layer]
+    critic: list[mlp.Layer]
+    noise: Noise
+
+    @classmethod
+    def of(cls, policy: ActorCriticPolicy) -> "Perceptron | None":
+        """Of a plain perceptron its layers; of another policy None."""
+        try:
+            actor, critic = actor_layers(policy), critic_layers(policy)
+        except UnfitPolicy:
+            return None
+        return cls(actor, critic, draw_noise(policy, actor, 1, NOISE_BLOCK))
+
+
+def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, connection: Connection) -> None:
+    """Work until all steps are made, or the parent wants to stop. The target of the worker's process.
+
+    :param index: index of the worker
+    :param seed: its own seed
+    :param task: what it has to know; pickled by cloudpickle where the process does not inherit it
+    :param shared: what it shares with the others
+    :param connection: to the parent
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent decides what follows
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        with limited_threads(1), unvalidated_distributions(), np.errstate(all="ignore"):  # bad numbers are looked for
+            worker = Worker(index, seed, cloudpickle.loads(task) if isinstance(task, bytes) else task, shared)
+            connection.send(Ready())
+            worker.run(Outbox(index, connection.send))
+            connection.send(Finished())
+    except BrokenPipeError:
+        pass  # the parent is gone, or has given up waiting
+    except Exception:
+        connection.send(Failure(traceback.format_exc()))
+    finally:
+        connection.close()
+
+
+def _end_with_parent() -> None:
+    """An environment that blocks would keep the process alive for ever.
+
+    A forked worker holds both ends of the sentinel's pipe itself, but becomes another process's child; one of a fork
+    server, which lives as long as its children, sees the pipe's end.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    started_by = os.getppid()
+    while not wait([parent.sentinel], ORPHAN_SECONDS) and os.getppid() == started_by:
+        pass
+    os._exit(1)
+
+
+class Worker:
+    """What a worker does.
+
+    :param index: its index
+    :param seed: its own seed
+    :param task: what it has to know
+    :param shared: what it shares with the others
+    """
+
+    def __init__(self, index: int, seed: int, task: Task, shared: SharedState) -> None:
+        set_random_seed(seed)
+        self.index, self.task, self.shared = index, task, shared
+        self.counters = Counters(shared)
+        self.policy = task.make_policy()
+        for parameter, trainable in zip(self.policy.parameters(), task.trainable, strict=True):
+            parameter.requires_grad_(trainable)
+        self.flat = flatten(self.policy)
+        self._own_parameters, self._shared_parameters = (
+            parameter.detach().numpy() for parameter in (self.flat, shared.optimizer.parameter)
+        )
+        shared.optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
+        assert self.flat.grad is not None
+        self.engine, _ = make_engine(self.policy, task.engine, self.flat.grad.numpy())
+        self._perceptron = Perceptron.of(self.policy)
+        self.within_bounds = make_bounds(self.policy, 1)
+        self._seed = seed
+        self._n_bad = {True: 0, False: 0}
+
+    def run(self, outbox: Outbox) -> None:
+        """Build the environment, work, and report."""
+        self.open(outbox)
+        try:
+            while self._goes_on and max(self._n_bad.values()) < PATIENCE:
+                self.work()
+        finally:
+            self._report()
+            self.env.close()
+
+    def open(self, outbox: Outbox) -> None:
+        """Build and reset the environment."""
+        self.outbox = outbox
+        with continued_monitor_files():
+            self.env = self.task.make_env()
+        self.env.seed(self._seed)
+        self.statistics = share_statistics(unwrap_vec_normalize(self.env), self.shared.slots, self.index)
+        self.obs: Any = self.env.reset()
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self.counters.stopping[0] and self._global_step < self.task.total_timesteps
+
+    @property
+    def _global_step(self) -> int:
+        return self.task.first_step + int(self.counters.steps.sum())
+
+    def work(self) -> None:
+        """One rollout and one update."""
+        self.take_parameters()
+        try:
+            transitions = self._collect()
+        except NonFiniteError as problem:
+            self._note_problem(problem, dropped=True)
+            for statistics in self.statistics:
+                statistics.recover()
+            self.obs = self.env.reset()
+            return
+        if transitions is None:
+            return
+        self._n_bad[True] = 0
+        try:
+            self._update(transitions)
+        except NonFiniteError as problem:
+            self._note_problem(problem, dropped=False)
+        else:
+            self._n_bad[False] = 0
+
+    def take_parameters(self) -> None:
+        """Copy the shared parameters into the policy."""
+        self._updates_before = int(self.counters.updates.sum())
+        np.copyto(self._own_parameters, self._shared_parameters)
+
+    def _collect(self) -> Transitions | None:
+        """Make ``n_steps`` steps; None if the parent stops it.
+
+        :raises NonFiniteError: if there is a bad number in the rollout
+        """
+        task, policy = self.task, self.policy
+        transitions = Transitions(policy.observation_space, policy.action_space, 1, task.n_steps)
+        if task.use_sde:
+            policy.reset_noise(1)
+        act = self._make_actor()
+        while not transitions.complete:
+            if self.counters.stopping[0]:
+                return None
+            if task.use_sde and task.sde_sample_freq > 0 and transitions.size % task.sde_sample_freq == 0:
+                policy.reset_noise(1)
+            actions = act(self.obs)
+            new_obs, rewards, dones, infos = self.env.step(self.within_bounds(actions))
+            self.counters.steps[self.index] += 1
+            transitions.add(self.obs, actions, rewards, dones, infos)
+            self.outbox.add_step(float(rewards[0]), bool(dones[0]), infos[0])
+            self.obs = new_obs
+            if self.outbox.is_due:
+                self._report()
+        check_transitions(transitions, self.obs)
+        return transitions
+
+    def _make_actor(self) -> Actor:
+        """What samples actions with the present parameters."""
+        if self._perceptron is None:
+            return PolicyActor(self.policy)
+        return PerceptronActor(self.policy, self._perceptron.actor, 1, self.task.n_steps, self._perceptron.noise)
+
+    def _update(self, transitions: Transitions) -> None:
+        """Compute the gradient, and apply it to the shared parameters.
+
+        :raises NonFiniteError: if a value, a log-probability, a loss or the gradient is not finite; then nothing is
+            applied
+        """
+        start = time.perf_counter()
+        task, observations = self.task, map_arrays(_only_env, transitions.observations)
+        actions = action_array(_only_env(transitions.actions), self.policy.action_space)
+        computed = self.engine.forward(observations, actions)
+        log_probs, _, _, values = computed
+        assert log_probs is not None
+        assert values is not None
+        estimate = self._estimate(transitions, values[:, None], log_probs[:, None])
+        advantages, returns = _only_env(estimate.advantages), _only_env(estimate.returns)
+        steps = Steps(observations, actions, log_probs, values, advantages, returns)
+        objective = Objective(task.ent_coef, task.vf_coef, task.normalize_advantage, with_ratio=False)
+        losses, derivatives = objective(computed, steps)
+        self.engine.zero_gradient()
+        self.engine.backward(derivatives)
+        norm = self.engine.clip_gradient(task.max_grad_norm)
+        lag = self._diagnosed(self._apply_gradient, observations)
+        self.outbox.add_update(
+            Update(
+                _only_env(transitions.rewards),
+                advantages,
+                returns,
+                values,
+                (losses["policy_gradient_loss"], losses["value_loss"], losses["entropy_loss"], norm),
+                lag,
+                time.perf_counter() - start,
+            )
+        )
+
+    def _estimate(self, transitions: Transitions, values: np.ndarray, log_probs: np.ndarray) -> AdvantageEstimate:
+        next_values = np.empty_like(values)
+        next_values[:-1] = values[1:]
+        next_values[-1] = self._predict_values(self.obs)
+        next_values[transitions.terminated] = 0.0
+        put_final_values(self.policy, transitions, next_values)
+        for name, array in [("value", values), ("next value", next_values), ("log-probability", log_probs)]:
+            check_finite(name, array)
+        rollout = Rollout(
+            rewards=transitions.rewards,
+            values=values,
+            next_values=next_values,
+            terminated=transitions.terminated,
+            truncated=transitions.truncated,
+            gamma=self.task.gamma,
+            behaviour_log_probs=log_probs,
+            target_log_probs=log_probs,
+        )
+        return estimate_advantages(self.task.estimator, rollout)
+
+    def _predict_values(self, obs: Observations) -> np.ndarray:
+        if self._perceptron is None:
+            return predict_values(self.policy, obs)
+        assert isinstance(obs, np.ndarray)
+        return mlp.forward(self._perceptron.critic, network_input(obs))[:, 0]
+
+    def _apply_gradient(self) -> int:
+        """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
+        progress_remaining = max(0.0, 1.0 - self._global_step / self.task.total_timesteps)
+        learning_rate = check_number("learning rate", self.task.lr_schedule(progress_remaining))
+        lag = int(self.counters.updates.sum()) - self._updates_before
+        self.shared.optimizer.apply(learning_rate)
+        self.counters.updates[self.index] += 1
+        return lag
+
+    def _diagnosed(self, apply_gradient: Callable[[], int], observations: Observations) -> int:
+        """Apply the gradient and, once in a report, measure how the parameters and the policy change meanwhile."""
+        if self.outbox.report.latest:
+            return apply_gradient()
+        before, old = self._own_parameters.copy(), self.engine.snapshot(observations)
+        lag = apply_gradient()
+        np.copyto(self._own_parameters, self._shared_parameters)
+        latest: dict[str, Any] = {
+            "train/kl": self.engine.mean_kl(old, observations),
+            "train/step_norm": np.linalg.norm(self._own_parameters - before),
+        }
+        if hasattr(self.policy, "log_std"):
+            latest["train/std"] = self.policy.log_std.detach().exp().mean()
+        self.outbox.report.latest = {key: float(number) for key, number in latest.items()}
+        return lag
+
+    def _note_problem(self, problem: NonFiniteError, *, dropped: bool) -> None:
+        self._n_bad[dropped] += 1
+        self.outbox.add_problem(Problem(f"{problem} of worker {self.index}", self._n_bad[dropped], dropped))
+        self._report()
+
+    def _report(self) -> None:
+        for statistics in self.statistics:
+            statistics.exchange()
+        self.outbox.flush()
+
+
+def _only_env(array: np.ndarray) -> np.ndarray:
+    """Of an array [T, 1, …], the one column."""
+    return array[:, 0]

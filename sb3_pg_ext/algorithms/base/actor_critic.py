@@ -1,0 +1,124 @@
+"""The base of on-policy algorithms with a critic, whose advantages come from an estimator of one's choice."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.utils import explained_variance
+
+from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
+from sb3_pg_ext.arguments import check_range
+from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages, resolve_estimator
+from sb3_pg_ext.plugins import EstimatorSpec, registry
+from sb3_pg_ext.rollouts.assessment import Evaluation, check_transitions, evaluate_transitions
+from sb3_pg_ext.rollouts.filling import store_transitions
+from sb3_pg_ext.rollouts.transitions import Transitions
+
+PROVIDES = frozenset({"true_ends", "raw_rewards", "target_log_probs"})
+"""What these algorithms give an estimator beyond rewards, values and episode boundaries: everything."""
+
+
+class ActorCriticBase(OnPolicyBase):
+    """Fills the rollout buffer with raw rewards, values, log-probabilities, and the estimator's advantages and returns.
+
+    A subclass takes ``advantage_estimator`` (a name or an instance) and ``advantage_estimator_kwargs``, and sets both
+    before ``_setup_model()``. λ has one source, the argument ``gae_lambda``: see
+    :func:`~sb3_pg_ext.estimators.resolve_estimator`. One that makes several epochs may also take
+    ``recompute_advantages``, and then calls ``_recompute_advantages()`` before every epoch but the first.
+    """
+
+    advantage_estimator: str | AdvantageEstimator
+    advantage_estimator_kwargs: Mapping[str, Any] | None
+    recompute_advantages = False
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        check_range("gae_lambda", self.gae_lambda, 0, 1)
+        self._estimator = resolve_estimator(
+            self.advantage_estimator,
+            self.advantage_estimator_kwargs,
+            gae_lambda=self.gae_lambda,
+            provides=PROVIDES,
+        )
+        self._name_estimator()
+        self._check_rollout_buffer_class()
+
+    def _check_rollout_buffer_class(self) -> None:
+        for name in ("compute_returns_and_advantage", "get", "_get_samples"):
+            stock = [getattr(cls, name) for cls in (RolloutBuffer, DictRolloutBuffer)]
+            if self.rollout_buffer_class is not None and getattr(self.rollout_buffer_class, name, None) not in stock:
+                raise ValueError(
+                    f"rollout_buffer_class={self.rollout_buffer_class!r} has its own {name}(), which would never be "
+                    "called; allowed: a subclass of RolloutBuffer or DictRolloutBuffer without one, since advantages "
+                    "come from advantage_estimator"
+                )
+
+    def _name_estimator(self) -> None:
+        """Replace an instance of a registered estimator by its name and numbers, so that only these are saved."""
+        estimator: Any = self.advantage_estimator
+        for entry in registry().entries:
+            spec = entry.spec
+            if isinstance(spec, EstimatorSpec) and spec.factory is type(estimator) and is_dataclass(estimator):
+                numbers = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
+                numbers.pop("gae_lambda", None)
+                self.advantage_estimator, self.advantage_estimator_kwargs = spec.name, numbers
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_estimator", "_transitions", "_behaviour_log_probs"]
+
+    def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        assert self._last_obs is not None
+        check_transitions(transitions, self._last_obs)
+        evaluation = evaluate_transitions(self.policy, transitions, self._last_obs)
+        store_transitions(self.rollout_buffer, transitions, transitions.rewards, evaluation, first_starts)
+        estimate = self._estimate(transitions, evaluation, evaluation.log_probs)
+        self.rollout_buffer.advantages, self.rollout_buffer.returns = estimate.advantages, estimate.returns
+        if self.recompute_advantages:
+            self._transitions, self._behaviour_log_probs = transitions, evaluation.log_probs
+        self.logger.record("rollout/reward_mean", float(transitions.rewards.mean()))
+
+    def _recompute_advantages(self) -> None:
+        """Estimate advantages and returns anew, with the current critic and policy (Andrychowicz et al., 2021).
+
+        For the start of every epoch but the first, where ``recompute_advantages`` is set. Values and log-probabilities
+        in the buffer stay those of the rollout; the estimator sees both the old and the new log-probabilities.
+
+        :raises NonFiniteError: if a value or a log-probability is not finite
+        """
+        assert self._last_obs is not None
+        self.policy.set_training_mode(False)
+        evaluation = evaluate_transitions(self.policy, self._transitions, self._last_obs)
+        self.policy.set_training_mode(True)
+        estimate = self._estimate(self._transitions, evaluation, self._behaviour_log_probs)
+        buffer = self.rollout_buffer
+        # SB3's buffer flattens its arrays when minibatches are first drawn.
+        flat = buffer.swap_and_flatten if buffer.generator_ready else np.asarray
+        buffer.advantages, buffer.returns = flat(estimate.advantages), flat(estimate.returns)
+
+    def _estimate(
+        self, transitions: Transitions, evaluation: Evaluation, behaviour_log_probs: np.ndarray
+    ) -> AdvantageEstimate:
+        rollout = Rollout(
+            rewards=transitions.rewards,
+            values=evaluation.values,
+            next_values=evaluation.next_values,
+            terminated=transitions.terminated,
+            truncated=transitions.truncated,
+            gamma=self.gamma,
+            behaviour_log_probs=behaviour_log_probs,
+            target_log_probs=evaluation.log_probs,
+        )
+        return estimate_advantages(self._estimator, rollout)
+
+    def _log_rollout(self) -> None:
+        """Log what the rollout says of critic, advantages and exploration, whatever the update does with it."""
+        buffer = self.rollout_buffer
+        self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
+        self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
+        self.logger.record("train/advantage_std", float(buffer.advantages.std()))
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", explained)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())

@@ -1,0 +1,233 @@
+"""What off-policy algorithms need beyond SB3's base: bad numbers kept out, lean updates, a log that is cheap per step.
+
+SB3 collects the transitions and stores them. What is added here stands around that, so that replay buffers, action
+noise and callbacks work as ever.
+"""
+
+import time
+import warnings
+from typing import Any, TypeVar
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, RolloutReturn
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
+
+from sb3_pg_ext.algorithms.base.progress import BoundedProgress
+from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
+from sb3_pg_ext.arguments import check_count, check_range
+from sb3_pg_ext.functional.finite import NonFiniteError, check_step
+from sb3_pg_ext.gradients.lean import fused_step
+from sb3_pg_ext.guards.counting import SurvivesBadNumbers
+from sb3_pg_ext.guards.normalization import remember_statistics
+from sb3_pg_ext.policies.observations import Observations, arrays_of
+
+SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
+
+
+class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
+    """The base of this package's off-policy algorithms. Each adds its arguments and its update.
+
+    A transition with a NaN or an infinity never reaches the replay buffer. It ends the rollout, which is what SB3
+    collects between two updates: the environments are reset, the trajectory in the buffer counts as truncated there,
+    the update is left out.
+    """
+
+    _rollout_was_dropped = False
+    _chose_n_step_buffer = False
+    _reward_sum = 0.0
+    _n_rewards = 0
+
+    def _check_arguments(self) -> None:
+        """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
+        check_count("buffer_size", self.buffer_size)
+        check_count("batch_size", self.batch_size)
+        check_range("learning_starts", self.learning_starts, 0)
+        check_range("tau", self.tau, 0, 1)
+        if self.tau == 0:
+            raise ValueError(f"tau={self.tau!r}; allowed: (0, 1]")
+        check_range("gamma", self.gamma, 0, 1)
+        check_count("gradient_steps", self.gradient_steps, -1)
+        check_count("n_steps", self.n_steps)
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        space = env.action_space
+        if isinstance(space, spaces.Box) and not space.is_bounded():
+            raise ValueError(f"action_space={space}; allowed: a Box with finite bounds, to which actions are scaled")
+        if isinstance(space, spaces.Box) and not np.issubdtype(space.dtype, np.floating):
+            raise ValueError(
+                f"action_space={space}; allowed: a Box of floats (the buffer would cut scaled actions off)"
+            )
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        self._settle_n_steps()
+        super()._setup_model()
+
+    def _settle_n_steps(self) -> None:
+        """Refuse ``n_steps`` beside a replay buffer of the user's; SB3 would ignore it."""
+        agrees = {"n_steps": self.n_steps, "gamma": self.gamma}.items() <= self.replay_buffer_kwargs.items()
+        if self.replay_buffer_class is NStepReplayBuffer and (agrees or self._chose_n_step_buffer):
+            # In a loaded model SB3 has chosen it, and chooses again: gamma and n_steps may be others.
+            self.replay_buffer_class = None
+            self.replay_buffer_kwargs = {
+                name: value for name, value in self.replay_buffer_kwargs.items() if name not in ("n_steps", "gamma")
+            }
+        self._chose_n_step_buffer = self.n_steps != 1
+        if self.n_steps == 1:
+            return
+        if isinstance(self.observation_space, spaces.Dict):
+            raise ValueError(f"n_steps={self.n_steps} with Dict observations; allowed: 1, SB3 has no buffer for both")
+        if self.replay_buffer_class is not None:
+            raise ValueError(
+                f"n_steps={self.n_steps} together with replay_buffer_class={self.replay_buffer_class.__name__}; "
+                "allowed: one of them (a buffer of your own takes n_steps and gamma in replay_buffer_kwargs)"
+            )
+
+    def learn(self: SelfOffPolicyBase, *args: Any, **kwargs: Any) -> SelfOffPolicyBase:
+        """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
+        with limited_threads(thread_count(self.policy)):
+            return super().learn(*args, **kwargs)
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """Collect transitions and store them. SB3's signature.
+
+        :param env: the training environments
+        :param callback: called at every step, and at the beginning and end of the rollout
+        :param args: SB3's further arguments
+        :return: what was collected
+        :raises ValueError: if this was the third rollout in a row that was spoilt by bad numbers
+        """
+        self._rollout_was_dropped = False
+        put_statistics_back = remember_statistics(self._vec_normalize_env)
+        try:
+            rollout = super().collect_rollouts(env, callback, *args, **kwargs)
+        except NonFiniteError as problem:
+            put_statistics_back()
+            self._drop_rollout(problem)
+            self._rollout_was_dropped = True
+            self._go_on_from(env.reset())  # type: ignore[arg-type]
+            if self.action_noise is not None:
+                self.action_noise.reset()
+            return RolloutReturn(0, 0, continue_training=True)
+        if not rollout.continue_training:
+            # Training may be resumed, and the environments have gone on.
+            self._go_on_from(callback.locals["new_obs"])
+        self._keep_rollout()
+        return rollout
+
+    def _go_on_from(self, observations: Observations) -> None:
+        """Go on where the environments are, after a step that is not in the replay buffer."""
+        assert self.replay_buffer is not None
+        truncate_trajectories(self.replay_buffer)
+        self._last_obs = observations
+        if self._vec_normalize_env is not None:
+            self._last_original_obs = self._vec_normalize_env.get_original_obs()
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        guarded: Any = FiniteOnly(replay_buffer)
+        super()._store_transition(guarded, buffer_action, new_obs, reward, dones, infos)
+        self._reward_sum += float(reward.sum())
+        self._n_rewards += len(reward)
+
+    def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
+        """Update the policy with batches from the replay buffer; once after a rollout that was dropped, do nothing.
+
+        :param gradient_steps: number of updates
+        :param batch_size: number of transitions for each; ``None`` for the model's own
+        """
+        if self._rollout_was_dropped:
+            self._rollout_was_dropped = False
+            return
+        assert self.replay_buffer is not None
+        start = time.perf_counter()
+        self._update_learning_rate(self.policy.optimizer)
+        with fused_step(self.policy.optimizer):
+            for _ in range(gradient_steps):
+                batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
+                try:
+                    with np.errstate(all="ignore"):  # bad numbers are looked for
+                        self._improve(batch)
+                except NonFiniteError as problem:
+                    self._skip_update(problem)
+                else:
+                    self._n_updates += 1
+                    self._keep_update()
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("time/update_seconds", time.perf_counter() - start)
+
+    def _improve(self, batch: ReplayBufferSamples) -> None:
+        """One update with one batch: what makes an algorithm.
+
+        :raises NonFiniteError: if the loss or its gradient is not finite; then nothing has been changed
+        """
+        raise NotImplementedError
+
+    def dump_logs(self) -> None:
+        """Write log data. What needs computing is computed here, not at every step."""
+        if self._n_rewards:
+            self.logger.record("rollout/reward_mean", self._reward_sum / self._n_rewards)
+            self._reward_sum, self._n_rewards = 0.0, 0
+        super().dump_logs()
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+
+class FiniteOnly:
+    """Stands before a replay buffer and lets no bad number in.
+
+    :param replay_buffer: the buffer
+    """
+
+    def __init__(self, replay_buffer: ReplayBuffer) -> None:
+        self._add: Any = replay_buffer.add
+
+    def add(
+        self,
+        obs: Observations,
+        next_obs: Observations,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store a step of all environments.
+
+        :raises NonFiniteError: if an observation or a reward is not finite; then nothing is stored
+        """
+        check_step("reward", reward)
+        for array in (*arrays_of(obs), *arrays_of(next_obs)):
+            check_step("observation", array)
+        self._add(obs, next_obs, action, reward, done, infos)
+
+
+def truncate_trajectories(buffer: ReplayBuffer) -> None:
+    """Let the trajectories in a replay buffer end at the latest step, as truncated: n-step returns and hindsight goals
+    must not reach across the gap that follows.
+
+    A buffer that optimises memory cannot tell truncation; SB3 has it take such an end for a termination.
+    """
+    if isinstance(buffer, HerReplayBuffer):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it warns of what is intended here
+            buffer.truncate_last_trajectory()
+    elif buffer.size() > 0:
+        latest = buffer.pos - 1
+        if not buffer.optimize_memory_usage:
+            buffer.timeouts[latest] = np.where(buffer.dones[latest], buffer.timeouts[latest], 1)
+        buffer.dones[latest] = 1

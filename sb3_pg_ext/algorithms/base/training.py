@@ -1,0 +1,59 @@
+"""Training on collected rollouts: on as many threads as pay, with the backend that suits the policy."""
+
+import time
+from typing import Any, TypeVar
+
+from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
+from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
+from sb3_pg_ext.gradients.engines import make_engine
+from sb3_pg_ext.gradients.lean import fused_step
+from sb3_pg_ext.gradients.quantities import Engine
+from sb3_pg_ext.rollouts.collector import RolloutEngine
+
+SelfTraining = TypeVar("SelfTraining", bound="OnPolicyTraining")
+
+
+class OnPolicyTraining(RolloutEngine):
+    """Collects by :class:`RolloutEngine`, chooses what differentiates the policy, and runs updates without ballast."""
+
+    engine = "auto"
+
+    def learn(self: SelfTraining, *args: Any, **kwargs: Any) -> SelfTraining:
+        """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
+        with limited_threads(thread_count(self.policy)):
+            return super().learn(*args, **kwargs)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """Refuse an unknown engine, or one that cannot do what is asked of it."""
+        if self.engine != "auto":
+            self._choose_engine()
+
+    def train(self) -> None:
+        """Update the policy with the rollout; a rollout that was dropped is passed over."""
+        if not self._rollout_is_good:
+            return
+        start = time.perf_counter()
+        with unvalidated_distributions(), fused_step(self.policy.optimizer):
+            self._update()
+        self.logger.record("time/update_seconds", time.perf_counter() - start)
+
+    def _update(self) -> None:
+        """What ``train()`` does with a good rollout; here, the ``train()`` of the stock class."""
+        super().train()
+
+    def _make_engine(self) -> Engine:
+        """What differentiates the policy in the coming update."""
+        engine, path = self._choose_engine()
+        self._announce("Differentiating", path)
+        return engine
+
+    def _choose_engine(self) -> tuple[Engine, str]:
+        """The engine and, in words, which it is and why.
+
+        :raises ValueError: if it cannot do what is asked of it
+        """
+        return make_engine(self.policy, self.engine)

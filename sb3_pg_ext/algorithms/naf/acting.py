@@ -1,0 +1,107 @@
+"""How NAF chooses actions during training: by NumPy, where the network is a plain perceptron."""
+
+from typing import Protocol
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.finite import check_step
+from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.perceptrons import (
+    UnfitPolicy,
+    Watch,
+    check_input,
+    check_methods,
+    layers_of,
+    network_input,
+)
+
+ACTING_METHODS = ("predict", "obs_to_tensor", "forward", "_predict", "choose_actions")
+"""The methods of a policy between an observation and an action: a policy that overrides one is its own master."""
+
+
+class Actor(Protocol):
+    """Chooses actions in [−1, 1]."""
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """From the observations of all environments, [N, …], to actions, [N, …].
+
+        :raises NonFiniteError: if the policy gives no numbers
+        """
+
+    def is_current(self) -> bool:
+        """Whether the policy still is what the actor was made for."""
+
+
+def make_actor(model: OffPolicyAlgorithm) -> Actor:
+    """Choose actions as the model's ``predict`` does, faster where that is possible.
+
+    :param model: the model; the actor follows every in-place change of its policy's parameters
+    """
+    policy = model.policy
+    assert isinstance(policy, NAFPolicy)
+    try:
+        check_methods(model, OffPolicyAlgorithm, ("predict",))
+        return PerceptronActor(policy, action_layers(policy))
+    except UnfitPolicy:
+        return ModelActor(model)
+
+
+class ModelActor:
+    """The general path: asks the model.
+
+    :param model: the model
+    """
+
+    def __init__(self, model: OffPolicyAlgorithm) -> None:
+        self._model = model
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Choose an action for every environment."""
+        actions = self._model.policy.scale_action(self._model.predict(obs, deterministic=False)[0])
+        check_step("policy output", actions)
+        return actions
+
+    def is_current(self) -> bool:
+        """It is: nothing is kept."""
+        return True
+
+
+class PerceptronActor:
+    """The fast path, in NumPy.
+
+    :param policy: a policy that :func:`action_layers` finds fit
+    :param layers: what it finds
+    """
+
+    def __init__(self, policy: NAFPolicy, layers: list[mlp.Layer]) -> None:
+        self._policy, self._layers = policy, layers
+        self._watch = Watch(policy.critic)
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Choose an action for every environment."""
+        assert isinstance(obs, np.ndarray)
+        outputs = mlp.forward(self._layers, network_input(obs))
+        actions = self._policy.choose_actions(th.from_numpy(outputs)).numpy()
+        check_step("policy output", actions)
+        return actions
+
+    def is_current(self) -> bool:
+        """Whether parameters are where they were."""
+        return self._watch.is_unchanged()
+
+
+def action_layers(policy: NAFPolicy) -> list[mlp.Layer]:
+    """The network from the flat observation to the outputs of the action head, as views of the policy's parameters.
+
+    :raises UnfitPolicy: if it is no plain perceptron, or not on the CPU
+    """
+    critic = policy.critic
+    check_methods(policy, NAFPolicy, ACTING_METHODS)
+    check_methods(critic, QuadraticCritic, ("split_heads",))
+    check_methods(critic.value, ValueNetwork, ("encode", "extract_features"))
+    check_input(critic.value, critic.value.features_extractor)
+    return layers_of(critic.value.trunk, critic.action_head)

@@ -1,0 +1,326 @@
+"""NAF, normalized advantage functions."""
+
+from typing import Any, ClassVar, NamedTuple, SupportsFloat, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
+
+from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
+from sb3_pg_ext.algorithms.naf.acting import Actor, make_actor
+from sb3_pg_ext.algorithms.naf.engines import AutogradCritic, make_engine
+from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
+from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
+from sb3_pg_ext.functional.surrogates import td_loss
+from sb3_pg_ext.functional.tensors import quadratic
+
+SelfNAF = TypeVar("SelfNAF", bound="NAF")
+
+LOSSES = ("mse", "huber")
+
+TRANSIENT = ("_act", "_engine", "_latest")
+"""What is made anew when it is needed: it is neither saved nor copied."""
+
+
+class Update(NamedTuple):
+    """What the log tells of the latest update, kept as tensors until somebody asks.
+
+    :param loss: the loss
+    :param grad_norm: norm of its gradient before clipping
+    :param values: V(s) before the update, [B, heads]
+    :param outputs: what μ(s) and L(s) are made of, [B, heads, …]
+    :param q_values: Q(s, a), [B, heads]
+    :param targets: y, [B, 1]
+    """
+
+    loss: float
+    grad_norm: float
+    values: th.Tensor
+    outputs: th.Tensor
+    q_values: th.Tensor
+    targets: th.Tensor
+
+
+class NAF(OffPolicyBase):
+    """Continuous Q-learning with normalized advantage functions (Gu et al., 2016, https://arxiv.org/abs/1603.00748).
+
+    One network with parameters θ gives V(s), μ(s) and P(s) = L(s) L(s)ᵀ, and by them
+
+        Q(s, a) = V(s) − ½(a − μ(s))ᵀ P(s) (a − μ(s))
+
+    whose maximum over actions is V(s), at a = μ(s). So Q-learning needs neither a search for the best action nor an
+    actor. With a batch from the replay buffer, one step of the optimiser along the gradient of
+
+        mean((Q(s, a) − y)²),  y = r + γ·(1 − terminated)·V'(s')
+
+    where V' is a target network that follows V slowly, θ' ← θ' + tau·(θ − θ'). A time limit is no termination: there
+    the target bootstraps.
+
+    Actions are scaled to [−1, 1], where μ is bounded by a tanh. How L is bounded says
+    :func:`~sb3_pg_ext.functional.tensors.quadratic.best_action_and_factor`.
+
+    Deviations from the paper: V, μ and L share a trunk, as in most later work; there is no batch normalisation, but
+    ``policy_kwargs=dict(layer_norm=True)``; imagination rollouts are left out.
+
+    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
+    :param env: the environment: its id, an environment or a VecEnv; its actions are a bounded Box
+    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
+    :param buffer_size: size of the replay buffer, in transitions
+    :param learning_starts: number of steps with random actions and without updates at the beginning
+    :param batch_size: number of transitions for one update
+    :param tau: by which part of the way the target network follows, in (0, 1]
+    :param gamma: discount factor γ
+    :param train_freq: number of steps between updates, or such a pair as ``(2, "episode")``
+    :param gradient_steps: number of updates in a row; −1 for as many as there were steps
+    :param action_noise: with ``exploration="noise"``, what is added to μ in [−1, 1]; ``None`` for nothing
+    :param replay_buffer_class: class of the replay buffer; ``None`` for SB3's choice
+    :param replay_buffer_kwargs: its arguments
+    :param optimize_memory_usage: whether next observations are not stored apart, see SB3
+    :param n_steps: number of steps whose rewards go into a target, after which V' goes on
+    :param target_update_interval: number of updates after which the target network follows
+    :param max_grad_norm: gradients are scaled down to this norm; ``None`` for no clipping
+    :param loss: of the temporal differences: ``"mse"``, or ``"huber"``, which is linear beyond ±1 and half the size
+    :param double: whether to use two heads, each with its own V, μ and P, of which the smaller V' makes the target,
+        against over-estimation; the losses of both are added, the first head acts
+    :param exploration: ``"noise"``, or ``"covariance"`` to sample from N(μ, temperature·P⁻¹), clipped to [−1, 1]
+    :param temperature: of ``exploration="covariance"``, in the unit of Q; ``None`` for 1
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
+    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
+    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
+    :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.algorithms.naf.policies.NAFPolicy`
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random generators
+    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: whether to build the network at once
+    :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: NAFPolicy
+    _act: Actor | None = None
+    _engine: AutogradCritic | None = None
+    _path = ""
+    _latest: Update | None = None
+
+    def __init__(
+        self,
+        policy: str | type[NAFPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 256,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        target_update_interval: int = 1,
+        max_grad_norm: float | None = None,
+        loss: str = "mse",
+        double: bool = False,
+        exploration: str = "noise",
+        temperature: float | None = None,
+        engine: str = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            n_steps=n_steps,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+            support_multi_env=True,
+        )
+        self.target_update_interval = target_update_interval
+        self.max_grad_norm = max_grad_norm
+        self.loss = loss
+        self.double = double
+        self.exploration = exploration
+        self.temperature = temperature
+        self.engine = engine
+        if _init_setup_model:
+            self._setup_model()
+
+    def learn(
+        self: SelfNAF,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "NAF",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfNAF:
+        """Train, as every SB3 algorithm does.
+
+        :param total_timesteps: number of environment steps; the last rollout is finished
+        :param callback: called at every step
+        :param log_interval: log every so many episodes
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        check_count("target_update_interval", self.target_update_interval)
+        if self.max_grad_norm is not None:
+            check_range("max_grad_norm", self.max_grad_norm, 0)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("exploration", self.exploration, ("noise", "covariance"))
+        self._check_exploration()
+
+    def _check_exploration(self) -> None:
+        by_noise = self.exploration == "noise"
+        ignored = {"temperature": self.temperature} if by_noise else {"action_noise": self.action_noise}
+        for name, value in ignored.items():
+            if value is not None:
+                raise ValueError(f"{name}={value!r} together with exploration={self.exploration!r}; allowed: None")
+        if self.temperature is not None:
+            check_positive("temperature", self.temperature)
+
+    @property
+    def _n_heads(self) -> int:
+        return 2 if self.double else 1
+
+    def _setup_model(self) -> None:
+        check_flag("double", self.double)
+        if "temperature" in self.policy_kwargs:
+            raise ValueError(
+                f"policy_kwargs={self.policy_kwargs}; allowed: no temperature, which is NAF's own argument"
+            )
+        if self.policy_kwargs.get("n_heads", self._n_heads) != self._n_heads:
+            raise ValueError(
+                f"policy_kwargs={self.policy_kwargs} together with double={self.double}; "
+                f"allowed: no n_heads but {self._n_heads}"
+            )
+        self.policy_kwargs = {**self.policy_kwargs, "n_heads": self._n_heads}  # the caller may use theirs again
+        super()._setup_model()
+        sampled = 1.0 if self.temperature is None else self.temperature
+        self.policy.temperature = sampled if self.exploration == "covariance" else None
+        if self.engine != "auto":
+            make_engine(self.policy, self.engine)  # refuses at once what it cannot do
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._act = self._engine = self._latest = None
+        return super()._setup_learn(*args, **kwargs)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.num_timesteps < learning_starts:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        assert self._last_obs is not None, "learn() resets the environments"
+        if self._act is None or not self._act.is_current():
+            self._act = make_actor(self)
+        with th.no_grad():
+            scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
+        if action_noise is not None:
+            scaled = np.clip(scaled + action_noise(), -1, 1)
+        return self.policy.unscale_action(scaled), scaled
+
+    def _current_engine(self) -> AutogradCritic:
+        """What differentiates the critic as it is now."""
+        if self._engine is None or not self._engine.is_current():
+            self._engine, path = make_engine(self.policy, self.engine)
+            if self.verbose >= 1 and path != self._path:
+                print(f"Differentiating by {path}")
+            self._path = path
+        return self._engine
+
+    def _improve(self, batch: ReplayBufferSamples) -> None:
+        engine, discounts = self._current_engine(), self.gamma if batch.discounts is None else batch.discounts
+        next_values = engine.target_values(batch.next_observations).amin(1, keepdim=True)
+        targets = batch.rewards + (1 - batch.dones) * discounts * next_values
+        values, outputs = engine.forward(batch.observations)
+        actions = batch.actions.unsqueeze(1).expand(-1, values.shape[1], -1)
+        advantages, gradient, _ = quadratic.advantage(outputs, actions)
+        q_values = values + advantages
+        loss = td_loss((q_values - targets).cpu().numpy(), self.loss)
+        of_q = th.from_numpy(loss.gradient).to(q_values)
+        engine.backward(of_q, of_q.unsqueeze(-1) * gradient)
+        grad_norm = engine.clip_gradient(self.max_grad_norm)
+        engine.step()
+        if (self._n_updates + 1) % self.target_update_interval == 0:
+            engine.update_target(self.tau)
+        self._latest = Update(loss.value, grad_norm, values, outputs, q_values, targets)
+
+    def dump_logs(self) -> None:
+        """Write log data, of the latest update too."""
+        if self._latest is not None and self._engine is not None:
+            for key, value in summarize(self._latest, self.policy.critic.action_dim).items():
+                self.logger.record(f"train/{key}", float(value))
+            self.logger.record("train/step_norm", self._engine.step_norm)
+        super().dump_logs()
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), *TRANSIENT]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in TRANSIENT}
+
+
+@th.no_grad()
+def summarize(update: Update, action_dim: int) -> dict[str, SupportsFloat]:
+    """What is logged of an update with actions [B, d]."""
+    td_errors = update.targets - update.q_values
+    values = update.values
+    advantages = update.q_values - values
+    _, factor = quadratic.best_action_and_factor(update.outputs, action_dim)
+    eigenvalues = quadratic.precision_eigenvalues(factor)
+    size_of_advantage, size_of_value = advantages.abs().mean(), values.abs().mean()
+    return {
+        "critic_loss": update.loss,
+        "grad_norm": update.grad_norm,
+        "td_error_mean": td_errors.mean(),
+        "td_error_std": td_errors.std(correction=0),
+        "explained_variance": 1 - td_errors.var(correction=0) / update.targets.var(correction=0),
+        "q_mean": update.q_values.mean(),
+        "q_max": update.q_values.max(),
+        "value_mean": values.mean(),
+        "advantage_mean": advantages.mean(),
+        "advantage_std": advantages.std(correction=0),
+        "advantage_share": size_of_advantage / (size_of_advantage + size_of_value),
+        "precision_min": eigenvalues.min(),
+        "precision_max": eigenvalues.max(),
+    }

@@ -1,0 +1,46 @@
+"""NPG's search space for RL Zoo's ``-optimize``."""
+
+from typing import Any
+
+from sb3_pg_ext.algorithms.base.hyperparams import convert_network, sample_network
+
+
+def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
+    """Sample constructor arguments for one trial.
+
+    :param trial: the Optuna trial
+    :param n_actions: number of action dimensions; plays no part
+    :param n_envs: number of environments; plays no part
+    :param additional_args: plays no part
+    :return: arguments of :class:`~sb3_pg_ext.NPG`
+    """
+    return convert(
+        {
+            "n_steps_pow": trial.suggest_int("n_steps_pow", 5, 12),
+            "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
+            "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
+            "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 1e-4, 0.2, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+            "n_critic_updates": trial.suggest_int("n_critic_updates", 5, 30),
+            "target_kl": trial.suggest_float("target_kl", 3e-3, 0.1, log=True),
+            "cg_max_steps": trial.suggest_int("cg_max_steps", 5, 30),
+            "cg_damping": trial.suggest_float("cg_damping", 1e-4, 0.3, log=True),
+            "line_search": trial.suggest_categorical("line_search", [False, True]),
+            **sample_network(trial),
+        }
+    )
+
+
+def convert(sampled: dict[str, Any]) -> dict[str, Any]:
+    """From the parameters of a trial, numbers and names, to constructor arguments.
+
+    :param sampled: what Optuna stores of a trial
+    :return: arguments of :class:`~sb3_pg_ext.NPG`
+    """
+    arguments = dict(sampled)
+    for name in ("n_steps", "batch_size"):
+        arguments[name] = 2 ** arguments.pop(f"{name}_pow")
+    for name in ("gamma", "gae_lambda"):
+        arguments[name] = 1 - arguments.pop(f"one_minus_{name}")
+    convert_network(arguments)
+    return arguments

@@ -1,0 +1,319 @@
+"""NPG, the natural policy gradient."""
+
+import math
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, TypeVar
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+
+from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
+from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.algorithms.npg.critic import fit_critic
+from sb3_pg_ext.algorithms.npg.surrogate import Outcome, Surrogate
+from sb3_pg_ext.arguments import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_positive,
+    check_range,
+    check_schedule,
+)
+from sb3_pg_ext.estimators import AdvantageEstimator
+from sb3_pg_ext.functional.finite import check_number
+from sb3_pg_ext.functional.importance import effective_sample_size
+from sb3_pg_ext.functional.surrogates import normalize
+from sb3_pg_ext.functional.tensors.solvers import LineSearch, Solution, backtrack, conjugate_gradients
+from sb3_pg_ext.functional.tensors.vectors import assign, flatten
+from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.quantities import Engine
+
+SelfNPG = TypeVar("SelfNPG", bound="NPG")
+
+MIN_CURVATURE = 1e-3
+"""The curvature xᵀFx/‖x‖² is taken to be at least so much, so that no step is longer than √(2·target_kl / 1e-3)."""
+
+
+class NPG(ActorCriticBase):
+    """The natural policy gradient (Kakade, 2001; Rajeswaran et al., 2017, https://arxiv.org/abs/1703.02660).
+
+    One step of the policy's parameters θ for every rollout, without an optimiser:
+
+        θ ← θ + α x,   (F + cg_damping·I) x = g,   g = ∇_θ mean(π_θ(a|s) / π_old(a|s) · A)
+
+    where F is the Fisher information matrix of π_old, averaged over the states of the rollout, with an exact
+    expectation over actions. F is never formed; conjugate gradients need only products with it. The step size is
+
+    - ``step="normalized"``: α = √(2·target_kl / xᵀFx), for which the quadratic model of KL(old‖new) equals
+      ``target_kl``. xᵀFx is taken to be at least 10⁻³·‖x‖²: where the distribution hardly depends on θ, the model holds
+      only nearby. With ``line_search`` α shrinks until the true KL(old‖new) is at most ``target_kl`` and the surrogate
+      improves, or there is no step: this is TRPO (Schulman et al., 2015, https://arxiv.org/abs/1502.05477).
+    - ``step="fixed"``: α = ``step_size`` (Kakade, 2001).
+
+    Then the critic is fitted by ``n_critic_updates`` passes of minibatch steps on mean((V(s) − R)²), where R is the
+    return that the estimator gives. It has the policy's optimiser for itself. Parameters that the action distribution
+    depends on, such as a shared features extractor, are left as they are. What these are is found by differentiation.
+
+    Deviations from Rajeswaran et al.: the step size is computed with F, not with F + cg_damping·I; the critic is a
+    network fitted with Adam. From sb3-contrib's TRPO: KL is KL(old‖new), summed over action dimensions; conjugate
+    gradients start from 0; sub-sampling thins out F alone.
+
+    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
+    :param env: the environment: its id, an environment or a VecEnv
+    :param learning_rate: learning rate of the critic; a number, or a function of the remaining progress (1 to 0)
+    :param n_steps: number of steps in every environment for one update
+    :param batch_size: the largest size of the critic's minibatches; the policy's step takes the whole rollout
+    :param gamma: discount factor γ
+    :param cg_max_steps: the most steps of conjugate gradients
+    :param cg_damping: what is added to the diagonal of F for conjugate gradients
+    :param line_search_shrinking_factor: what α is multiplied with while the line search refuses it
+    :param line_search_max_iter: so many α are tried
+    :param n_critic_updates: number of the critic's passes over a rollout
+    :param gae_lambda: λ of the advantage estimator
+    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
+    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
+    :param rollout_buffer_class: a subclass of SB3's rollout buffer; ``None`` for SB3's own
+    :param rollout_buffer_kwargs: its further arguments
+    :param normalize_advantage: whether to scale the advantages of a rollout to mean 0 and deviation 1
+    :param target_kl: the KL(old‖new) of a normalized step, in nats, summed over action dimensions
+    :param sub_sampling_factor: k, to average F over a random k-th part of the rollout, which saves time and memory;
+        gradient and KL(old‖new) keep to the whole rollout
+    :param step: how long the step is, ``"normalized"`` or ``"fixed"``
+    :param step_size: α of ``step="fixed"``, a number or a function of the remaining progress; ``None`` means 0.1
+    :param line_search: whether a normalized step is shortened where it goes too far
+    :param advantage_estimator: the name of a registered estimator, or an instance
+    :param advantage_estimator_kwargs: the estimator's own parameters
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
+    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
+    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
+    :param policy_kwargs: arguments of the policy
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random generators
+    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: whether to build the network at once
+    :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int = 2048,
+        batch_size: int = 128,
+        gamma: float = 0.99,
+        cg_max_steps: int = 15,
+        cg_damping: float = 0.1,
+        line_search_shrinking_factor: float = 0.8,
+        line_search_max_iter: int = 10,
+        n_critic_updates: int = 10,
+        gae_lambda: float = 0.95,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        normalize_advantage: bool = True,
+        target_kl: float = 0.01,
+        sub_sampling_factor: int = 1,
+        step: str = "normalized",
+        step_size: float | Schedule | None = None,
+        line_search: bool = False,
+        advantage_estimator: str | AdvantageEstimator = "gae",
+        advantage_estimator_kwargs: Mapping[str, Any] | None = None,
+        engine: str = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=0.0,
+            vf_coef=0.0,
+            max_grad_norm=0.0,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=SUPPORTED_ACTION_SPACES,
+        )
+        self.batch_size = batch_size
+        self.cg_max_steps = cg_max_steps
+        self.cg_damping = cg_damping
+        self.line_search_shrinking_factor = line_search_shrinking_factor
+        self.line_search_max_iter = line_search_max_iter
+        self.n_critic_updates = n_critic_updates
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self.sub_sampling_factor = sub_sampling_factor
+        self.step = step
+        self.step_size = step_size
+        self.line_search = line_search
+        self.advantage_estimator = advantage_estimator
+        self.advantage_estimator_kwargs = advantage_estimator_kwargs
+        self.engine = engine
+        if _init_setup_model:
+            self._setup_model()
+
+    def learn(
+        self: SelfNPG,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "NPG",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfNPG:
+        """Train, as every SB3 algorithm does.
+
+        :param total_timesteps: number of environment steps; the last rollout is finished
+        :param callback: called at every step
+        :param log_interval: log every so many updates
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        for name in ("n_steps", "batch_size", "cg_max_steps", "line_search_max_iter", "n_critic_updates"):
+            check_count(name, getattr(self, name))
+        for name in ("normalize_advantage", "line_search"):
+            check_flag(name, getattr(self, name))
+        check_range("cg_damping", self.cg_damping, 0)
+        check_positive("target_kl", self.target_kl)
+        check_positive("line_search_shrinking_factor", self.line_search_shrinking_factor)
+        if self.line_search_shrinking_factor >= 1:
+            raise ValueError(
+                f"line_search_shrinking_factor={self.line_search_shrinking_factor!r}; allowed: a number between 0 and 1"
+            )
+        self._check_step()
+        self._check_amount_of_data()
+
+    def _check_step(self) -> None:
+        check_choice("step", self.step, ("normalized", "fixed"))
+        if self.step == "fixed":
+            self._refuse_as_ignored("step='fixed'", "target_kl", "line_search")
+        else:
+            self._refuse_as_ignored("step='normalized'", "step_size")
+        if not self.line_search:
+            names = ("line_search_shrinking_factor", "line_search_max_iter")
+            self._refuse_as_ignored("line_search=False", *names)
+        if self.step_size is not None:
+            check_schedule("step_size", self.step_size)
+
+    def _refuse_as_ignored(self, choice: str, *names: str) -> None:
+        """Refuse arguments that the choice leaves without meaning, unless they have their defaults."""
+        for name in names:
+            value, default = getattr(self, name), signature(NPG).parameters[name].default
+            if value != default:
+                raise ValueError(
+                    f"{name}={value!r} together with {choice}, where it plays no part; allowed: {default!r}"
+                )
+
+    def _check_amount_of_data(self) -> None:
+        check_count("sub_sampling_factor", self.sub_sampling_factor)
+        available = self.n_steps * self.n_envs
+        if self.sub_sampling_factor > available:
+            raise ValueError(
+                f"sub_sampling_factor={self.sub_sampling_factor!r} leaves no data of n_steps={self.n_steps} in "
+                f"{self.n_envs} environment(s); allowed: at most {available}"
+            )
+        if self.normalize_advantage and available == 1:
+            raise ValueError(
+                "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
+                "allowed: at least 2 steps, since a single number has no deviation"
+            )
+
+    def _improve(self) -> None:
+        self._update_learning_rate(self.policy.optimizer)
+        steps = Steps.of(self.rollout_buffer, self.action_space)
+        self.policy.set_training_mode(False)  # as in the rollout
+        engine = self._make_engine()
+        engine.freeze(self._improve_actor(engine, steps))
+        self.policy.set_training_mode(True)
+        value_loss = fit_critic(engine, steps, self.n_critic_updates, self.batch_size)
+        self.logger.record("train/value_loss", check_number("loss of the critic", value_loss))
+        self._log_rollout()
+
+    def _improve_actor(self, engine: Engine, steps: Steps) -> Sequence[th.Tensor]:
+        """Make the policy's step; gives the parameters that the action distribution depends on."""
+        advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
+        surrogate = Surrogate(engine, steps, advantages)
+        grad_norm = check_number("norm of the policy's gradient", th.linalg.vector_norm(surrogate.gradient))
+        product = surrogate.fisher_product(self.sub_sampling_factor)
+        solution = conjugate_gradients(product, surrogate.gradient, self.cg_max_steps, self.cg_damping)
+        check_number("residual of conjugate gradients", solution.residual)
+        step_size = self._step_size(solution)
+        search = self._move(surrogate, step_size * solution.x)
+        self.logger.record("train/grad_norm", grad_norm)
+        self.logger.record("train/entropy_loss", -surrogate.entropy)
+        self._log_step(surrogate, solution, step_size * search.scale, surrogate.outcome())
+        if self.line_search:
+            self.logger.record("train/line_search_steps", search.n_steps)
+            self.logger.record("train/is_line_search_success", float(search.scale > 0))
+        return surrogate.parameters
+
+    def _step_size(self, solution: Solution) -> float:
+        """α; 0 where the gradient vanishes."""
+        if self.step == "fixed":
+            schedule = FloatSchedule(0.1 if self.step_size is None else self.step_size)
+            return schedule(self._current_progress_remaining)
+        curvature = max(float(solution.x @ solution.image), MIN_CURVATURE * float(solution.x @ solution.x))
+        return math.sqrt(2 * self.target_kl / curvature) if curvature else 0.0
+
+    def _move(self, surrogate: Surrogate, full_step: th.Tensor) -> LineSearch:
+        """Go the full step, or with a line search as far as it allows."""
+        start = flatten(surrogate.parameters).detach()
+
+        def accepts(scale: float) -> bool:
+            assign(surrogate.parameters, start + scale * full_step)
+            if not self.line_search:
+                return True
+            outcome = surrogate.outcome()
+            return outcome.kl <= self.target_kl and outcome.gain > 0
+
+        search = backtrack(accepts, self.line_search_shrinking_factor, self.line_search_max_iter)
+        if not search.scale:
+            assign(surrogate.parameters, start)
+        return search
+
+    def _log_step(self, surrogate: Surrogate, solution: Solution, step_size: float, outcome: Outcome) -> None:
+        kl_predicted = 0.5 * step_size**2 * float(solution.x @ solution.image)
+        numbers = {
+            "train/kl": outcome.kl,
+            "train/kl_predicted": kl_predicted,
+            "train/policy_objective": outcome.objective,
+            "train/surrogate_gain": outcome.gain,
+            "train/surrogate_gain_predicted": step_size * float(solution.x @ surrogate.gradient),
+            "train/step_size": step_size,
+            "train/natural_grad_norm": float(th.linalg.vector_norm(solution.x)),
+            "train/cg_residual": solution.residual,
+            "train/cg_steps": solution.n_steps,
+            "train/cg_breakdown": float(solution.broke_down),
+        }
+        for key, number in numbers.items():
+            self.logger.record(key, check_number(key, number))
+        self.logger.record("train/effective_sample_size", effective_sample_size(outcome.ratios))

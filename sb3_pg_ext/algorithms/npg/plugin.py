@@ -1,0 +1,19 @@
+"""Registers NPG."""
+
+from collections.abc import Iterable
+
+from sb3_pg_ext.algorithms.npg import hyperparams
+from sb3_pg_ext.algorithms.npg.npg import NPG
+from sb3_pg_ext.plugins import AlgorithmSpec, hookimpl
+
+
+@hookimpl
+def sb3_pg_ext_algorithms() -> Iterable[AlgorithmSpec]:
+    """NPG, as RL Zoo knows it."""
+    yield AlgorithmSpec(
+        "npg",
+        NPG,
+        config="sb3_pg_ext:zoo_configs/npg.yml",
+        sampler=hyperparams.sample,
+        converter=hyperparams.convert,
+    )

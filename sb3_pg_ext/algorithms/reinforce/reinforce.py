@@ -1,0 +1,398 @@
+"""REINFORCE, with and without baselines."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from operator import itemgetter
+from types import NoneType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
+from sb3_pg_ext.arguments import check_choice, check_count, check_flag
+from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
+from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
+from sb3_pg_ext.functional.surrogates import policy_gradient_loss, value_loss
+from sb3_pg_ext.functional.tensors.vectors import split_like
+from sb3_pg_ext.gradients.quantities import Engine, Quantities
+from sb3_pg_ext.gradients.scores import ScoreFunctions
+from sb3_pg_ext.plugins import BaselineSpec, registry
+from sb3_pg_ext.policies.evaluation import action_array, parts, predict_values
+from sb3_pg_ext.policies.observations import map_arrays
+from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
+from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
+from sb3_pg_ext.rollouts.transitions import EpisodeTransitions, Transitions
+
+SelfREINFORCE = TypeVar("SelfREINFORCE", bound="REINFORCE")
+
+DEFAULT_EPISODES = 10
+
+
+class REINFORCE(OnPolicyBase):
+    """The Monte-Carlo policy gradient (Williams, 1992, https://doi.org/10.1007/BF00992696).
+
+    With m episodes, one step of the optimiser along the gradient of
+
+        −(1/m) Σ_i Σ_t [log π(a_t|s_t)·(G_t − b_t) + ent_coef·H(π(·|s_t))]
+
+    where G_t = Σ_{k≥t} γ^{k−t} r_k is the return from step t on (G(PO)MDP, Baxter & Bartlett 2001), or that of the
+    whole episode, and b_t a baseline. The sum over steps is not divided by their number, so that a long episode weighs
+    as much as it does in the expected return. As everybody does, step t is not weighted with γᵗ; with
+    ``discount_state_distribution`` its whole bracket is.
+
+    The unit of work is the complete episode: all environments are reset at the start of a rollout, and each gives the
+    same number of episodes. What an environment does after its share is discarded, but counts in ``num_timesteps``.
+    With ``n_steps`` the unit is the step instead: rollouts have a fixed length and go on where the last one ended,
+    incomplete episodes are continued with V, and the sums above become means over steps.
+
+    A critic is trained if and only if something needs it: ``baseline="value"``, ``n_steps`` or ``bootstrap_truncated``.
+    Its loss vf_coef·mean((V(s_t) − G_t)²) goes into the same step of the optimiser, with its gradient clipped apart.
+
+    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
+    :param env: the environment: its id, an environment or a VecEnv
+    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
+    :param n_steps: number of steps in every environment for one update, instead of ``n_episodes``
+    :param gamma: discount factor γ
+    :param ent_coef: weight of the entropy bonus
+    :param vf_coef: weight of the critic's loss
+    :param max_grad_norm: the gradients of actor and critic are scaled down to this norm each; ``None`` for no clipping
+    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
+    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
+    :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and deviation 1
+    :param n_episodes: number of episodes for one update, a multiple of the number of environments; ``None`` (without
+        ``n_steps``) means 10, rounded up to such a multiple
+    :param returns: ``"reward_to_go"`` for G_t; ``"total"`` for the return of the whole episode at each of its steps
+        (Williams' original, not with ``n_steps``)
+    :param bootstrap_truncated: whether an episode that was cut, by a time limit for example, is continued with V of its
+        last observation; otherwise it counts the rewards that it collected
+    :param discount_state_distribution: whether step t is weighted with γᵗ, which gives the true gradient of the
+        discounted return; not with ``returns="total"``, whose discounts do so already
+    :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
+        ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
+    :param baseline_kwargs: the baseline's own parameters
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+        ``"autograd"``; ``"auto"`` for the first where it can
+    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
+    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
+    :param policy_kwargs: arguments of the policy
+    :param verbose: 0 for no output, 1 for information, 2 for debugging
+    :param seed: seed of all random generators
+    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
+    :param _init_setup_model: whether to build the network at once
+    :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
+    """
+
+    n_steps: int | None  # type: ignore[assignment]
+    max_grad_norm: float | None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-3,
+        n_steps: int | None = None,
+        gamma: float = 0.99,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = None,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        normalize_advantage: bool = False,
+        n_episodes: int | None = None,
+        returns: str = "reward_to_go",
+        bootstrap_truncated: bool = False,
+        discount_state_distribution: bool = False,
+        baseline: str = "none",
+        baseline_kwargs: dict[str, Any] | None = None,
+        engine: str = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,  # type: ignore[arg-type]
+            gamma=gamma,
+            gae_lambda=1.0,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=SUPPORTED_ACTION_SPACES,
+        )
+        self.normalize_advantage = normalize_advantage
+        self.n_episodes = n_episodes
+        self.returns = returns
+        self.bootstrap_truncated = bootstrap_truncated
+        self.discount_state_distribution = discount_state_distribution
+        self.baseline = baseline
+        self.baseline_kwargs = baseline_kwargs
+        self.engine = engine
+        self._steps_into_episode: np.ndarray | int = 0
+        self._baseline_state: dict[str, Any] = {}
+        if _init_setup_model:
+            self._setup_model()
+
+    def learn(
+        self: SelfREINFORCE,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "REINFORCE",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfREINFORCE:
+        """Train, as every SB3 algorithm does.
+
+        :param total_timesteps: number of environment steps; the last rollout is finished
+        :param callback: called at every step
+        :param log_interval: log every so many updates
+        :param tb_log_name: name of the run for TensorBoard
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    @property
+    def trains_critic(self) -> bool:
+        """Whether anything needs V."""
+        return getattr(self._baseline, "needs_values", False) or self.n_steps is not None or self.bootstrap_truncated
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        check_choice("returns", self.returns, ("reward_to_go", "total"))
+        for name in ("normalize_advantage", "bootstrap_truncated", "discount_state_distribution"):
+            check_flag(name, getattr(self, name))
+        if self.n_steps is not None and self.n_episodes is not None:
+            raise ValueError(
+                f"n_steps={self.n_steps!r} together with n_episodes={self.n_episodes!r}; allowed: one of them, or none"
+            )
+        if self.n_steps is not None:
+            check_count("n_steps", self.n_steps)
+            if self.returns == "total":
+                raise ValueError(
+                    f"returns='total' together with n_steps={self.n_steps!r}; allowed: n_episodes, since the total "
+                    "return of an incomplete episode is not known"
+                )
+            if self.normalize_advantage and self.n_steps * self.n_envs == 1:
+                raise ValueError(
+                    "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
+                    "allowed: at least 2 steps, since a single number has no deviation"
+                )
+        if self.n_episodes is not None:
+            check_count("n_episodes", self.n_episodes)
+            if self.n_episodes % self.n_envs:
+                raise ValueError(
+                    f"n_episodes={self.n_episodes!r} cannot be shared equally by {self.n_envs} environments; "
+                    f"allowed: a multiple of {self.n_envs}"
+                )
+        if self.discount_state_distribution and self.returns == "total":
+            raise ValueError(
+                "discount_state_distribution=True together with returns='total'; allowed: returns='reward_to_go', "
+                "since total returns are discounted from the start of the episode already"
+            )
+        self._set_up_baseline()
+
+    def _set_up_baseline(self) -> None:
+        if not isinstance(self.baseline_kwargs, (Mapping, NoneType)):
+            raise ValueError(f"baseline_kwargs={self.baseline_kwargs!r}; allowed: a dictionary or None")
+        self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
+        self._per_component = registry().find(BaselineSpec, self.baseline).per_component
+        self._check_baseline(f"baseline={self.baseline!r} with baseline_kwargs={self.baseline_kwargs!r}")
+        if self._baseline_state and isinstance(self._baseline, LearningBaseline):
+            self._baseline.load_state_dict(self._baseline_state)
+
+    def _check_baseline(self, chosen: str) -> None:
+        if self.n_steps is not None and getattr(self._baseline, "needs_episodes", 1) > 1:
+            raise ValueError(
+                f"{chosen} together with n_steps={self.n_steps!r}; allowed: n_episodes, since it takes other "
+                "complete episodes"
+            )
+        check_baseline(chosen, self._baseline, self._episodes_per_env * self.n_envs, self.observation_space)
+        if self._per_component and self.normalize_advantage:
+            raise ValueError(
+                f"{chosen} together with normalize_advantage=True; allowed: normalize_advantage=False, since "
+                "steps have no advantages where every component of the gradient has its own baseline"
+            )
+
+    def _start_rollout(self, env: VecEnv) -> Transitions:
+        self.rollout_buffer.reset()
+        if self.n_steps is not None:
+            return Transitions(self.observation_space, self.action_space, env.num_envs, self.n_steps)
+        assert self._last_episode_starts is not None
+        if not self._last_episode_starts.all():
+            self._last_obs = env.reset()  # type: ignore[assignment]
+            self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
+        return EpisodeTransitions(self.observation_space, self.action_space, env.num_envs, self._episodes_per_env)
+
+    @property
+    def _episodes_per_env(self) -> int:
+        return math.ceil((self.n_episodes or DEFAULT_EPISODES) / self.n_envs)
+
+    def _steps_before(self, first_starts: np.ndarray) -> np.ndarray:
+        """How many steps of its first episode each environment made before the rollout, [N]."""
+        # After a reset there may be another number of environments than before.
+        return np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
+
+    def _leave_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        if self.n_steps is not None:  # otherwise the next rollout begins with new episodes
+            steps_before, ended = self._steps_before(first_starts), self._last_episode_starts
+            assert ended is not None
+            self._steps_into_episode = steps_into_episode(transitions, steps_before, transitions.size, ended)
+
+    def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        assert self._last_obs is not None
+        check_transitions(transitions, self._last_obs)
+        flat_obs = map_arrays(transitions.flat, transitions.observations)
+        values = predict_values(self.policy, flat_obs) if self.trains_critic else None
+        to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
+        check_finite("return", to_go)
+        steps_before = self._steps_before(first_starts)
+        self._steps_into_episode = steps_into_episode(transitions, steps_before, -1, transitions.ends[-1])
+        episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
+        self._scores = ScoreFunctions(self.policy, flat_obs, transitions.flat(transitions.actions))
+        weights = (self.gamma**episodes.t).astype(np.float32) if self.discount_state_distribution else 1.0
+        self._episodes = replace(episodes, scores=self._scores, weights=weights)
+        self._fill_rollout_buffer(transitions, transitions.flat(to_go), self._subtract_baseline())
+        self.logger.record("rollout/reward_mean", float(self._episodes.rewards.mean()))
+        self.logger.record("rollout/n_episodes", len(self._episodes.lengths))
+
+    def _subtract_baseline(self) -> np.ndarray:
+        """G_t − b_t, [B]; where components have their own baselines, G_t, and Σ_i b_i∘g_i is kept for the update."""
+        baseline = apply_baseline(self._baseline, self._episodes, self._per_component)
+        advantages = self._episodes.returns
+        if self._per_component:
+            self._subtrahend = result = (baseline * self._episodes.gradients[0]).sum(axis=0)
+        else:
+            advantages = result = advantages - baseline
+        if not np.isfinite(result).all():
+            raise NonFiniteError(f"baseline {self.baseline!r} gives NaN or infinity")
+        return advantages
+
+    def _continuations(self, transitions: Transitions) -> np.ndarray | None:
+        """V of the observation that a cut episode stopped at, 0 elsewhere, [T, N]; ``None`` if nothing is continued."""
+        if not self.trains_critic:
+            return None
+        next_values = np.zeros_like(transitions.rewards)
+        if self.n_steps is not None:
+            assert self._last_obs is not None
+            next_values[-1] = np.where(transitions.ends[-1], 0, predict_values(self.policy, self._last_obs))
+        if self.bootstrap_truncated:
+            put_final_values(self.policy, transitions, next_values)
+        return next_values
+
+    def _fill_rollout_buffer(self, transitions: Transitions, to_go: np.ndarray, advantages: np.ndarray) -> None:
+        """Lay the rollout into SB3's buffer as that of one environment, episode by episode, without log-probs."""
+        buffer, episodes = self.rollout_buffer, self._episodes
+
+        def column(array: np.ndarray) -> np.ndarray:
+            return array[:, None]
+
+        buffer.buffer_size, buffer.n_envs = len(advantages), 1
+        buffer.reset()
+        buffer.observations = map_arrays(column, episodes.observations)  # type: ignore[assignment]
+        buffer.actions = column(transitions.flat(transitions.actions))
+        buffer.rewards = column(episodes.rewards)
+        buffer.episode_starts = column(np.diff(episodes.episode_id, prepend=-1).astype(np.float32))
+        if episodes.values is not None:
+            buffer.values = column(episodes.values)
+        buffer.returns, buffer.advantages = column(to_go), column(advantages)
+        buffer.pos, buffer.full = len(advantages), True
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_baseline", "_episodes", "_scores", "_subtrahend"]
+
+    def _improve(self) -> None:
+        self._update_learning_rate(self.policy.optimizer)
+        engine, sums = self._make_engine(), dict.fromkeys(("policy_loss", "entropy", "value_loss"), 0.0)
+        old = engine.snapshot(self._episodes.observations)
+        engine.zero_gradient()
+        self._differentiate_policy(engine, sums)
+        self.logger.record("train/grad_norm", engine.clip_gradient(self.max_grad_norm))
+        if self.trains_critic:
+            parameters = list(self.policy.parameters())
+            of_policy = [None if p.grad is None else p.grad.clone() for p in parameters]
+            engine.zero_gradient()
+            self._differentiate_critic(engine, sums)
+            self.logger.record("train/value_grad_norm", engine.clip_gradient(self.max_grad_norm))
+            for parameter, gradient in zip(parameters, of_policy, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        engine.step()
+        kl = engine.mean_kl(old, self._episodes.observations)
+        self.logger.record("train/kl", check_number("KL(old‖new)", kl))
+        self._log(sums)
+        if isinstance(self._baseline, LearningBaseline):
+            self._baseline.fit(self._episodes)
+            self._baseline_state = self._baseline.state_dict()
+
+    def _differentiate_policy(self, engine: Engine, sums: dict[str, float]) -> None:
+        """Add the gradient of the policy's loss, chunk by chunk, and to ``sums`` what is to be logged."""
+        denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
+        advantages = self.rollout_buffer.advantages[:, 0]
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        weights = np.full_like(advantages, self._episodes.weights)
+        actions = action_array(self.rollout_buffer.actions[:, 0], self.action_space)
+        for part in parts(self._episodes.observations):
+            obs = map_arrays(itemgetter(part), self._episodes.observations)
+            log_probs, entropies, *_ = engine.forward(obs, actions[part], with_values=False)
+            assert log_probs is not None
+            assert entropies is not None
+            loss = policy_gradient_loss(log_probs, (weights * advantages)[part], denominator)
+            sums["policy_loss"] += loss.value
+            sums["entropy"] += float(entropies.sum())
+            of_entropies = weights[part] * (-self.ent_coef / denominator) if self.ent_coef else None
+            engine.backward(Quantities(loss.gradient, of_entropies))
+        if self._per_component:
+            subtrahend = th.as_tensor(self._subtrahend / denominator, dtype=th.float32, device=self.device)
+            pieces = split_like(subtrahend, self._scores.parameters)
+            for parameter, piece in zip(self._scores.parameters, pieces, strict=True):
+                assert parameter.grad is not None
+                parameter.grad += piece
+
+    def _differentiate_critic(self, engine: Engine, sums: dict[str, float]) -> None:
+        """Add the gradient of the critic's loss, likewise."""
+        n_steps, returns = len(self._episodes.t), self.rollout_buffer.returns[:, 0]
+        for part in parts(self._episodes.observations):
+            values = engine.forward(map_arrays(itemgetter(part), self._episodes.observations)).values
+            assert values is not None
+            loss = value_loss(values, returns[part])
+            share = len(values) / n_steps
+            sums["value_loss"] += share * loss.value
+            engine.backward(Quantities(values=self.vf_coef * share * loss.gradient))
+
+    def _log(self, sums: dict[str, float]) -> None:
+        buffer, n_steps = self.rollout_buffer, len(self._episodes.t)
+        self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
+        self.logger.record("train/policy_loss", sums["policy_loss"])
+        self.logger.record("train/entropy_loss", -sums["entropy"] / n_steps)
+        self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
+        self.logger.record("train/advantage_std", float(buffer.advantages.std()))
+        if self.trains_critic:
+            self.logger.record("train/value_loss", sums["value_loss"])
+            explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+            self.logger.record("train/explained_variance", explained)
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())

@@ -1,0 +1,154 @@
+"""From the environments that a user gives to one for every worker, built in the worker's own process."""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.env_util import is_wrapped, make_vec_env
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+
+from sb3_pg_ext.envs.vec_env import EnvFactory, LeanVecEnv
+
+DEFAULT_WORKERS = 2
+
+ALLOWED = (
+    "the id of an environment, a function that makes one, a list of such functions, or a VecEnv whose environments can "
+    "be built again or copied: LeanVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
+)
+
+
+def make_environments(env: Any, n_workers: int | None) -> Any:
+    """Turn what a user gives into something that SB3 takes, with one environment for every worker.
+
+    :param env: an id, a function, a list of functions, an environment, a VecEnv or None
+    :param n_workers: number of workers; None for as many as there are environments, or two
+    :raises ValueError: if there is another number of environments than of workers
+    """
+    if isinstance(env, gym.Env | VecEnv) or env is None:
+        _check_number(1 if isinstance(env, gym.Env) else getattr(env, "num_envs", n_workers), n_workers)
+        return env
+    if isinstance(env, list | tuple) and env and all(map(callable, env)):
+        _check_number(len(env), n_workers)
+        return LeanVecEnv([partial(_make_monitored, factory) for factory in env])
+    if isinstance(env, str) or callable(env):
+        return make_vec_env(env, n_workers or DEFAULT_WORKERS, vec_env_cls=LeanVecEnv)
+    raise ValueError(f"env={env!r}; allowed: {ALLOWED}")
+
+
+def _check_number(n_envs: int | None, n_workers: int | None) -> None:
+    if n_workers not in (None, n_envs):
+        raise ValueError(
+            f"n_workers={n_workers!r} with {n_envs} environments; allowed: one environment for every worker. Give "
+            f"n_workers={n_envs!r} or none, or, as env, an id or a function that makes an environment"
+        )
+
+
+def _make_monitored(factory: EnvFactory) -> gym.Env:
+    env = factory()
+    return env if is_wrapped(env, Monitor) else Monitor(env)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a worker builds its environment, once: a VecEnv of one.
+
+    :param factory: makes the environment
+    :param wrappers: wrap it, innermost first
+    """
+
+    factory: EnvFactory
+    wrappers: tuple[Callable[[VecEnv], VecEnv], ...]
+
+    def __call__(self) -> VecEnv:
+        """Build it."""
+        env: VecEnv = LeanVecEnv([self.factory])
+        for wrap in self.wrappers:
+            env = wrap(env)
+        return env
+
+
+def split(env: VecEnv) -> list[Recipe]:
+    """One recipe for every environment of a VecEnv, wrapped as that one is.
+
+    :param env: the VecEnv
+    :raises ValueError: if its environments cannot be built again, or one of its wrappers is not known
+    """
+    wrappers: list[VecEnvWrapper] = []
+    while isinstance(env, VecEnvWrapper):
+        wrappers.insert(0, env)
+        env = env.venv
+    return [Recipe(factory, tuple(map(_rewrapper, wrappers))) for factory in _factories(env)]
+
+
+def _factories(env: VecEnv) -> list[EnvFactory]:
+    if isinstance(env, LeanVecEnv):
+        return list(env.env_fns)
+    if isinstance(env, DummyVecEnv):
+        return [partial(_hand_over, sub_env) for sub_env in env.envs]
+    if isinstance(env, SubprocVecEnv):
+        return [partial(_hand_over, sub_env) for sub_env in _fetch_environments(env)]
+    raise ValueError(f"env={env!r} is a {type(env).__name__}; allowed: {ALLOWED}")
+
+
+def _hand_over(env: gym.Env) -> gym.Env:
+    return env
+
+
+def _fetch_environments(env: SubprocVecEnv) -> list[gym.Env]:
+    try:
+        # Of all attributes, a bound method brings the environment along, with all of its wrappers.
+        return [method.__self__ for method in env.get_attr("reset")]
+    except (EOFError, ConnectionError) as error:
+        raise ValueError(
+            f"env={env!r}: its environments cannot be pickled to be copied out of their processes; allowed: {ALLOWED}"
+        ) from error
+
+
+def _rewrapper(wrapper: VecEnvWrapper) -> Callable[[VecEnv], VecEnv]:
+    """How to wrap another VecEnv as this wrapper does its own. By exact type: a subclass may do something else."""
+    match wrapper:
+        case VecNormalize() if type(wrapper) is VecNormalize:
+            return partial(_normalize, copy(wrapper))  # a copy leaves the wrapped VecEnv behind
+        case VecFrameStack(stacked_obs=stacked) if type(wrapper) is VecFrameStack:
+            return partial(VecFrameStack, n_stack=stacked.n_stack, channels_order=_channels_order(stacked))
+        case VecTransposeImage(skip=skip) if type(wrapper) is VecTransposeImage:
+            return partial(VecTransposeImage, skip=skip)
+        case VecExtractDictObs(key=key) if type(wrapper) is VecExtractDictObs:
+            return partial(VecExtractDictObs, key=key)
+        case VecCheckNan() if type(wrapper) is VecCheckNan:
+            names = ("raise_exception", "warn_once", "check_inf")
+            return partial(VecCheckNan, **{name: getattr(wrapper, name) for name in names})
+        case VecMonitor(results_writer=None, info_keywords=keywords) if type(wrapper) is VecMonitor:
+            return partial(VecMonitor, info_keywords=keywords)
+    raise ValueError(
+        f"env is wrapped in {type(wrapper).__name__}, which cannot be built again for a single worker; allowed: "
+        "VecNormalize, VecFrameStack, VecTransposeImage, VecExtractDictObs, VecCheckNan, VecMonitor without a file, "
+        "and any wrapper around the single environments"
+    )
+
+
+def _normalize(normalizer: VecNormalize, env: VecEnv) -> VecNormalize:
+    normalizer.set_venv(env)
+    return normalizer
+
+
+def _channels_order(stacked: StackedObservations) -> Any:
+    if isinstance(stacked.observation_space, gym.spaces.Dict):
+        return {key: _channels_order(part) for key, part in stacked.sub_stacked_observations.items()}
+    return "first" if stacked.channels_first else "last"

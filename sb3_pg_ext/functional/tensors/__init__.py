@@ -1,0 +1,1 @@
+"""Mathematics in PyTorch, for policies that only autograd can differentiate."""

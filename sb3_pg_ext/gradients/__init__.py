@@ -1,0 +1,1 @@
+"""Differentiating policies: the backends, objectives and minibatches."""

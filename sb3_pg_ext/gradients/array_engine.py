@@ -1,0 +1,192 @@
+"""The fast engine: a plain perceptron's derivatives written out in NumPy.
+
+The arrays are the memory of the policy's own parameters and of their gradients, and the optimiser is the policy's own.
+So the policy stays the truth: whatever reads or changes it between two updates needs to know nothing of this.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.heads import Head
+from sb3_pg_ext.functional.tensors.curvature import Product
+from sb3_pg_ext.functional.tensors.vectors import flatten, split_like
+from sb3_pg_ext.gradients.lean import clip_flat_gradient, make_step
+from sb3_pg_ext.gradients.quantities import Engine, Quantities
+from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.perceptrons import (
+    actor_layers,
+    check_parameters,
+    critic_layers,
+    linear_modules,
+    make_head,
+    network_input,
+)
+
+
+class Net:
+    """A perceptron with room for its gradient.
+
+    :param layers: its layers
+    :param modules: the modules that they are the arrays of
+    :param parameters: the parameters that the network's outputs give a gradient to
+    :param gradients: by parameter
+    """
+
+    def __init__(
+        self,
+        layers: list[mlp.Layer],
+        modules: list[nn.Linear],
+        parameters: list[th.Tensor],
+        gradients: dict[th.Tensor, th.Tensor],
+    ) -> None:
+        self.layers, self.parameters, self._modules = layers, parameters, modules
+        self._gradients = self.arrays(gradients)
+        self._missing = {parameter: gradients[parameter] for parameter in parameters}
+        self.is_clear = True
+
+    def arrays(self, tensors: dict[th.Tensor, th.Tensor]) -> mlp.Parameters:
+        """Layer by layer, the arrays of tensors that belong to the parameters."""
+        return [(tensors[m.weight].numpy(), None if m.bias is None else tensors[m.bias].numpy()) for m in self._modules]
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """The outputs for a batch, which is kept for the derivatives."""
+        self.trace = mlp.trace(self.layers, x)
+        return self.trace[-1][-1]
+
+    def backward(self, cotangents: np.ndarray) -> None:
+        """Add the gradient of Σ c·outputs to what there is."""
+        gradients, _ = mlp.vjp(self.layers, self.trace, cotangents, self._gradients if self.is_clear else None)
+        if not self.is_clear:
+            for total, part in zip(chain(*self._gradients), chain(*gradients), strict=True):
+                if total is not None:
+                    total += part
+        self.is_clear = False
+        while self._missing:  # as with autograd, a parameter has a gradient once one has reached it
+            parameter, piece = self._missing.popitem()
+            parameter.grad = piece
+
+
+class ArrayEngine(Engine):
+    """Differentiates a plain perceptron policy.
+
+    :param policy: the policy
+    :param gradient: where to put the gradients of all parameters, one after the other; ``None`` for a new array
+    :raises UnfitPolicy: if PyTorch would compute something else
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, gradient: np.ndarray | None = None) -> None:
+        super().__init__(policy)
+        layers = actor_layers(policy), critic_layers(policy)
+        body = policy.mlp_extractor
+        parameters: list[th.Tensor] = list(policy.parameters())
+        modules = linear_modules(body.policy_net, policy.action_net), linear_modules(body.value_net, policy.value_net)
+        of_actor, of_critic = ([p for m in net for p in (m.weight, m.bias) if p is not None] for net in modules)
+        self._log_std = policy.log_std if isinstance(policy.action_dist, DiagGaussianDistribution) else None
+        if self._log_std is not None:
+            of_actor.insert(0, self._log_std)
+        check_parameters([*of_actor, *of_critic], parameters)
+        self.gradient = np.zeros(sum(p.numel() for p in parameters), np.float32) if gradient is None else gradient
+        pieces = split_like(th.from_numpy(self.gradient), parameters)
+        self._gradients = dict(zip(parameters, pieces, strict=True))
+        if gradient is None:
+            for parameter in parameters:
+                parameter.grad = None
+        self._actor, self._critic = (
+            Net(*net, self._gradients) for net in zip(layers, modules, (of_actor, of_critic), strict=True)
+        )
+        self._make_step = make_step(policy.optimizer)
+
+    def forward(
+        self,
+        observations: Observations,
+        actions: np.ndarray | None = None,
+        old: Head | None = None,
+        *,
+        with_values: bool = True,
+    ) -> Quantities:
+        """Compute the numbers of a batch."""
+        assert isinstance(observations, np.ndarray)
+        x = network_input(observations)
+        values = self._critic.forward(x)[:, 0] if with_values else None
+        if actions is None:
+            return Quantities(values=values)
+        self._actions, self._old = actions, old
+        self._head = head = make_head(self.policy, self._actor.forward(x))
+        return Quantities(head.log_prob(actions), head.entropy(), None if old is None else head.kl(old), values)
+
+    def zero_gradient(self) -> None:
+        """Forget the gradient."""
+        self.gradient.fill(0)
+        self._actor.is_clear = self._critic.is_clear = True
+
+    def backward(self, derivatives: Quantities) -> None:
+        """Add a gradient to the parameters'."""
+        of_log_probs, of_entropies, of_kls, of_values = (
+            None if c is None else c.astype(np.float32, copy=False) for c in derivatives
+        )
+        if of_values is not None:
+            self._critic.backward(of_values[:, None])
+        parts = []
+        if of_log_probs is not None:
+            parts.append(self._head.log_prob_vjp(self._actions, of_log_probs))
+        if of_entropies is not None:
+            parts.append(self._head.entropy_vjp(of_entropies))
+        if of_kls is not None:
+            parts.append(self._head.kl_vjp(self._old, of_kls))
+        if parts:
+            of_outputs, *of_log_std = (sum(terms[1:], start=terms[0]) for terms in zip(*parts, strict=True))
+            self._actor.backward(of_outputs)
+            if self._log_std is not None:
+                self._gradients[self._log_std].numpy()[:] += of_log_std[0]
+
+    def clip_gradient(self, max_norm: float | None) -> float:
+        """Scale the gradient down."""
+        return clip_flat_gradient(self.gradient, max_norm)
+
+    def step(self) -> None:
+        """Make a step."""
+        self._make_step()
+
+    def freeze(self, parameters: Sequence[th.Tensor]) -> None:
+        """Leave parameters out; those of the actor, since nothing is shared."""
+        for parameter in parameters:
+            parameter.grad = None
+
+    def policy_gradient(self, weights: np.ndarray) -> tuple[list[th.Tensor], th.Tensor]:
+        """The gradient in the actor's parameters."""
+        self.zero_gradient()
+        self.backward(Quantities(log_probs=weights))
+        return self._actor.parameters, flatten(self._gradients[p] for p in self._actor.parameters)
+
+    def fisher_product(self) -> Product:
+        """F v = (1/B) Jᵀ M J v, with tangents that are propagated by hand."""
+        actor, head, parameters = self._actor, self._head, self._actor.parameters
+        result = {p: th.zeros_like(p, requires_grad=False) for p in parameters}
+        out = actor.arrays(result)
+
+        def product(vector: th.Tensor) -> th.Tensor:
+            pieces = dict(zip(parameters, split_like(vector, parameters), strict=True))
+            shared = [] if self._log_std is None else [self._log_std]
+            of_outputs = mlp.jvp(actor.layers, actor.trace, actor.arrays(pieces))
+            cotangents, *of_shared = head.information((of_outputs, *(pieces[p].numpy() for p in shared)))
+            mlp.vjp(actor.layers, actor.trace, cotangents, out)
+            result.update(zip(shared, map(th.from_numpy, of_shared), strict=True))
+            return flatten(result[p] for p in parameters) / len(cotangents)
+
+        return product
+
+    def snapshot(self, observations: Observations) -> Head:
+        """Copy the action distributions."""
+        assert isinstance(observations, np.ndarray)
+        return make_head(self.policy, mlp.forward(self._actor.layers, network_input(observations)))
+
+    def mean_kl(self, old: Head, observations: Observations) -> float:
+        """The mean of KL(old‖π)."""
+        return float(self.snapshot(observations).kl(old).mean())

@@ -1,0 +1,96 @@
+"""The steps of a rollout, and minibatches of them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from sb3_pg_ext.policies.evaluation import action_array
+from sb3_pg_ext.policies.observations import Observations, map_arrays
+
+
+def flatten(array: np.ndarray) -> np.ndarray:
+    """Lay an array of a rollout out step by step, [T, N, …] → [B, …], without copying."""
+    return array.reshape(-1, *array.shape[2:])
+
+
+def flat_observations(buffer: RolloutBuffer) -> Observations:
+    """The observations of all steps, [B, …]."""
+    observations: Any = buffer.observations
+    return map_arrays(flatten, observations)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The B steps of a rollout, or some of them. Where nothing needs converting they are views of the rollout buffer.
+
+    :param observations: [B, …], or a dictionary of such; double precision has become single
+    :param actions: [B, action_dim], integers where they are choices
+    :param log_probs: log π_old(a|s) of the policy that acted, [B]
+    :param values: V(s) at that time, [B]
+    :param advantages: A, [B]
+    :param returns: what V is to approach, [B]
+    :param old: the action distributions of the policy that acted, where an update needs them
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    log_probs: np.ndarray
+    values: np.ndarray
+    advantages: np.ndarray
+    returns: np.ndarray
+    old: Any = None
+
+    @classmethod
+    def of(cls, buffer: RolloutBuffer, action_space: spaces.Space) -> "Steps":
+        """All steps of a full buffer.
+
+        :param buffer: as the rollout engine fills it, with arrays [T, N, …]
+        :param action_space: the environments' action space
+        """
+        return cls(
+            observations=map_arrays(_single_precision, flat_observations(buffer)),
+            actions=action_array(flatten(buffer.actions), action_space),
+            **_flat(buffer, "log_probs", "values", "advantages", "returns"),
+        )
+
+    def with_estimate_of(self, buffer: RolloutBuffer) -> "Steps":
+        """The same steps with the buffer's present advantages and returns."""
+        return replace(self, **_flat(buffer, "advantages", "returns"))
+
+    def __len__(self) -> int:
+        return len(self.log_probs)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "Steps":
+        """Some of the steps."""
+        return Steps(*(_rows(getattr(self, field.name), rows) for field in fields(self)))
+
+    def minibatches(self, batch_size: int) -> Iterator["Steps"]:
+        """One epoch: every step once, in random order, in minibatches of nearly the same size.
+
+        Sizes differ by one at most, where SB3 leaves a small rest whose few steps count as much as a whole minibatch.
+
+        :param batch_size: the largest size of a minibatch
+        """
+        n_batches = math.ceil(len(self) / batch_size)
+        for rows in np.array_split(th.randperm(len(self)).numpy(), n_batches):
+            yield self[rows]
+
+
+def _single_precision(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _flat(buffer: RolloutBuffer, *names: str) -> dict[str, np.ndarray]:
+    return {name: flatten(getattr(buffer, name)) for name in names}
+
+
+def _rows(batch: Any, rows: np.ndarray | slice) -> Any:
+    if isinstance(batch, dict):
+        return {key: array[rows] for key, array in batch.items()}
+    return None if batch is None else batch[rows]

@@ -1,0 +1,73 @@
+"""The loss that algorithms with an actor and a critic descend."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_pg_ext.functional.arrays import mean
+from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, ratio_loss, value_loss
+from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.quantities import Quantities
+
+Losses = dict[str, float]
+"""The terms of a loss, unweighted, and the loss itself, by their names in the log."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a minibatch,
+
+        −mean(r·A) + kl_coef·mean(KL(old‖π)) − ent_coef·mean(H(π)) + vf_coef·mean((V − R)²)
+
+    where r = π(a|s) / π_old(a|s); or, while π is still π_old, −mean(log π·A) in place of the first term, which has the
+    same gradient. Where their coefficient is 0, penalty and bonus are left out, not multiplied: 0·∞ would be NaN.
+
+    :param ent_coef: weight of the entropy bonus
+    :param vf_coef: weight of the critic's loss
+    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and deviation 1
+    :param kl_coef: weight of the penalty
+    :param clip_range: ε, to clip the ratio; ``None`` for no clipping
+    :param clip_range_vf: ε of the critic's loss; ``None`` for no clipping
+    :param with_ratio: whether the first term has the ratio
+    """
+
+    ent_coef: float
+    vf_coef: float
+    normalize_advantage: bool
+    kl_coef: float = 0.0
+    clip_range: float | None = None
+    clip_range_vf: float | None = None
+    with_ratio: bool = True
+
+    def __call__(self, computed: Quantities, steps: Steps) -> tuple[Losses, Quantities]:
+        """Its terms, and the derivatives of ``"loss"``.
+
+        :param computed: what the policy gives for the minibatch; KL where there is a penalty
+        :param steps: the minibatch
+        """
+        log_probs, entropies, kls, values = computed
+        assert log_probs is not None
+        assert entropies is not None
+        assert values is not None
+        advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
+        if self.with_ratio:
+            policy = ratio_loss(log_probs, steps.log_probs, advantages, self.clip_range)
+        else:
+            policy = policy_gradient_loss(log_probs, advantages, len(log_probs))
+        value = value_loss(values, steps.returns, steps.values, self.clip_range_vf)
+        losses = {
+            "policy_gradient_loss": policy.value,
+            "value_loss": value.value,
+            "entropy_loss": -mean(entropies),
+        }
+        loss = policy.value + self.vf_coef * value.value
+        of_entropies = of_kls = None
+        if self.ent_coef:
+            loss += self.ent_coef * losses["entropy_loss"]
+            of_entropies = np.full_like(entropies, -self.ent_coef / len(entropies))
+        if self.kl_coef:
+            assert kls is not None
+            losses["kl_loss"] = mean(kls)
+            loss += self.kl_coef * losses["kl_loss"]
+            of_kls = np.full_like(kls, self.kl_coef / len(kls))
+        return losses | {"loss": loss}, Quantities(policy.gradient, of_entropies, of_kls, self.vf_coef * value.gradient)

@@ -1,0 +1,1 @@
+"""Non-finite numbers: counted, undone, and kept out of running statistics."""

@@ -1,0 +1,52 @@
+"""What happens to an algorithm that meets numbers that are not finite."""
+
+import math
+import warnings
+from collections import deque
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_pg_ext.functional.finite import NonFiniteError
+
+PATIENCE = 3
+"""So many bad rollouts, or bad updates, in a row end the training."""
+
+
+class SurvivesBadNumbers(BaseAlgorithm):
+    """A mix-in for algorithms: counts what bad numbers spoilt, and gives up at the third in a row.
+
+    The counts are plain integers on the algorithm, so they are saved and restored with it, and logged as
+    ``rollout/n_dropped`` and ``train/n_skipped``.
+    """
+
+    n_dropped_rollouts = 0
+    n_skipped_updates = 0
+    _dropped_in_a_row = 0
+    _skipped_in_a_row = 0
+
+    def _drop_rollout(self, problem: NonFiniteError) -> None:
+        self.n_dropped_rollouts += 1
+        self._dropped_in_a_row += 1
+        assert self.ep_info_buffer is not None, "learn() makes one"
+        good = [info for info in self.ep_info_buffer if math.isfinite(info["r"])]
+        self.ep_info_buffer = deque(good, self.ep_info_buffer.maxlen)
+        self._warn_or_give_up("rollout dropped", self._dropped_in_a_row, problem)
+
+    def _keep_rollout(self) -> None:
+        self._dropped_in_a_row = 0
+        self.logger.record("rollout/n_dropped", self.n_dropped_rollouts)
+
+    def _skip_update(self, problem: NonFiniteError, consequence: str = "update skipped, parameters unchanged") -> None:
+        self.n_skipped_updates += 1
+        self._skipped_in_a_row += 1
+        self._warn_or_give_up(consequence, self._skipped_in_a_row, problem)
+
+    def _keep_update(self) -> None:
+        self._skipped_in_a_row = 0
+        self.logger.record("train/n_skipped", self.n_skipped_updates)
+
+    def _warn_or_give_up(self, consequence: str, in_a_row: int, problem: NonFiniteError) -> None:
+        message = f"{type(self).__name__} after {self.num_timesteps} steps: {problem}"
+        if in_a_row >= PATIENCE:
+            raise ValueError(f"{message}. That is the {PATIENCE}rd in a row: training cannot go on") from problem
+        warnings.warn(f"{message}; {consequence} ({in_a_row} in a row)", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,113 @@
+"""What algorithms ask of a policy, for whole rollouts at a time."""
+
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.policies.observations import Observations, arrays_of, map_arrays
+from sb3_pg_ext.policies.perceptrons import (
+    UnfitPolicy,
+    actor_layers,
+    critic_layers,
+    make_head,
+    network_input,
+)
+
+CHUNK_BYTES = 4 * 2**20
+"""A batch passes through the policy in chunks of at most so many bytes of observations, so that memory stays flat."""
+
+
+def parts(observations: Observations) -> Iterator[slice]:
+    """Cut a batch into slices of at most :data:`CHUNK_BYTES`; an ordinary batch of vectors is one slice.
+
+    :param observations: the batch, [B, …]
+    """
+    arrays = arrays_of(observations)
+    n_rows = len(arrays[0])
+    step = max(1, n_rows * CHUNK_BYTES // max(1, sum(array.nbytes for array in arrays)))
+    for start in range(0, n_rows, step):
+        yield slice(start, start + step)
+
+
+def chunks(observations: Observations, device: th.device) -> Iterator[tuple[slice, Any]]:
+    """The same slices, each with its observations as a tensor or a dictionary of tensors.
+
+    :param observations: the batch, [B, …]
+    :param device: where the tensors go
+    """
+    for part in parts(observations):
+        yield part, obs_as_tensor(map_arrays(itemgetter(part), observations), device)
+
+
+def action_tensor(actions: np.ndarray, action_space: spaces.Space, device: th.device) -> th.Tensor:
+    """Stored actions as the action distributions take them.
+
+    :param actions: [B, action_dim]
+    :return: [B] of integers for Discrete, [B, action_dim] of floats else, as in SB3's own updates
+    """
+    if isinstance(action_space, spaces.Discrete):
+        return th.as_tensor(actions.reshape(-1), dtype=th.long, device=device)
+    return th.as_tensor(actions, dtype=th.float32, device=device)
+
+
+def action_array(actions: np.ndarray, action_space: spaces.Space) -> np.ndarray:
+    """Stored actions as :mod:`sb3_pg_ext.functional.heads` takes them: integers where they are choices, else float32.
+
+    :param actions: [B, action_dim]
+    """
+    choices = isinstance(action_space, spaces.Discrete | spaces.MultiDiscrete)
+    return actions.astype(np.int64 if choices else np.float32, copy=False)
+
+
+@th.no_grad()
+def evaluate(
+    policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """V(s) and log π(a|s) of a batch.
+
+    :param observations: [B, …]
+    :param actions: [B, action_dim]
+    :return: values and log-probabilities, [B] each, float32
+    """
+    try:
+        actor, critic = actor_layers(policy), critic_layers(policy)
+    except UnfitPolicy:
+        evaluated = [
+            policy.evaluate_actions(obs, action_tensor(actions[part], policy.action_space, policy.device))[:2]
+            for part, obs in chunks(observations, policy.device)
+        ]
+        values, log_probs = (th.cat(pieces).flatten().cpu().numpy() for pieces in zip(*evaluated, strict=True))
+        return values, log_probs
+    assert isinstance(observations, np.ndarray)
+    x = network_input(observations)
+    return mlp.forward(critic, x)[:, 0], make_head(policy, mlp.forward(actor, x)).log_prob(
+        action_array(actions, policy.action_space)
+    )
+
+
+@th.no_grad()
+def predict_values(policy: ActorCriticPolicy, observations: Observations) -> np.ndarray:
+    """V(s) of a batch.
+
+    :param observations: [B, …]
+    :return: [B], float32
+    """
+    predict_chunk = _make_critic(policy)
+    return np.concatenate(
+        [predict_chunk(obs).flatten().cpu().numpy() for _, obs in chunks(observations, policy.device)]
+    )
+
+
+def _make_critic(policy: ActorCriticPolicy) -> Callable[[Any], th.Tensor]:
+    try:
+        layers = critic_layers(policy)
+    except UnfitPolicy:
+        return policy.predict_values
+    return lambda obs: th.from_numpy(mlp.forward(layers, network_input(obs.numpy())))

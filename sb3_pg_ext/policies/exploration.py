@@ -1,0 +1,156 @@
+"""SB3's actor-critic policies, with a choice of how much they explore, and where.
+
+With default arguments they are SB3's own, bit by bit. Nothing in them depends on the algorithm: they work in stock PPO,
+A2C and TRPO too.
+"""
+
+from typing import Any, TypeVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    MultiInputActorCriticPolicy,
+)
+from stable_baselines3.common.preprocessing import get_action_dim
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from sb3_pg_ext.arguments import check_flag, check_range
+
+SelfGaussian = TypeVar("SelfGaussian", bound="StateDependentGaussianDistribution")
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+"""Bounds of a state-dependent log σ(s), those of SB3's SAC. Beyond them it is clamped, and has no gradient."""
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+"""Beyond them the actions are certain, or uniform, whatever the logits."""
+
+
+class TemperedLinear(nn.Linear):
+    """A linear layer whose output is divided by a temperature; it shares the parameters of the layer it is made of.
+
+    :param linear: the layer
+    :param temperature: τ, a positive number
+    """
+
+    def __init__(self, linear: nn.Linear, temperature: float) -> None:
+        # On the meta device nothing is drawn from the random generator for parameters that are replaced at once.
+        super().__init__(linear.in_features, linear.out_features, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        self.temperature = temperature
+
+    def forward(self, input: th.Tensor) -> th.Tensor:
+        """(x Wᵀ + b) / τ, [B, outputs]."""
+        return super().forward(input) / self.temperature
+
+
+class GaussianHead(nn.Module):
+    """Two linear layers side by side: the mean, and by how much log σ(s) differs from ``log_std``.
+
+    :param latent_dim: number of latent features
+    :param action_dim: number d of action dimensions
+    """
+
+    def __init__(self, latent_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(latent_dim, action_dim)
+        self.log_std = nn.Linear(latent_dim, action_dim, bias=False)  # the policy's log_std is its bias
+
+    def forward(self, latent: th.Tensor) -> th.Tensor:
+        """Both, [B, 2d]."""
+        return th.cat([self.mean(latent), self.log_std(latent)], dim=1)
+
+
+class StateDependentGaussianDistribution(DiagGaussianDistribution):
+    """A Gaussian with diagonal covariance whose standard deviation depends on the state.
+
+        μ(s) = W h(s) + b,   log σ(s) = clamp(log_std + U h(s), −20, 2)
+
+    with the actor's latent features h, and the parameter ``log_std``, [d], that SB3's Gaussian has alone. The bounds
+    are those of SB3's SAC.
+    """
+
+    def proba_distribution_net(self, latent_dim: int, log_std_init: float = 0.0) -> tuple[nn.Module, nn.Parameter]:
+        """Create the layers and the parameter ``log_std``.
+
+        :param latent_dim: number of latent features of the actor
+        :param log_std_init: initial value of ``log_std``
+        """
+        return GaussianHead(latent_dim, self.action_dim), nn.Parameter(th.full((self.action_dim,), log_std_init))
+
+    def proba_distribution(self: SelfGaussian, mean_actions: th.Tensor, log_std: th.Tensor) -> SelfGaussian:
+        """Create the distribution.
+
+        :param mean_actions: what the layers give, [B, 2d]: means, then differences of log σ from ``log_std``
+        :param log_std: [d]
+        """
+        mean, difference = mean_actions.chunk(2, dim=1)
+        return super().proba_distribution(mean, (log_std + difference).clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+
+class ExploringPolicy(ActorCriticPolicy):
+    """What the policies below add to SB3's.
+
+    :param args: arguments of SB3's policy
+    :param temperature: τ of π(a|s) ∝ exp(logit_a / τ), from 0.001 to 1000, for Discrete, MultiDiscrete and MultiBinary
+        actions: above 1 it flattens the distribution, below it sharpens it; the most probable action stays the same
+    :param state_dependent_std: whether the standard deviation of a Gaussian is a function of the state, for Box
+        actions without gSDE: see :class:`StateDependentGaussianDistribution`. ``log_std_init`` is its initial
+        logarithm, up to the small random weights of its layer
+    :param kwargs: arguments of SB3's policy
+    :raises ValueError: if an argument is out of range, or does not go with the action space or with gSDE
+    """
+
+    def __init__(self, *args: Any, temperature: float = 1.0, state_dependent_std: bool = False, **kwargs: Any) -> None:
+        self.temperature = temperature
+        self.state_dependent_std = state_dependent_std
+        super().__init__(*args, **kwargs)
+
+    def _check_exploration(self) -> None:
+        continuous = isinstance(self.action_space, spaces.Box)
+        check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
+        check_flag("state_dependent_std", self.state_dependent_std)
+        if self.temperature != 1 and continuous:
+            raise ValueError(
+                f"temperature={self.temperature!r} with the action space {self.action_space}; allowed: 1, or a "
+                "Discrete, MultiDiscrete or MultiBinary action space"
+            )
+        if not self.state_dependent_std:
+            return
+        if not continuous or self.use_sde:
+            raise ValueError(
+                f"state_dependent_std={self.state_dependent_std!r} with the action space {self.action_space} and "
+                f"use_sde={self.use_sde!r}; allowed: False, or a Box action space and use_sde=False"
+            )
+        check_range("log_std_init", self.log_std_init, LOG_STD_MIN, LOG_STD_MAX)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self._check_exploration()
+        if self.state_dependent_std:
+            self.action_dist = StateDependentGaussianDistribution(get_action_dim(self.action_space))
+        super()._build(lr_schedule)
+        if self.temperature != 1:
+            assert isinstance(self.action_net, nn.Linear)
+            self.action_net = TemperedLinear(self.action_net, self.temperature)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            **super()._get_constructor_parameters(),
+            "temperature": self.temperature,
+            "state_dependent_std": self.state_dependent_std,
+        }
+
+
+class MlpPolicy(ExploringPolicy):
+    """A perceptron: SB3's ``ActorCriticPolicy``, and what :class:`ExploringPolicy` adds."""
+
+
+class CnnPolicy(ExploringPolicy, ActorCriticCnnPolicy):
+    """For images: SB3's ``ActorCriticCnnPolicy``, and what :class:`ExploringPolicy` adds."""
+
+
+class MultiInputPolicy(ExploringPolicy, MultiInputActorCriticPolicy):
+    """For Dict observations: SB3's ``MultiInputActorCriticPolicy``, and what :class:`ExploringPolicy` adds."""

@@ -1,0 +1,238 @@
+"""Which policies are plain perceptrons, whose arithmetic NumPy can do without PyTorch's bookkeeping.
+
+This is the one place that decides, and the one that looks inside SB3's policies.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, Head
+from sb3_pg_ext.policies.exploration import TemperedLinear
+
+DISTRIBUTIONS = (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+    BernoulliDistribution,
+)
+
+ACTING_METHODS = ("forward", "_predict", "get_distribution", "extract_features", "_get_action_dist_from_latent")
+"""The methods of a policy between an observation and an action: a policy that overrides one is its own master."""
+
+VALUING_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_features")
+"""The methods of a policy between an observation and its value."""
+
+
+class UnfitPolicy(Exception):
+    """The policy is no plain perceptron. The message says why."""
+
+
+def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
+    """The actor of a plain perceptron policy, from the flat observation to logits or means.
+
+    The arrays are views of the policy's parameters: they follow every in-place update.
+
+    :param policy: any policy of an on-policy algorithm
+    :return: the layers for :func:`sb3_pg_ext.functional.mlp.forward`
+    :raises UnfitPolicy: if PyTorch would compute something else, or on another device
+    """
+    _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
+    _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
+    return layers_of(policy.mlp_extractor.policy_net, policy.action_net)
+
+
+def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
+    """The critic of a plain perceptron policy, from the flat observation to V(s); else as :func:`actor_layers`."""
+    _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
+    return layers_of(policy.mlp_extractor.value_net, policy.value_net)
+
+
+def network_input(obs: np.ndarray) -> np.ndarray:
+    """Observations [B, …] as :func:`sb3_pg_ext.functional.mlp.forward` takes them: [B, inputs], float32."""
+    return obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+
+
+def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:
+    """The action distributions that a plain perceptron policy makes of its actor's outputs.
+
+    :param policy: a policy that :func:`actor_layers` finds fit
+    :param outputs: logits or means, [B, outputs]
+    :return: the distributions, apart from the policy's memory
+    """
+    match policy.action_dist:
+        case CategoricalDistribution(action_dim=size):
+            return Categorical(outputs, (size,))
+        case MultiCategoricalDistribution(action_dims=sizes):
+            return Categorical(outputs, sizes)
+        case BernoulliDistribution():
+            return Bernoulli(outputs)
+    return DiagGaussian(outputs, policy.log_std.detach().numpy().copy())
+
+
+def _unless(fit: bool, reason: str) -> None:
+    if not fit:
+        raise UnfitPolicy(reason)
+
+
+def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
+    check_methods(policy, ActorCriticPolicy, methods)
+    body = policy.mlp_extractor
+    check_input(policy, policy.features_extractor, extractor)
+    _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")
+    check_hooks(policy, body)
+
+
+def check_methods(model: object, base: type, methods: tuple[str, ...]) -> None:
+    """Refuse a model that overrides a method of the class whose arithmetic is known.
+
+    :param model: the model
+    :param base: the class
+    :param methods: names of the methods that matter
+    :raises UnfitPolicy: if it does
+    """
+    for name in methods:
+        overridden = getattr(type(model), name) is not getattr(base, name) or name in vars(model)
+        _unless(not overridden, f"it overrides {name}()")
+
+
+def check_input(model: BaseModel, *extractors: nn.Module | None) -> None:
+    """Refuse a model that is not on the CPU, or does more to an observation than to flatten it.
+
+    :param model: the model
+    :param extractors: its features extractors
+    :raises UnfitPolicy: if it does
+    """
+    device = model.device  # slow to ask for
+    _unless(device.type == "cpu", f"it lives on {device}")
+    space = model.observation_space
+    if not isinstance(space, spaces.Box) or is_image_space(space):
+        raise UnfitPolicy(f"its observations are {space}")  # which takes long to write, and is rarely read
+    for extractor in extractors:
+        if not isinstance(extractor, FlattenExtractor) or type(extractor) is not FlattenExtractor:
+            raise UnfitPolicy("it extracts features")
+        check_hooks(*extractor.modules())
+
+
+def check_hooks(*modules: nn.Module) -> None:
+    """Refuse modules that call something else before, after or instead of their own arithmetic.
+
+    :raises UnfitPolicy: if one does
+    """
+    for module in modules:
+        forward, early, backward, early_backward = _hooks(module)
+        _unless(not forward and not early, "a module has a forward hook")
+        _unless(not backward and not early_backward, "a module has a backward hook")
+        _unless("forward" not in vars(module), "a module has another forward() than its class")
+
+
+def _hooks(module: nn.Module) -> tuple[dict, ...]:
+    """The registers of a module's hooks."""
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+
+
+def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor]) -> None:
+    """Refuse a model whose gradient is more than that of its layers, one by one.
+
+    :param used: the parameters of its layers
+    :param parameters: all of the model's
+    :raises UnfitPolicy: if it is
+    """
+    _unless(set(used) == set(parameters), "it has parameters beside its networks'")
+    _unless(len(used) == len(parameters), "its layers share parameters")
+    _unless(all(p.requires_grad for p in parameters), "it has frozen parameters")
+    hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)
+    _unless(not hooked, "a parameter has a hook")
+
+
+# At every step these are read of every parameter, by map(), which is faster than a loop.
+HOOKS, GRADIENT_HOOKS, IS_TRAINED = map(attrgetter, ("_backward_hooks", "_post_accumulate_grad_hooks", "requires_grad"))
+
+
+class Watch:
+    """Tells whether a model is still the one that was found to be a plain perceptron, cheaply enough for every step.
+
+    What it notices: parameters that lie elsewhere or have been frozen, and hooks.
+
+    :param models: what is watched, with everything in it
+    """
+
+    def __init__(self, *models: nn.Module) -> None:
+        self._parameters = [parameter for model in models for parameter in model.parameters()]
+        modules = [module for model in models for module in model.modules()]
+        self._hooks = [hooks for module in modules for hooks in _hooks(module)]
+        self._before = self._state()
+
+    def _state(self) -> list[object]:
+        parameters = self._parameters
+        hooked = any(self._hooks) or any(map(HOOKS, parameters)) or any(map(GRADIENT_HOOKS, parameters))
+        return [hooked, *map(th.Tensor.data_ptr, parameters), *map(IS_TRAINED, parameters)]
+
+    def is_unchanged(self) -> bool:
+        """Whether nothing has been noticed since construction."""
+        return self._state() == self._before
+
+
+def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
+    """The layers of a perceptron, as views of its parameters.
+
+    :param net: linear layers, each followed by any number of activation functions
+    :param head: its last layer
+    :raises UnfitPolicy: if there is anything else in it
+    """
+    check_hooks(net, *net, head)
+    layers: list[mlp.Layer] = []
+    for module in [*net, head]:
+        if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
+            _unless(module.weight.dtype == th.float32, "its parameters are not all float32")
+            bias = None if module.bias is None else module.bias.detach().numpy()
+            tempered = (mlp.scale(1 / module.temperature),) if isinstance(module, TemperedLinear) else ()
+            layers.append(mlp.Layer(module.weight.detach().numpy(), bias, tempered))
+        elif layers:
+            layers[-1] = layers[-1]._replace(activations=(*layers[-1].activations, _activation(module)))
+        else:
+            raise UnfitPolicy(f"a {type(module).__name__} stands where a linear layer is expected")
+    return layers
+
+
+def linear_modules(net: nn.Sequential, head: nn.Module) -> list[nn.Linear]:
+    """The modules that the layers of :func:`layers_of` are views of, one for each."""
+    return [module for module in [*net, head] if isinstance(module, nn.Linear)]
+
+
+def _layer_norm(module: nn.LayerNorm) -> mlp.Activation:
+    plain = not module.elementwise_affine and len(module.normalized_shape) == 1
+    _unless(plain, "its activation function is LayerNorm with parameters")
+    return mlp.layer_norm(module.eps)
+
+
+ACTIVATIONS: dict[type[nn.Module], Callable[..., mlp.Activation]] = {
+    nn.Tanh: lambda module: mlp.tanh,
+    nn.ReLU: lambda module: mlp.relu,
+    nn.LeakyReLU: lambda module: mlp.leaky_relu(module.negative_slope),
+    nn.ELU: lambda module: mlp.elu(module.alpha),
+    nn.Sigmoid: lambda module: mlp.sigmoid,
+    nn.SiLU: lambda module: mlp.silu,
+    nn.LayerNorm: _layer_norm,
+}
+"""By exact type: a subclass may calculate something else."""
+
+
+def _activation(module: nn.Module) -> mlp.Activation:
+    if type(module) not in ACTIVATIONS:
+        raise UnfitPolicy(f"its activation function is {type(module).__name__}")
+    return ACTIVATIONS[type(module)](module)

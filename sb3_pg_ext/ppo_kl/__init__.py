@@ -1,5 +1,0 @@
-"""PPO with a penalty on KL(old‖new)."""
-
-from sb3_pg_ext.ppo_kl.ppo_kl import AdaptiveKLPPO
-
-__all__ = ["AdaptiveKLPPO"]

@@ -1,0 +1,1 @@
+"""Collecting: actions, transitions, rollout buffers, and what a rollout is worth."""

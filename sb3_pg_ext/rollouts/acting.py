@@ -1,0 +1,194 @@
+"""Choosing actions during a rollout: all that a step needs of the policy while it stays fixed.
+
+Values and log-probabilities are computed afterwards, for the whole rollout at once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.arrays import is_finite
+from sb3_pg_ext.functional.finite import NonFiniteError, check_step
+from sb3_pg_ext.functional.tensors import distributions
+from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
+from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.perceptrons import UnfitPolicy, actor_layers, network_input
+
+Actor = Callable[[Observations], np.ndarray]
+"""From the observations of all environments [N, …] to an action sampled for each, [N, …], not yet clipped."""
+
+NOISE_BLOCK = 256
+"""For so many steps noise is drawn at once, unless the rollout is shorter."""
+
+WORTH_LAYING_OUT = 16
+"""So many steps with the same parameters pay for a copy of them that is faster to use."""
+
+
+def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[Actor, str]:
+    """Choose how actions are sampled in the coming rollout.
+
+    Both ways sample the policy's own distribution with PyTorch's global generator. They use it differently: the same
+    seed gives the same distribution of actions, not the same actions.
+
+    :param policy: the policy, fixed during the rollout
+    :param n_envs: number of environments
+    :param n_steps: number of steps of the rollout, ``None`` if not known
+    :return: the actor and, in words, which path it is and why
+    """
+    try:
+        layers = actor_layers(policy)
+    except UnfitPolicy as reason:
+        return PolicyActor(policy), f"the policy's own forward pass, because {reason}"
+    return PerceptronActor(policy, layers, n_envs, n_steps or NOISE_BLOCK), "a perceptron in NumPy"
+
+
+def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
+    """How a policy's actions become actions as the environments take them.
+
+    SB3 clips a Gaussian's, scales those of a squashed one, and leaves those of other distributions alone.
+
+    :param policy: the policy
+    :param n_envs: number of environments
+    :return: a function of actions [N, …]
+    """
+    space = policy.action_space
+    if not isinstance(space, spaces.Box):
+        return lambda actions: actions
+    if policy.squash_output:
+        return policy.unscale_action
+    # NumPy takes three times as long to broadcast them.
+    low, high = (np.array(np.broadcast_to(bound, (n_envs, *space.shape))) for bound in (space.low, space.high))
+    return lambda actions: np.minimum(np.maximum(actions, low), high)
+
+
+class PolicyActor:
+    """The general path: asks the policy itself.
+
+    :param policy: any SB3 policy of an on-policy algorithm
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self._acts_by_forward = type(policy).forward is not ActorCriticPolicy.forward or "forward" in vars(policy)
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Sample an action for every environment."""
+        with th.no_grad():
+            obs_tensor = obs_as_tensor(obs, self.policy.device)
+            actions = self.policy(obs_tensor)[0] if self._acts_by_forward else self._sample(obs_tensor)
+        sampled = actions.cpu().numpy().reshape((-1, *(self.policy.action_space.shape or ())))
+        if isinstance(self.policy.action_space, spaces.Box):
+            check_step("policy output", sampled)
+        return sampled
+
+    def _sample(self, obs: Any) -> th.Tensor:
+        with unvalidated_distributions():
+            distribution = self.policy.get_distribution(obs)
+            if not distributions.is_finite(distribution.distribution):
+                raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
+            return distribution.get_actions()
+
+
+Draw = Callable[[tuple[int, ...]], th.Tensor]
+Noise = Iterator[np.ndarray]
+"""For every step an array [N, outputs] that makes a sample of the network's outputs; parameters play no part in it."""
+
+
+def draw_noise(policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> Noise:
+    """Noise for any number of steps.
+
+    :param policy: a policy that :func:`actor_layers` finds fit
+    :param layers: its actor
+    :param n_envs: N
+    :param block: for how many steps to draw it at once
+    """
+    shape = (block, n_envs, len(layers[-1].weight))
+    match policy.action_dist:
+        case DiagGaussianDistribution():
+            draw: Draw = th.randn
+        case BernoulliDistribution():
+            draw = _logistic
+        case _:
+            draw = _gumbel
+    while True:
+        yield from draw(shape).numpy()
+
+
+class PerceptronActor:
+    """The fast path: the actor's forward pass in NumPy, and noise drawn for many steps at once.
+
+    :param policy: a policy that :func:`actor_layers` finds fit
+    :param layers: its actor
+    :param n_envs: number of environments
+    :param n_steps: number of steps of the rollout, or of many of them
+    :param noise: what :func:`draw_noise` gives, to go on with the noise of former rollouts; ``None`` for its own
+    :raises NonFiniteError: if a parameter is not finite
+    """
+
+    def __init__(
+        self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, n_steps: int, noise: Noise | None = None
+    ) -> None:
+        if not all(is_finite(array) for layer in layers for array in layer[:2] if array is not None):
+            raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")
+        self.layers = mlp.laid_out(layers, n_envs) if n_steps >= WORTH_LAYING_OUT else layers
+        self._shape = (n_envs, *(policy.action_space.shape or ()))
+        self._sample = _sampler(policy)
+        self._noise = noise or draw_noise(policy, layers, n_envs, min(n_steps, NOISE_BLOCK))
+
+    def __call__(self, obs: Observations) -> np.ndarray:
+        """Sample an action for every environment."""
+        assert isinstance(obs, np.ndarray)
+        x = network_input(obs)
+        check_step("observation", x)  # all that can spoil an output while the parameters are fixed
+        return self._sample(mlp.forward(self.layers, x), next(self._noise)).reshape(self._shape)
+
+
+Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _gumbel(shape: tuple[int, ...]) -> th.Tensor:
+    # An exponential variate of exactly 0 would become +∞.
+    return th.empty(shape).exponential_().clamp_(min=th.finfo(th.float32).tiny).log_().neg_()
+
+
+def _logistic(shape: tuple[int, ...]) -> th.Tensor:
+    return _gumbel(shape) - _gumbel(shape)
+
+
+def _sampler(policy: ActorCriticPolicy) -> Sample:
+    """How an action comes from the network's output and from noise: reparameterised, for every distribution.
+
+    A Gaussian adds noise scaled by its standard deviation; Gumbel noise on the logits makes the largest one a sample of
+    their softmax; logistic noise on a logit makes its sign a sample of the sigmoid.
+    """
+    match policy.action_dist:
+        case CategoricalDistribution():
+            return lambda logits, noise: (logits + noise).argmax(1)
+        case MultiCategoricalDistribution(action_dims=action_dims):
+            ends = np.cumsum(action_dims)[:-1]
+            return lambda logits, noise: _argmax_of_parts(logits + noise, ends)
+        case BernoulliDistribution():
+            # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
+            return lambda logits, noise: (logits + noise > 0).view(np.int8)
+        case DiagGaussianDistribution():
+            std = policy.log_std.detach().exp().numpy()
+            if not is_finite(std):
+                raise NonFiniteError(f"policy output: standard deviation {std.tolist()}")
+            return lambda mean, noise: mean + noise * std
+    raise TypeError(f"No sampler for {type(policy.action_dist).__name__}")
+
+
+def _argmax_of_parts(perturbed: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    return np.stack([part.argmax(1) for part in np.split(perturbed, ends, axis=1)], axis=1)

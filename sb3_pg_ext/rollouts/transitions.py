@@ -1,0 +1,160 @@
+"""What happened during a rollout, told truthfully."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
+
+from sb3_pg_ext.policies.observations import Observations, map_arrays
+
+Infos = list[dict[str, Any]]
+"""SB3's infos, one dictionary for every environment."""
+
+
+class Transitions:
+    """The transitions of ``n_steps`` steps in ``n_envs`` environments, as time-major arrays [T, N, …].
+
+    Unlike SB3's rollout buffer it keeps rewards as they came and termination apart from truncation. The actions are
+    the policy's own, before they are clipped to the bounds of the space.
+
+    :param observation_space: the environments' observation space
+    :param action_space: the environments' action space
+    :param n_envs: N
+    :param n_steps: T
+    """
+
+    observations: Observations
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, n_envs: int, n_steps: int) -> None:
+        self.size = 0
+        # SB3's shapes: a Discrete observation is stored as [1], any action as a flat vector.
+        shape: Any = get_obs_shape(observation_space)
+        if isinstance(observation_space, spaces.Dict):
+            dtypes = {key: space.dtype for key, space in observation_space.items()}
+            self.observations = {key: np.empty((n_steps, n_envs, *shape[key]), dtypes[key]) for key in shape}
+        else:
+            self.observations = np.empty((n_steps, n_envs, *shape), observation_space.dtype)
+        self.actions = np.empty((n_steps, n_envs, get_action_dim(action_space)), action_space.dtype)
+        self.rewards = np.empty((n_steps, n_envs), np.float32)
+        self.terminated = np.zeros((n_steps, n_envs), bool)
+        self.truncated = np.zeros((n_steps, n_envs), bool)
+        self.final_observations: dict[tuple[int, int], Any] = {}
+        """(t, n) ↦ the observation after step t of environment n, wherever that step was truncated."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing more to collect."""
+        return self.size == len(self.rewards)
+
+    def add(
+        self,
+        obs: Observations,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        infos: Infos,
+    ) -> None:
+        """Append one step of every environment.
+
+        :param obs: the observations that the actions answer, [N, …]
+        :param actions: the policy's actions, [N, …]
+        :param rewards: [N]
+        :param dones: [N], whether the episode ended, for whatever reason
+        :param infos: SB3's infos: ``TimeLimit.truncated`` and ``terminal_observation`` tell truncation apart
+        """
+        t = self.size
+        if isinstance(self.observations, dict):
+            for key, stored in self.observations.items():
+                stored[t] = obs[key].reshape(stored.shape[1:])
+        else:
+            self.observations[t] = obs.reshape(self.observations.shape[1:])  # type: ignore[union-attr]
+        self.actions[t] = actions.reshape(self.actions.shape[1:])
+        self.rewards[t] = rewards
+        if np.count_nonzero(dones):  # a fifth of the cost of any()
+            for n in np.flatnonzero(dones).tolist():
+                final = infos[n].get("terminal_observation")
+                truncated = bool(infos[n].get("TimeLimit.truncated", False)) and final is not None
+                self.truncated[t, n] = truncated
+                self.terminated[t, n] = not truncated
+                if truncated:
+                    self.final_observations[t, n] = final
+        self.size += 1
+
+    def counted(self, infos: Infos, dones: np.ndarray) -> tuple[Infos, np.ndarray]:
+        """The infos and dones of the coming step that belong to the rollout: here, all of them."""
+        return infos, dones
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Where an episode ended, for whatever reason, [T, N]."""
+        return self.terminated | self.truncated
+
+    def flat(self, array: np.ndarray) -> np.ndarray:
+        """Lay an array of the rollout out environment by environment, each in the order of time: [T, N, …] → [B, …]."""
+        return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+
+class EpisodeTransitions(Transitions):
+    """The transitions of complete episodes: of every environment the first ``episodes_per_env``, nothing after them.
+
+    All environments go on stepping until the last has given its share. What the others do meanwhile is not counted:
+    filling up with whatever ends first would over-represent short episodes.
+
+    :param observation_space: the environments' observation space
+    :param action_space: the environments' action space
+    :param n_envs: N
+    :param episodes_per_env: how many episodes every environment gives
+    """
+
+    INITIAL_CAPACITY = 1024
+
+    def __init__(
+        self, observation_space: spaces.Space, action_space: spaces.Space, n_envs: int, episodes_per_env: int
+    ) -> None:
+        super().__init__(observation_space, action_space, n_envs, self.INITIAL_CAPACITY)
+        self._missing = np.full(n_envs, episodes_per_env)
+        self.active = np.zeros((self.INITIAL_CAPACITY, n_envs), bool)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every environment has given its share."""
+        return not self._missing.any()
+
+    def counted(self, infos: Infos, dones: np.ndarray) -> tuple[Infos, np.ndarray]:
+        """The infos and dones of the coming step that belong to the rollout."""
+        active = self._missing > 0
+        return [infos[n] for n in np.flatnonzero(active)], dones[active]
+
+    def add(
+        self,
+        obs: Observations,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        infos: Infos,
+    ) -> None:
+        """Append one step of every environment; only what is still missing counts."""
+        if self.size == len(self.rewards):
+            self._reallocate(lambda array: np.concatenate([array, np.zeros_like(array)]))
+        active = self._missing > 0
+        self.active[self.size] = active
+        counted_dones = dones & active
+        self._missing -= counted_dones
+        super().add(obs, actions, rewards, counted_dones, infos)
+        if self.complete:
+            self._reallocate(lambda array: array[: self.size])
+
+    def flat(self, array: np.ndarray) -> np.ndarray:
+        """Lay an array of the rollout out episode by episode, without the steps that do not count."""
+        return array.swapaxes(0, 1)[self.active.T]
+
+    def _reallocate(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.observations = map_arrays(function, self.observations)
+        for name in ("actions", "rewards", "terminated", "truncated", "active"):
+            setattr(self, name, function(getattr(self, name)))

@@ -1,0 +1,216 @@
+"""Both ways of choosing actions sample the policy's own distribution."""
+
+import numpy as np
+import pytest
+import torch as th
+from envs import ACTION_SPACES, OBSERVATION_SPACES
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
+
+from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.policies.perceptrons import actor_layers
+from sb3_pg_ext.rollouts.acting import PerceptronActor, PolicyActor, draw_noise, make_actor
+
+N_ENVS, N_CALLS = 200, 100
+VECTOR = OBSERVATION_SPACES["Box"]
+DISCRETE = spaces.Discrete(3)
+GAUSSIAN = spaces.Box(-9, 9, (2,), np.float32)
+
+
+def make_policy(action_space, observation_space=VECTOR, cls=ActorCriticPolicy, **kwargs):
+    th.manual_seed(1)
+    policy = cls(observation_space, action_space, lambda _: 1e-3, net_arch=[], **kwargs)
+    with th.no_grad():
+        for parameter in policy.parameters():
+            parameter.normal_(std=0.7)
+    return policy
+
+
+def make_path(policy, path, n_envs=N_ENVS):
+    if path == "PolicyActor":
+        return PolicyActor(policy)
+    return PerceptronActor(policy, actor_layers(policy), n_envs, n_steps=16)
+
+
+def sample(policy, path):
+    """20 000 actions in one state, and the distribution that they should have."""
+    obs = np.tile(np.float32([0.3, -0.9, 0.5]), (N_ENVS, 1))
+    act = make_path(policy, path)
+    th.manual_seed(2)
+    actions = np.concatenate([act(obs) for _ in range(N_CALLS)])
+    with th.no_grad():
+        return actions, policy.get_distribution(th.as_tensor(obs[:1])).distribution
+
+
+def assert_fits(counts, probabilities):
+    """Pearson's χ², five standard deviations above its mean at most."""
+    expected = counts.sum() * np.asarray(probabilities, float)
+    statistic, freedom = ((counts - expected) ** 2 / expected).sum(), len(counts) - 1
+    assert statistic < freedom + 5 * np.sqrt(2 * freedom)
+
+
+each_path = pytest.mark.parametrize("path", ["PerceptronActor", "PolicyActor"])
+
+
+@each_path
+def test_categorical(path):
+    actions, distribution = sample(make_policy(spaces.Discrete(4)), path)
+    assert_fits(np.bincount(actions, minlength=4), distribution.probs[0])
+
+
+@each_path
+def test_multi_categorical(path):
+    actions, (first, second) = sample(make_policy(spaces.MultiDiscrete([3, 2])), path)
+    joint = np.outer(first.probs[0], second.probs[0]).ravel()
+    assert_fits(np.bincount(actions[:, 0] * 2 + actions[:, 1], minlength=6), joint)
+
+
+@each_path
+def test_bernoulli(path):
+    actions, distribution = sample(make_policy(spaces.MultiBinary(2)), path)
+    one, other = distribution.probs[0].numpy()
+    joint = np.outer([1 - one, one], [1 - other, other]).ravel()
+    assert_fits(np.bincount((actions[:, 0] * 2 + actions[:, 1]).astype(int), minlength=4), joint)
+
+
+@each_path
+def test_gaussian(path):
+    actions, distribution = sample(make_policy(GAUSSIAN), path)
+    assert not th.equal(*distribution.scale[0])
+    for actions_d, mean, std in zip(actions.T, distribution.loc[0], distribution.scale[0], strict=True):
+        # Kolmogorov and Smirnov's distance; one sample in 30 000 is further away than 2.3/√n.
+        reached = th.distributions.Normal(mean, std).cdf(th.as_tensor(np.sort(actions_d))).numpy()
+        n = len(reached)
+        distance = np.abs(reached - (np.arange(n) + 0.5) / n).max()
+        assert distance < 2.3 / np.sqrt(n)
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 5 / np.sqrt(len(actions))
+
+
+@each_path
+@pytest.mark.parametrize("name", ACTION_SPACES)
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_shapes_and_types(path, name, n_envs):
+    space = ACTION_SPACES[name]
+    act = make_path(make_policy(space), path, n_envs)
+    actions = act(np.zeros((n_envs, 3), np.float32))
+    assert actions.shape == (n_envs, *space.shape)
+    as_floats = path == "PolicyActor" and name == "MultiBinary"  # so does SB3
+    assert actions.dtype.kind == ("f" if as_floats else np.dtype(space.dtype).kind)
+
+
+@each_path
+def test_the_seed_decides(path):
+    policy = make_policy(GAUSSIAN)
+    assert np.array_equal(*(sample(policy, path)[0] for _ in range(2)))
+
+
+def test_noise_is_not_used_twice():
+    act, _ = make_actor(make_policy(GAUSSIAN), n_envs=2, n_steps=None)
+    seen = np.concatenate([act(np.zeros((2, 3), np.float32)) for _ in range(600)])
+    assert len(np.unique(seen[:, 0])) == 1200
+
+
+def test_two_actions_that_are_certain():
+    policy = make_policy(DISCRETE)
+    with th.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(th.tensor([-1e4, 1e4, -1e4]))
+    for path in ("PerceptronActor", "PolicyActor"):
+        actions, _ = sample(policy, path)
+        assert (actions == 1).all()
+
+
+@each_path
+@pytest.mark.parametrize("name", ACTION_SPACES)
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_bad_outputs_are_caught(path, name, number):
+    policy = make_policy(ACTION_SPACES[name])
+    with th.no_grad():
+        policy.action_net.bias[0] = number
+    with pytest.raises(NonFiniteError, match="policy output"):
+        make_path(policy, path, 2)(np.zeros((2, 3), np.float32))
+
+
+@each_path
+def test_bad_observations_are_caught(path):
+    act = make_path(make_policy(DISCRETE), path, 2)
+    obs = np.zeros((2, 3), np.float32)
+    obs[1, 2] = np.nan
+    problem = "observation nan in environment 1" if path == "PerceptronActor" else "policy output.* distribution"
+    with pytest.raises(NonFiniteError, match=problem):
+        act(obs)
+
+
+@pytest.mark.parametrize("space", [GAUSSIAN, DISCRETE, spaces.MultiBinary(2), spaces.MultiDiscrete([2, 3])])
+def test_noise_goes_on_from_rollout_to_rollout(space):
+    policy, obs = make_policy(space), np.ones((4, 3), np.float32)
+    layers = actor_layers(policy)
+    th.manual_seed(3)
+    in_one = PerceptronActor(policy, layers, 4, 10)
+    at_once = [in_one(obs) for _ in range(10)]
+    th.manual_seed(3)
+    noise = draw_noise(policy, layers, 4, block=10)
+    rollouts = (PerceptronActor(policy, layers, 4, 5, noise) for _ in range(2))
+    np.testing.assert_array_equal([act(obs) for act in rollouts for _ in range(5)], at_once)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1000.0])
+def test_bad_deviations_are_caught(number):
+    policy = make_policy(GAUSSIAN)
+    with th.no_grad():
+        policy.log_std[1] = number
+    with pytest.raises(NonFiniteError, match="standard deviation"):
+        make_path(policy, "PerceptronActor")
+    with pytest.raises(NonFiniteError, match="policy output"):
+        PolicyActor(policy)(np.zeros((2, 3), np.float32))
+
+
+def test_large_outputs_are_not_bad():
+    policy = make_policy(DISCRETE)
+    with th.no_grad():
+        policy.action_net.bias.copy_(th.tensor([1e30, -1e30, 0.0]))  # their squares are beyond float32
+    assert (sample(policy, "PerceptronActor")[0] == 0).all()
+
+
+class Always(ActorCriticPolicy):
+    """Overrides ``forward``, and with it what is done."""
+
+    def forward(self, obs, deterministic=False):
+        _, values, log_probs = super().forward(obs, deterministic)
+        return th.full((len(obs),), 2), values, log_probs
+
+
+def with_other_forward(policy):
+    policy.forward = lambda obs: (th.full((len(obs),), 2), None, None)
+    return policy
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: make_policy(DISCRETE, cls=Always), lambda: with_other_forward(make_policy(DISCRETE))]
+)
+def test_a_policy_that_overrides_forward_acts_by_it(make):
+    act, path = make_actor(make(), n_envs=5, n_steps=None)
+    assert "it overrides forward()" in path
+    assert act(np.zeros((5, 3), np.float32)).tolist() == [2] * 5
+
+
+def test_dictionaries():
+    space = spaces.Dict({"vector": VECTOR, "number": spaces.Discrete(3)})
+    policy = make_policy(DISCRETE, space, MultiInputActorCriticPolicy)
+    act, _ = make_actor(policy, n_envs=4, n_steps=None)
+    obs = {"vector": np.zeros((4, 3), np.float32), "number": np.array([0, 1, 2, 0])}
+    assert act(obs).shape == (4,)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_state_dependent_noise_is_the_same_until_it_is_reset(squash):
+    policy = make_policy(GAUSSIAN, use_sde=True, squash_output=squash)
+    act, _ = make_actor(policy, n_envs=3, n_steps=None)
+    obs = np.ones((3, 3), np.float32) / 2
+    policy.reset_noise(3)
+    first, again = act(obs), act(obs)
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(first[:, 0])) == 3
+    policy.reset_noise(3)
+    assert not np.array_equal(first, act(obs))
+    assert not squash or (np.abs(first) <= 1).all()
