@@ -43,11 +43,11 @@ from sb3_pg_ext import A3C
 from sb3_pg_ext.algorithms.a3c.reports import Outbox
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.objectives import Objective
-from sb3_pg_ext.rollouts.acting import PerceptronActor
+from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler
 
 RESULTS = Path(__file__).parent / "results" / "asynchrony.jsonl"
 ENV_ID = "CartPole-v1"
@@ -109,13 +109,13 @@ def measure(model: BaseAlgorithm, n_timesteps: int) -> tuple[float, float]:
 
 
 PARTS: dict[str, tuple[Any, str]] = {
-    "steps of the environment": (LeanVecEnv, "step"),
-    "choosing actions": (PerceptronActor, "__call__"),
+    "steps of the environment": (FastDummyVecEnv, "step"),
+    "choosing actions": (MLPActionSampler, "__call__"),
     "an actor for the rollout": (Worker, "_make_actor"),
-    "log π, entropy and V": (ArrayEngine, "forward"),
+    "log π, entropy and V": (ArrayBackend, "forward"),
     "V of the last state, advantages, returns": (Worker, "_estimate"),
     "loss": (Objective, "__call__"),
-    "gradient": (ArrayEngine, "backward"),
+    "gradient": (ArrayBackend, "backward"),
     "step of the shared optimiser": (Worker, "_apply_gradient"),
     "taking the parameters": (Worker, "take_parameters"),
 }

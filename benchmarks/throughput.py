@@ -41,7 +41,7 @@ from threadpoolctl import threadpool_limits
 
 import sb3_pg_ext
 from sb3_pg_ext import NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
@@ -111,8 +111,8 @@ def environment_alone(env: VecEnv) -> Run:
 
 
 def lean(env: VecEnv) -> VecEnv:
-    """As many of the same environments, in a ``LeanVecEnv``."""
-    return make_vec_env(env.get_attr("spec")[0].id, env.num_envs, seed=0, vec_env_cls=LeanVecEnv)
+    """As many of the same environments, in a ``FastDummyVecEnv``."""
+    return make_vec_env(env.get_attr("spec")[0].id, env.num_envs, seed=0, vec_env_cls=FastDummyVecEnv)
 
 
 def on_autograd(cls: Any) -> Any:
@@ -127,7 +127,7 @@ def sbx_ppo() -> type[BaseAlgorithm]:
 
 COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Run]]] = {
     "vec_env": (
-        "`LeanVecEnv` ÷ `DummyVecEnv`",
+        "`FastDummyVecEnv` ÷ `DummyVecEnv`",
         lambda env: environment_alone(lean(env)),
         environment_alone,
     ),
@@ -157,7 +157,7 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         lambda env: training(stable_baselines3.PPO, env),
     ),
     "ppo-lean": (
-        "`fast.PPO` in a `LeanVecEnv` ÷ stock PPO",
+        "`fast.PPO` in a `FastDummyVecEnv` ÷ stock PPO",
         lambda env: training(fast.PPO, lean(env)),
         lambda env: training(stable_baselines3.PPO, env),
     ),

@@ -72,7 +72,7 @@ class RandomEnv(gym.Env[Any, Any]):
 
 
 class SpoiltEnv(RandomEnv):
-    """A :class:`RandomEnv` that gives a bad number at the second step of some episodes.
+    """A :class:`RandomEnv` that gives a non-finite value at the second step of some episodes.
 
     :param what: ``"observation"`` or ``"reward"``
     :param number: NaN or an infinity

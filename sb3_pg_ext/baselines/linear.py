@@ -12,8 +12,9 @@ from sb3_pg_ext.baselines.episodes import Episodes
 class Linear:
     """Ridge regression of the batch's own returns on the observation, its square, t, t², t³ and 1 (Duan et al. 2016).
 
-    In closed form, w = (ΦᵀΦ/B + λI)⁻¹ΦᵀG/B and b = Ḡ + Φw, with the features Φ scaled to mean 0 and deviation 1 over
-    the batch. A dictionary of observations is flattened into one vector; discrete ones count as numbers.
+    In closed form, w = (ΦᵀΦ/B + λI)⁻¹ΦᵀG/B and b = Ḡ + Φw, with the features Φ scaled to mean 0 and standard
+    deviation 1 over the batch. A dictionary of observations is flattened into one vector; discrete ones count as
+    numbers.
 
     Each step's own return is part of the regression, which shrinks the expected gradient, the more so the fewer steps
     there are for each feature.
@@ -42,7 +43,7 @@ class Linear:
 
 
 def _features(episodes: Episodes) -> np.ndarray:
-    """[B, 2·size of an observation + 3], float64, each column of mean 0 and deviation 1."""
+    """[B, 2·size of an observation + 3], float64, each column of mean 0 and standard deviation 1."""
     observations = episodes.observations
     arrays = observations.values() if isinstance(observations, dict) else [observations]
     obs = _standardise(
@@ -53,7 +54,7 @@ def _features(episodes: Episodes) -> np.ndarray:
 
 
 def _standardise(columns: np.ndarray) -> np.ndarray:
-    """Scale columns to mean 0 and deviation 1; one that is constant up to rounding becomes 0."""
+    """Scale columns to mean 0 and standard deviation 1; one that is constant up to rounding becomes 0."""
     centred = columns - columns.mean(axis=0)
     deviation = centred.std(axis=0)
     varies = deviation > 1e-7 * np.abs(columns).max(axis=0)

@@ -36,7 +36,7 @@ from sb3_pg_ext.functional.tensors.gradients import influential
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks
 from sb3_pg_ext.policies.observations import Observations, map_arrays
-from sb3_pg_ext.rollouts.acting import make_actor, make_bounds
+from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import Evaluation, check_transitions, evaluate_transitions
 from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, to_episodes
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions
@@ -201,7 +201,7 @@ class GradientVarianceCallback(BaseCallback):
     own. It logs :class:`GradientStatistics` of ĝ as
     ``gradient/<name>/variance``, ``…/snr`` and ``…/cosine``. The reference of the cosine is the mean gradient of all
     other batches by the estimator ``reference``. γ and λ are the model's; entropy bonus, clipping and normalisation of
-    advantages play no part.
+    advantages are left out.
 
     A baseline that learns starts anew with every measurement: it is fitted to one batch more, played before the others,
     and then learns from batch to batch.
@@ -336,7 +336,7 @@ class GradientVarianceCallback(BaseCallback):
 
         Outside of training call ``init_callback(model)`` before.
 
-        :raises NonFiniteError: if there is a bad number in a batch
+        :raises NonFiniteError: if there is a non-finite value in a batch
         """
         self._policy.load_state_dict(self.model.policy.state_dict())
         if unwrap_vec_normalize(self.env) is not None:
@@ -371,7 +371,7 @@ class GradientVarianceCallback(BaseCallback):
         )
         noise_freq = self.model.sde_sample_freq
         obs = self.env.reset()
-        act, _ = make_actor(policy, n_envs, None)
+        act, _ = make_action_sampler(policy, n_envs, None)
         within_bounds = make_bounds(policy, n_envs)
         while not transitions.complete:
             t = transitions.size

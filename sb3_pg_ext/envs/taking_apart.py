@@ -23,13 +23,13 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_pg_ext.envs.vec_env import EnvFactory, LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
 
 DEFAULT_WORKERS = 2
 
 ALLOWED = (
     "the id of an environment, a function that makes one, a list of such functions, or a VecEnv whose environments can "
-    "be built again or copied: LeanVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
+    "be built again or copied: FastDummyVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
 )
 
 
@@ -45,9 +45,9 @@ def make_environments(env: Any, n_workers: int | None) -> Any:
         return env
     if isinstance(env, list | tuple) and env and all(map(callable, env)):
         _check_number(len(env), n_workers)
-        return LeanVecEnv([partial(_make_monitored, factory) for factory in env])
+        return FastDummyVecEnv([partial(_make_monitored, factory) for factory in env])
     if isinstance(env, str) or callable(env):
-        return make_vec_env(env, n_workers or DEFAULT_WORKERS, vec_env_cls=LeanVecEnv)
+        return make_vec_env(env, n_workers or DEFAULT_WORKERS, vec_env_cls=FastDummyVecEnv)
     raise ValueError(f"env={env!r}; allowed: {ALLOWED}")
 
 
@@ -77,7 +77,7 @@ class Recipe:
 
     def __call__(self) -> VecEnv:
         """Build it."""
-        env: VecEnv = LeanVecEnv([self.factory])
+        env: VecEnv = FastDummyVecEnv([self.factory])
         for wrap in self.wrappers:
             env = wrap(env)
         return env
@@ -97,7 +97,7 @@ def split(env: VecEnv) -> list[Recipe]:
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:
-    if isinstance(env, LeanVecEnv):
+    if isinstance(env, FastDummyVecEnv):
         return list(env.env_fns)
     if isinstance(env, DummyVecEnv):
         return [partial(_hand_over, sub_env) for sub_env in env.envs]

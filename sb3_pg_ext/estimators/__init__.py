@@ -2,7 +2,7 @@
 
 from sb3_pg_ext.estimators.builtin import GAE, TD0, UPGO, MonteCarlo, NStep, VTrace
 from sb3_pg_ext.estimators.contract import AdvantageEstimate, AdvantageEstimator, Rollout
-from sb3_pg_ext.estimators.hosting import estimate_advantages, list_estimators, make_estimator, resolve_estimator
+from sb3_pg_ext.estimators.resolve import estimate_advantages, list_estimators, make_estimator, resolve_estimator
 
 __all__ = [
     "GAE",

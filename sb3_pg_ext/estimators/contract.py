@@ -18,7 +18,7 @@ class Rollout:
     :param rewards: r_t, in the units of the environment, float32
     :param values: V(s_t), float32
     :param next_values: V(s_{t+1}), that of the terminal observation where an episode is truncated, float32. Where it
-        terminates the number plays no part, but must be finite
+        terminates the number is unused, but must be finite
     :param terminated: whether s_{t+1} is terminal: nothing comes after it, bool
     :param truncated: whether the episode was cut at s_{t+1}, by a time limit for example: more would have come, bool
     :param gamma: discount factor γ, in [0, 1]

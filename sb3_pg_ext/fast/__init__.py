@@ -1,7 +1,7 @@
 """Stock PPO, A2C and TRPO on the engines of this package.
 
 Same arguments, same updates, same files: a model saved by one loads as the other. Only the time differs, and the stream
-of random numbers: see :class:`~sb3_pg_ext.rollouts.collector.RolloutEngine`. Updates of plain perceptrons run on the array
+of random numbers: see :class:`~sb3_pg_ext.rollouts.collector.RolloutCollector`. Updates of plain MLPs run on the array
 engine, those of other policies are the stock ``train()``.
 """
 

@@ -3,14 +3,14 @@
 import stable_baselines3
 
 from sb3_pg_ext.fast.mixin import FastUpdate
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.objectives import Objective
 
 
 class A2C(FastUpdate, stable_baselines3.A2C):
     """:class:`stable_baselines3.A2C`, faster."""
 
-    def _improve(self, engine: ArrayEngine) -> None:
+    def _improve(self, engine: ArrayBackend) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         objective = Objective(self.ent_coef, self.vf_coef, self.normalize_advantage, with_ratio=False)

@@ -12,11 +12,11 @@ from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.functional.finite import NonFiniteError
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
-from sb3_pg_ext.gradients.autograd_engine import AutogradEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
+from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
+from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
-from sb3_pg_ext.gradients.quantities import Engine, Quantities
-from sb3_pg_ext.rollouts.collector import RolloutEngine
+from sb3_pg_ext.rollouts.collector import RolloutCollector
 
 
 class FastUpdate(OnPolicyTraining):
@@ -25,7 +25,7 @@ class FastUpdate(OnPolicyTraining):
     The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding. A
     rollout buffer with a ``get()`` or ``_get_samples()`` of its own has it called by the stock ``train()``.
 
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
         ``"autograd"`` by the stock ``train()``; ``"auto"`` for the first where it can
     """
 
@@ -36,7 +36,9 @@ class FastUpdate(OnPolicyTraining):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         stock = next(
-            base for base in cls.__mro__ if issubclass(base, OnPolicyAlgorithm) and not issubclass(base, RolloutEngine)
+            base
+            for base in cls.__mro__
+            if issubclass(base, OnPolicyAlgorithm) and not issubclass(base, RolloutCollector)
         )
         own = inspect.signature(FastUpdate.__init__).parameters["engine"]
         *arguments, last = inspect.signature(stock).parameters.values()
@@ -44,9 +46,9 @@ class FastUpdate(OnPolicyTraining):
 
     def _update(self) -> None:
         self._n_spoilt = 0
-        engine = self._make_engine()
-        with np.errstate(all="ignore"):  # bad numbers are looked for
-            if isinstance(engine, ArrayEngine):
+        engine = self._make_backend()
+        with np.errstate(all="ignore"):  # non-finite values are looked for
+            if isinstance(engine, ArrayBackend):
                 self._improve(engine)
             else:
                 self._train_as_stock()
@@ -56,20 +58,20 @@ class FastUpdate(OnPolicyTraining):
         else:
             self._keep_update()
 
-    def _choose_engine(self) -> tuple[Engine, str]:
-        engine, path = super()._choose_engine()
+    def _choose_backend(self) -> tuple[GradientBackend, str]:
+        engine, path = super()._choose_backend()
         buffer = type(self.rollout_buffer)
         own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(RolloutBuffer, name)]
-        if isinstance(engine, AutogradEngine) or not own:
+        if isinstance(engine, AutogradBackend) or not own:
             return engine, path
         if self.engine == "array":
             raise ValueError(
                 f"engine='array' together with rollout_buffer_class={buffer.__name__}, which overrides {own[0]}(); "
                 "allowed: 'auto', 'autograd'"
             )
-        return AutogradEngine(self.policy), f"autograd, because {buffer.__name__} overrides {own[0]}()"
+        return AutogradBackend(self.policy), f"autograd, because {buffer.__name__} overrides {own[0]}()"
 
-    def _improve(self, engine: ArrayEngine) -> None:
+    def _improve(self, engine: ArrayBackend) -> None:
         """The stock ``train()`` on the array engine."""
         raise NotImplementedError
 
@@ -87,7 +89,7 @@ class FastUpdate(OnPolicyTraining):
         finally:
             hook.remove()
 
-    def _descend(self, engine: ArrayEngine, derivatives: Quantities, max_norm: float | None) -> None:
+    def _descend(self, engine: ArrayBackend, derivatives: PolicyEvaluation, max_norm: float | None) -> None:
         """A step of the optimiser, if the gradient is finite."""
         try:
             engine.descend(derivatives, max_norm)

@@ -6,14 +6,14 @@ import numpy as np
 import stable_baselines3
 
 from sb3_pg_ext.fast.mixin import FastUpdate
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.objectives import Objective
 
 
 class PPO(FastUpdate, stable_baselines3.PPO):
     """:class:`stable_baselines3.PPO`, faster."""
 
-    def _improve(self, engine: ArrayEngine) -> None:
+    def _improve(self, engine: ArrayBackend) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         schedules: Any = self.clip_range, self.clip_range_vf

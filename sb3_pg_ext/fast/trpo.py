@@ -12,15 +12,15 @@ from sb3_pg_ext.fast.mixin import FastUpdate
 from sb3_pg_ext.functional.surrogates import normalize, ratio_loss, value_loss
 from sb3_pg_ext.functional.tensors.solvers import backtrack
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
+from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
-from sb3_pg_ext.gradients.quantities import Quantities
 
 
 class TRPO(FastUpdate, sb3_contrib.TRPO):
     """:class:`sb3_contrib.TRPO`, faster."""
 
-    def _improve(self, engine: ArrayEngine) -> None:
+    def _improve(self, engine: ArrayBackend) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         steps = self._steps()
@@ -33,11 +33,11 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
                 assert values is not None
                 loss = value_loss(values, batch.returns)
                 losses.append(loss.value)
-                self._descend(engine, Quantities(values=loss.gradient), None)
+                self._descend(engine, PolicyEvaluation(values=loss.gradient), None)
         self._n_updates += 1
         self._log(value_loss=float(np.mean(losses)))
 
-    def _improve_policy(self, engine: ArrayEngine, steps: Steps) -> list[th.Tensor]:
+    def _improve_policy(self, engine: ArrayBackend, steps: Steps) -> list[th.Tensor]:
         """A step in the trust region; gives the parameters that the action distribution depends on."""
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
         old = engine.snapshot(steps.observations)

@@ -160,7 +160,7 @@ class Bernoulli(Discrete):
 
 
 class DiagGaussian(Head):
-    """A Gaussian with independent dimensions, whose deviations are the same in all states.
+    """A Gaussian with independent dimensions, whose standard deviations are the same in all states.
 
     :param mean: μ, [B, d]
     :param log_std: log σ, [d]

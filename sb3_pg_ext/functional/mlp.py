@@ -1,4 +1,4 @@
-"""A multi-layer perceptron in NumPy, with its derivatives.
+"""A multi-layer MLP in NumPy, with its derivatives.
 
 With networks of the usual size (64-64) and batches of the usual size, PyTorch spends nearly all its time on
 bookkeeping. These functions do the same sums without it, in single and in double precision.

@@ -23,7 +23,7 @@ def discounted_sum(x: Floats, discounts: Floats) -> Floats:
     A discount of zero at step t cuts the sum after x_t.
 
     :param x: terms x_t, [T, N]
-    :param discounts: discounts d_t between the steps t and t+1, [T, N]; d_{T−1} plays no part
+    :param discounts: discounts d_t between the steps t and t+1, [T, N]; d_{T−1} is unused
     :return: sums y_t, [T, N]
     :raises ValueError: if the arrays differ in shape or dtype
     """

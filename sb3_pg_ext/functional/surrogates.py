@@ -99,7 +99,7 @@ def td_loss(errors: np.ndarray, kind: str = "mse") -> Loss:
 
 
 def normalize(advantages: np.ndarray) -> np.ndarray:
-    """Scale advantages to mean 0 and deviation 1, as SB3 does; a single one has no deviation and is left alone.
+    """Scale advantages to mean 0 and standard deviation 1, as SB3 does; a single one is left alone.
 
     :param advantages: shape [batch]
     """

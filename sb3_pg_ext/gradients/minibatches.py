@@ -50,7 +50,7 @@ class Steps:
     def of(cls, buffer: RolloutBuffer, action_space: spaces.Space) -> "Steps":
         """All steps of a full buffer.
 
-        :param buffer: as the rollout engine fills it, with arrays [T, N, …]
+        :param buffer: as the rollout collector fills it, with arrays [T, N, …]
         :param action_space: the environments' action space
         """
         return cls(

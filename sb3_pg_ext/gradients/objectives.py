@@ -6,8 +6,8 @@ import numpy as np
 
 from sb3_pg_ext.functional.arrays import mean
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, ratio_loss, value_loss
+from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
-from sb3_pg_ext.gradients.quantities import Quantities
 
 Losses = dict[str, float]
 """The terms of a loss, unweighted, and the loss itself, by their names in the log."""
@@ -24,7 +24,7 @@ class Objective:
 
     :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the critic's loss
-    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and deviation 1
+    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and standard deviation 1
     :param kl_coef: weight of the penalty
     :param clip_range: ε, to clip the ratio; ``None`` for no clipping
     :param clip_range_vf: ε of the critic's loss; ``None`` for no clipping
@@ -39,7 +39,7 @@ class Objective:
     clip_range_vf: float | None = None
     with_ratio: bool = True
 
-    def __call__(self, computed: Quantities, steps: Steps) -> tuple[Losses, Quantities]:
+    def __call__(self, computed: PolicyEvaluation, steps: Steps) -> tuple[Losses, PolicyEvaluation]:
         """Its terms, and the derivatives of ``"loss"``.
 
         :param computed: what the policy gives for the minibatch; KL where there is a penalty
@@ -70,4 +70,6 @@ class Objective:
             losses["kl_loss"] = mean(kls)
             loss += self.kl_coef * losses["kl_loss"]
             of_kls = np.full_like(kls, self.kl_coef / len(kls))
-        return losses | {"loss": loss}, Quantities(policy.gradient, of_entropies, of_kls, self.vf_coef * value.gradient)
+        return losses | {"loss": loss}, PolicyEvaluation(
+            policy.gradient, of_entropies, of_kls, self.vf_coef * value.gradient
+        )

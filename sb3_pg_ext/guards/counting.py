@@ -12,8 +12,8 @@ PATIENCE = 3
 """So many bad rollouts, or bad updates, in a row end the training."""
 
 
-class SurvivesBadNumbers(BaseAlgorithm):
-    """A mix-in for algorithms: counts what bad numbers spoilt, and gives up at the third in a row.
+class NonFiniteGuard(BaseAlgorithm):
+    """A mix-in for algorithms: counts what non-finite values spoilt, and gives up at the third in a row.
 
     The counts are plain integers on the algorithm, so they are saved and restored with it, and logged as
     ``rollout/n_dropped`` and ``train/n_skipped``.
@@ -48,5 +48,5 @@ class SurvivesBadNumbers(BaseAlgorithm):
     def _warn_or_give_up(self, consequence: str, in_a_row: int, problem: NonFiniteError) -> None:
         message = f"{type(self).__name__} after {self.num_timesteps} steps: {problem}"
         if in_a_row >= PATIENCE:
-            raise ValueError(f"{message}. That is the {PATIENCE}rd in a row: training cannot go on") from problem
+            raise ValueError(f"{message}. That makes {in_a_row} in a row: training cannot go on") from problem
         warnings.warn(f"{message}; {consequence} ({in_a_row} in a row)", RuntimeWarning, stacklevel=2)

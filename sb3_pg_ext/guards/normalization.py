@@ -24,7 +24,7 @@ def remember_statistics(env: VecNormalize | None) -> Callable[[], None]:
     """Note what the statistics are now.
 
     :param env: the environment
-    :return: puts back those that are NaN or infinite by then: a single bad number would spoil them for ever
+    :return: puts back those that are NaN or infinite by then: a single non-finite value would spoil them for ever
     """
     # An update makes new arrays of the old ones: there is no need for copies.
     noted = [(rms, rms.mean, rms.var, rms.count) for rms in named_statistics(env).values()]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-REQUIREMENTS = frozenset({"true_ends", "raw_rewards", "target_log_probs"})
+REQUIREMENTS = frozenset({"truncation", "raw_rewards", "target_log_probs"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EstimatorSpec(Spec):
 
     :param name: the name that users write in Python and in YAML
     :param factory: ``factory(**kwargs)`` returns the estimator, a callable ``Rollout -> AdvantageEstimate``
-    :param requires: what the estimator reads beyond rewards, values and episode boundaries; any of ``"true_ends"``
+    :param requires: what the estimator reads beyond rewards, values and episode boundaries; any of ``"truncation"``
         (terminated apart from truncated), ``"raw_rewards"`` (without the bootstrap that SB3 folds in at a time limit)
         and ``"target_log_probs"``. A host that cannot give it refuses, before any training.
     :raises ValueError: if the factory cannot be called, or ``requires`` is not a frozenset of these

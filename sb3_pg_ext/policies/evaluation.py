@@ -12,8 +12,8 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.policies.observations import Observations, arrays_of, map_arrays
-from sb3_pg_ext.policies.perceptrons import (
-    UnfitPolicy,
+from sb3_pg_ext.policies.plain_mlp import (
+    UnsupportedPolicyError,
     actor_layers,
     critic_layers,
     make_head,
@@ -78,7 +78,7 @@ def evaluate(
     """
     try:
         actor, critic = actor_layers(policy), critic_layers(policy)
-    except UnfitPolicy:
+    except UnsupportedPolicyError:
         evaluated = [
             policy.evaluate_actions(obs, action_tensor(actions[part], policy.action_space, policy.device))[:2]
             for part, obs in chunks(observations, policy.device)
@@ -108,6 +108,6 @@ def predict_values(policy: ActorCriticPolicy, observations: Observations) -> np.
 def _make_critic(policy: ActorCriticPolicy) -> Callable[[Any], th.Tensor]:
     try:
         layers = critic_layers(policy)
-    except UnfitPolicy:
+    except UnsupportedPolicyError:
         return policy.predict_values
     return lambda obs: th.from_numpy(mlp.forward(layers, network_input(obs.numpy())))

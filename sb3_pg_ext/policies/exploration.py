@@ -145,7 +145,7 @@ class ExploringPolicy(ActorCriticPolicy):
 
 
 class MlpPolicy(ExploringPolicy):
-    """A perceptron: SB3's ``ActorCriticPolicy``, and what :class:`ExploringPolicy` adds."""
+    """An MLP: SB3's ``ActorCriticPolicy``, and what :class:`ExploringPolicy` adds."""
 
 
 class CnnPolicy(ExploringPolicy, ActorCriticCnnPolicy):

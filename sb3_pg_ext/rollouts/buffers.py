@@ -14,7 +14,7 @@ from sb3_pg_ext.estimators.contract import check_unit_interval
 
 
 class EstimatorRolloutBuffer(RolloutBuffer):
-    """SB3's rollout buffer with an advantage estimator of one's choice, for PPO, A2C and TRPO::
+    """SB3's rollout buffer with any registered advantage estimator, for PPO, A2C and TRPO::
 
         PPO("MlpPolicy", env, rollout_buffer_class=EstimatorRolloutBuffer,
             rollout_buffer_kwargs=dict(advantage_estimator="n_step", advantage_estimator_kwargs=dict(n=5)))

@@ -17,24 +17,24 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.guards.counting import SurvivesBadNumbers
+from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
-from sb3_pg_ext.rollouts.acting import make_actor, make_bounds
+from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import check_transitions, evaluate_transitions
 from sb3_pg_ext.rollouts.filling import fill_rollout_buffer, unflattened
 from sb3_pg_ext.rollouts.transitions import Transitions
 
 
-class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
+class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
     """Replaces the rollout of an SB3 on-policy algorithm.
 
     As a mix-in before a stock class it leaves that class's ``train()`` and saved files as they are:
-    ``class PPO(RolloutEngine, stable_baselines3.PPO)``. Callbacks work as ever, with these differences:
+    ``class PPO(RolloutCollector, stable_baselines3.PPO)``. Callbacks work as ever, with these differences:
 
     - ``self.locals`` has no ``values``, ``log_probs`` and ``obs_tensor`` at a step, since nothing needs them there;
     - ``rollout_buffer`` is filled at the end of the rollout, before ``on_rollout_end``, not step by step;
     - parameters must not be changed between ``on_rollout_start`` and ``on_rollout_end``;
-    - a rollout that is dropped for its bad numbers ends without ``on_rollout_end``.
+    - a rollout that is dropped for its non-finite values ends without ``on_rollout_end``.
 
     The same seed gives the same results from run to run, and the same distribution of results as SB3's own rollout,
     not the same stream of random numbers.
@@ -53,7 +53,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         :param rollout_buffer: filled at the end
         :param n_rollout_steps: number of steps in every environment
         :return: whether training goes on; False if the callback stopped it
-        :raises ValueError: if this was the third rollout in a row that was spoilt by bad numbers
+        :raises ValueError: if this was the third rollout in a row that was spoilt by non-finite values
         """
         self._rollout_is_good = False
         self.policy.set_training_mode(False)
@@ -67,7 +67,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         obs, first_starts = self._last_obs, self._last_episode_starts
         n_steps = 0
         try:
-            act, path = make_actor(self.policy, env.num_envs, n_rollout_steps)
+            act, path = make_action_sampler(self.policy, env.num_envs, n_rollout_steps)
             self._announce("Choosing actions", path)
             within_bounds = make_bounds(self.policy, env.num_envs)
             while not transitions.complete:
@@ -90,7 +90,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
                 transitions.add(obs, actions, rewards, dones, infos)
                 obs = self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
-            with unvalidated_distributions(), np.errstate(all="ignore"):  # bad numbers are looked for
+            with unvalidated_distributions(), np.errstate(all="ignore"):  # non-finite values are looked for
                 self._finish_rollout(transitions, first_starts)
         except NonFiniteError as problem:
             put_statistics_back()
@@ -123,7 +123,7 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
 
         :param transitions: the rollout
         :param first_starts: [N], whether its first steps begin an episode
-        :raises NonFiniteError: if there is a bad number in it
+        :raises NonFiniteError: if there is a non-finite value in it
         """
         assert self._last_obs is not None
         check_transitions(transitions, self._last_obs)
@@ -132,7 +132,9 @@ class RolloutEngine(SurvivesBadNumbers, OnPolicyAlgorithm):
         self.logger.record("rollout/reward_mean", float(transitions.rewards.mean()))
 
     def _reset_noise(self, n_envs: int) -> None:
-        with unvalidated_distributions():  # a bad deviation is noticed, and counted, when it is used
+        with (
+            unvalidated_distributions()
+        ):  # a standard deviation that is not finite is noticed, and counted, when it is used
             self.policy.reset_noise(n_envs)
 
     def _announce(self, activity: str, path: str) -> None:

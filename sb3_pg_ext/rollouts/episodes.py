@@ -90,7 +90,7 @@ def to_episodes(
 def steps_into_episode(transitions: Transitions, steps_before: np.ndarray, row: int, ended: np.ndarray) -> np.ndarray:
     """How many steps of its running episode each environment has made after a step of the rollout, [N].
 
-    :param transitions: the rollout, of which nothing after that step plays a part
+    :param transitions: the rollout, of which nothing after that step is read
     :param steps_before: as for :func:`to_episodes`
     :param row: the number of the step
     :param ended: [N], whether it ended an episode

@@ -41,8 +41,8 @@ def find_estimator_failures(spec: EstimatorSpec, **kwargs: Any) -> list[str]:
         bootstraps_where_an_episode_is_truncated,
         bootstraps_where_the_rollout_is_cut,
     ]
-    if spec.requires.isdisjoint({"true_ends", "raw_rewards"}):
-        properties.append(needs_neither_true_ends_nor_raw_rewards)
+    if spec.requires.isdisjoint({"truncation", "raw_rewards"}):
+        properties.append(needs_neither_truncation_nor_raw_rewards)
     if "target_log_probs" not in spec.requires:
         properties.append(needs_no_log_probs)
     return find_failures(properties, estimator, rollouts)
@@ -125,7 +125,7 @@ def treats_episodes_separately(estimator: AdvantageEstimator, rollout: Rollout) 
 
 
 def ignores_next_values_of_terminations(estimator: AdvantageEstimator, rollout: Rollout) -> None:
-    """Nothing comes after a termination, so V(s_{t+1}) plays no part there."""
+    """Nothing comes after a termination, so V(s_{t+1}) is unused there."""
     other = np.where(rollout.terminated, rollout.next_values + 100, rollout.next_values)
     _assert_same(estimator(replace(rollout, next_values=other)), estimator(rollout))
 
@@ -140,7 +140,7 @@ def bootstraps_where_the_rollout_is_cut(estimator: AdvantageEstimator, rollout: 
     _assert_bootstraps(estimator, _end_last_step(rollout, terminated=False, truncated=False))
 
 
-def needs_neither_true_ends_nor_raw_rewards(estimator: AdvantageEstimator, rollout: Rollout) -> None:
+def needs_neither_truncation_nor_raw_rewards(estimator: AdvantageEstimator, rollout: Rollout) -> None:
     """Within stock SB3 every end is a termination, and the reward of a truncated step has γV(s_{t+1}) folded in."""
     bootstrapped = rollout.truncated & ~rollout.terminated
     folded = replace(
@@ -149,7 +149,7 @@ def needs_neither_true_ends_nor_raw_rewards(estimator: AdvantageEstimator, rollo
         terminated=rollout.episode_ends,
         truncated=np.zeros_like(rollout.truncated),
     )
-    undeclared = " (as stock SB3 presents it; does the estimator require 'true_ends' or 'raw_rewards'?)"
+    undeclared = " (as stock SB3 presents it; does the estimator require 'truncation' or 'raw_rewards'?)"
     _assert_same(estimator(folded), estimator(rollout), undeclared)
 
 

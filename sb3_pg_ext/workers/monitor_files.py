@@ -20,7 +20,7 @@ class ContinuedResultsWriter(ResultsWriter):
     :param filename: as SB3 takes it
     :param header: of this monitor, with ``t_start``, the time from which it counts
     :param extra_keys: further columns
-    :param override_existing: plays no part
+    :param override_existing: unused
     """
 
     def __init__(

@@ -59,7 +59,7 @@ class SharedRunningMeanStd(RunningMeanStd):
             self._seen.update_from_moments(batch_mean, batch_var, batch_count)
 
     def recover(self) -> None:
-        """Do without what a bad number has spoilt."""
+        """Do without what a non-finite value has spoilt."""
         if not (np.isfinite(self.mean).all() and np.isfinite(self.var).all()):
             self._combine()
 

@@ -16,7 +16,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
 from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.zoo.hyperparams import EXTENDED, overlay, parse_schedules, resolve_rollout_buffer
@@ -61,8 +61,8 @@ class PluginExperimentManager(ExperimentManager):
 
     For registered algorithms it finds the shipped configuration, parses every schedule, and keeps the user's
     ``policy_kwargs`` beside those that a hyper-parameter search has sampled. Their environments go into a
-    :class:`~sb3_pg_ext.envs.vec_env.LeanVecEnv` instead of a ``DummyVecEnv``, or, where the algorithm's class has an
-    attribute ``vec_env_class``, into that, whatever ``--vec-env`` says. For RL Zoo's own algorithms it resolves
+    :class:`~sb3_pg_ext.envs.fast_dummy.FastDummyVecEnv` instead of a ``DummyVecEnv``, or, where the algorithm's class
+    has an attribute ``vec_env_class``, into that, whatever ``--vec-env`` says. For RL Zoo's own algorithms it resolves
     ``rollout_buffer_class`` and changes nothing else.
     """
 
@@ -75,7 +75,7 @@ class PluginExperimentManager(ExperimentManager):
             return
         if not keywords.get("config"):
             self.config = str(find_config(self.spec.config))
-        default = LeanVecEnv if self.vec_env_class is DummyVecEnv else self.vec_env_class
+        default = FastDummyVecEnv if self.vec_env_class is DummyVecEnv else self.vec_env_class
         # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
         self.vec_env_class = getattr(self.spec.cls, "vec_env_class", default)
 

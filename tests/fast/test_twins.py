@@ -1,4 +1,4 @@
-"""Stock algorithms on the rollout engine: same updates, same files, guarded steps."""
+"""Stock algorithms on the rollout collector: same updates, same files, guarded steps."""
 
 import json
 import zipfile
@@ -258,7 +258,7 @@ def test_the_good_minibatches_of_an_update_count():
 @pytest.mark.filterwarnings("ignore:.*not finite:RuntimeWarning")
 def test_the_third_bad_update_in_a_row_ends_the_training(ours, kwargs):
     model = make_model(ours, **kwargs)
-    with pytest.raises(ValueError, match=rf"{ours.__name__} after 192 steps: .*not finite.*3rd in a row"):
+    with pytest.raises(ValueError, match=rf"{ours.__name__} after 192 steps: .*not finite.*3 in a row"):
         model.learn(320, Poison([0, 1, 3, 4, 5]))
     assert model.n_skipped_updates == 5
     assert all(tensor.isfinite().all() for tensor in parameters(model).values())

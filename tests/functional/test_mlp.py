@@ -1,4 +1,4 @@
-"""The perceptron in NumPy, and its derivatives, against PyTorch in double precision and against loops."""
+"""The MLP in NumPy, and its derivatives, against PyTorch in double precision and against loops."""
 
 import math
 from itertools import pairwise
@@ -70,7 +70,7 @@ def changes_like(rng, layers):
 
 
 class Oracle:
-    """The same perceptron in PyTorch: a function of its parameters and of an offset to the first layer's x Wᵀ + b."""
+    """The same MLP in PyTorch: a function of its parameters and of an offset to the first layer's x Wᵀ + b."""
 
     def __init__(self, layers, chains, x):
         self.biased = [layer.bias is not None for layer in layers]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch as th
 
+from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Objective
-from sb3_pg_ext.gradients.quantities import Quantities
 
 SIZE = 12
 CHOICES = {
@@ -36,7 +36,7 @@ def make_quantities(rng, steps):
         return array + rng.normal(0, 0.3, SIZE).astype(array.dtype)
 
     positive = (rng.exponential(size=SIZE).astype(steps.values.dtype) for _ in range(2))
-    return Quantities(near(steps.log_probs), *positive, near(steps.values))
+    return PolicyEvaluation(near(steps.log_probs), *positive, near(steps.values))
 
 
 def their_loss(computed, steps, options):
@@ -72,13 +72,13 @@ def test_every_combination_against_autograd(options):
     expected = their_loss(variables, steps, options)
     np.testing.assert_allclose(losses["loss"], expected.item(), rtol=1e-10, atol=1e-10)
     gradients = th.autograd.grad(expected, variables)
-    for name, ours, theirs in zip(Quantities._fields, derivatives, gradients, strict=True):
+    for name, ours, theirs in zip(PolicyEvaluation._fields, derivatives, gradients, strict=True):
         ours = np.zeros(SIZE) if ours is None else ours
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10, err_msg=name)
 
 
 BY_HAND = (
-    Quantities(
+    PolicyEvaluation(
         log_probs=np.log([1.5, 0.5]),
         entropies=np.array([1.0, 2.0]),
         kls=np.array([0.1, 0.3]),

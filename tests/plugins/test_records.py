@@ -17,9 +17,9 @@ def test_a_name_is_a_string(record, name):
         record(name)
 
 
-@pytest.mark.parametrize("requires", ["true_ends", ["true_ends"], {"true_ends"}, frozenset({"true_end"})])
+@pytest.mark.parametrize("requires", ["truncation", ["truncation"], {"truncation"}, frozenset({"true_end"})])
 def test_requirements_are_a_frozenset_of_known_ones(requires):
-    with pytest.raises(ValueError, match=r"requires=.*allowed: .*raw_rewards.*target_log_probs.*true_ends"):
+    with pytest.raises(ValueError, match=r"requires=.*allowed: .*raw_rewards.*target_log_probs.*truncation"):
         EstimatorSpec("name", object, requires)
 
 

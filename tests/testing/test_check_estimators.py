@@ -115,7 +115,7 @@ FAULTS = {
     knows_what_follows_termination: "ignores next values of terminations",
     ends_where_truncated: "bootstraps where an episode is truncated",
     ends_where_cut: "bootstraps where the rollout is cut",
-    rewards_truncation: "needs neither true ends nor raw rewards",
+    rewards_truncation: "needs neither truncation nor raw rewards",
     weighs_by_ratio: "needs no log probs",
 }
 
@@ -127,8 +127,8 @@ def test_a_fault_is_named(failing, estimator, fault):
     assert fault in failing(EstimatorSpec("broken", lambda: estimator))
 
 
-@pytest.mark.parametrize("requirement", ["true_ends", "raw_rewards"])
-def test_who_declares_true_ends_may_read_them(requirement):
+@pytest.mark.parametrize("requirement", ["truncation", "raw_rewards"])
+def test_who_declares_truncation_may_read_them(requirement):
     check(EstimatorSpec("broken", lambda: rewards_truncation, frozenset({requirement})))
 
 

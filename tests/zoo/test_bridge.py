@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toys import CONFIG, Toy, ToyWithReplay
 
 from sb3_pg_ext import REINFORCE
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry, registry
 from sb3_pg_ext.plugins.registry import Entry
 from sb3_pg_ext.zoo import __main__, bridge
@@ -110,8 +110,8 @@ def test_the_shipped_configuration_builds_the_model(plugins, tmp_path):
 @pytest.mark.parametrize(
     ("algo", "vec_env_type", "expected"),
     [
-        ("toy", "dummy", LeanVecEnv),
-        ("replay", "dummy", LeanVecEnv),
+        ("toy", "dummy", FastDummyVecEnv),
+        ("replay", "dummy", FastDummyVecEnv),
         ("toy", "subproc", SubprocVecEnv),
         ("a2c", "dummy", DummyVecEnv),
         ("a2c", "subproc", SubprocVecEnv),

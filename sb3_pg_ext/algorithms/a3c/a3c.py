@@ -21,8 +21,8 @@ from sb3_pg_ext.algorithms.a3c.worker import Task
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
 from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
 from sb3_pg_ext.arguments import check_choice, check_count, check_positive, check_range
+from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
 from sb3_pg_ext.envs.taking_apart import make_environments, split
-from sb3_pg_ext.envs.vec_env import EnvFactory, LeanVecEnv
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.guards.normalization import named_statistics
@@ -62,11 +62,12 @@ class A3C(ActorCriticBase):
     :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the critic's loss
     :param max_grad_norm: a worker's gradient is scaled down to this norm; ``None`` for no clipping
-    :param rms_prop_eps: ε of RMSProp, inside the root: see :class:`~sb3_pg_ext.algorithms.a3c.shared_optimizers.SharedRMSprop`
+    :param rms_prop_eps: ε of RMSProp, inside the root:
+        see :class:`~sb3_pg_ext.algorithms.a3c.shared_optimizers.SharedRMSprop`
     :param use_rms_prop: whether to use the shared RMSProp, with α = 0.99; otherwise the shared Adam, with ε = 1e-5
     :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
     :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
-    :param normalize_advantage: whether to scale the advantages of an update to mean 0 and deviation 1
+    :param normalize_advantage: whether to scale the advantages of an update to mean 0 and standard deviation 1
     :param advantage_estimator: the name of an estimator, or an instance
     :param advantage_estimator_kwargs: parameters of the named estimator
     :param n_workers: number of workers; ``None`` for the number of environments, or 2 where ``env`` is an id or a
@@ -76,7 +77,7 @@ class A3C(ActorCriticBase):
     :param worker_timeout: a worker that makes neither a step nor an update for so many seconds has failed
     :param on_worker_failure: ``"raise"`` an error, or ``"restart"``: replace the worker and go on
     :param max_restarts: how many workers are replaced in one training before a failure is an error
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons; ``"autograd"``;
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs; ``"autograd"``;
         ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
@@ -89,7 +90,7 @@ class A3C(ActorCriticBase):
     :raises WorkerError: while training, if a worker fails
     """
 
-    vec_env_class: ClassVar[type[VecEnv]] = LeanVecEnv
+    vec_env_class: ClassVar[type[VecEnv]] = FastDummyVecEnv
     """The VecEnv that RL Zoo is to make: one that workers can build again."""
 
     max_grad_norm: float | None  # type: ignore[assignment]
@@ -183,7 +184,7 @@ class A3C(ActorCriticBase):
         if self.normalize_advantage and self.n_steps == 1:
             raise ValueError(
                 "normalize_advantage=True with a single step for each update (n_steps=1); allowed: at least 2 steps, "
-                "since a single number has no deviation"
+                "since a single number has no standard deviation"
             )
         for name in ("optimizer_class", "optimizer_kwargs"):
             if name in self.policy_kwargs:
@@ -244,7 +245,7 @@ class A3C(ActorCriticBase):
 
         :param env: the training environments
         :param callback: called for every ``n_workers`` steps
-        :param rollout_buffer: plays no part
+        :param rollout_buffer: unused
         :param n_rollout_steps: how many times to call it, or more where the training ends
         :return: whether training goes on; False if the callback stopped it
         :raises WorkerError: if a worker fails and is not replaced
@@ -295,7 +296,7 @@ class A3C(ActorCriticBase):
         """Start the workers."""
         lay_out(self.policy, self._optimizer.parameter)  # a copied or moved policy has its parameters elsewhere
         self._optimizer.hold(frozen_elements(self.policy))
-        self._make_engine()  # says how they differentiate
+        self._make_backend()  # says how they differentiate
         self._inbox = Inbox(self.n_workers)
         self._n_restarts = 0
         self._first_step, self._first_update = self.num_timesteps, self._n_updates
@@ -371,7 +372,7 @@ class A3C(ActorCriticBase):
     def _take_in(self, reports: list[Report]) -> None:
         """Take reports and the parameters of this moment.
 
-        :raises ValueError: if bad numbers have spoilt three rollouts or updates of a worker in a row
+        :raises ValueError: if non-finite values have spoilt three rollouts or updates of a worker in a row
         """
         self._take_snapshot()
         for report in reports:

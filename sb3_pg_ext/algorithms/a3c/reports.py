@@ -24,7 +24,7 @@ Step = tuple[int, float, bool, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Problem:
-    """A bad number, and what it spoilt.
+    """A non-finite value, and what it spoilt.
 
     :param message: what was not finite, and where
     :param in_a_row: how many times in a row this has happened to the worker
@@ -138,7 +138,7 @@ class Outbox:
         self._updates.append(update)
 
     def add_problem(self, problem: Problem) -> None:
-        """Note a bad number."""
+        """Note a non-finite value."""
         self.report.problems.append(problem)
 
     def flush(self) -> None:
@@ -164,7 +164,7 @@ def _sum_up(updates: list[Update]) -> Sums:
 
 
 def _summarize(sums: Sums) -> dict[str, float]:
-    """Means and deviations out of the sums of any number of reports, by the key under which they are logged."""
+    """Means and standard deviations out of the sums of any number of reports, by their keys in the log."""
     if not sums["n_updates"]:
         return {}
 

@@ -29,14 +29,22 @@ from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.gradients.engines import make_engine
+from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Objective
 from sb3_pg_ext.guards.counting import PATIENCE
 from sb3_pg_ext.policies.evaluation import action_array, predict_values
 from sb3_pg_ext.policies.observations import Observations, map_arrays
-from sb3_pg_ext.policies.perceptrons import UnfitPolicy, actor_layers, critic_layers, network_input
-from sb3_pg_ext.rollouts.acting import NOISE_BLOCK, Actor, Noise, PerceptronActor, PolicyActor, draw_noise, make_bounds
+from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, critic_layers, network_input
+from sb3_pg_ext.rollouts.action_sampling import (
+    NOISE_BLOCK,
+    ActionSampler,
+    MLPActionSampler,
+    Noise,
+    PolicyActionSampler,
+    draw_noise,
+    make_bounds,
+)
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
 from sb3_pg_ext.rollouts.transitions import Transitions
 from sb3_pg_ext.workers.monitor_files import continued_monitor_files
@@ -78,7 +86,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Perceptron:
+class MLPLayers:
     """The layers of a policy's networks, which follow its parameters, and noise for all its actions."""
 
     actor: list[mlp.Layer]
@@ -86,11 +94,11 @@ class Perceptron:
     noise: Noise
 
     @classmethod
-    def of(cls, policy: ActorCriticPolicy) -> "Perceptron | None":
-        """Of a plain perceptron its layers; of another policy None."""
+    def of(cls, policy: ActorCriticPolicy) -> "MLPLayers | None":
+        """Of a plain MLP its layers; of another policy None."""
         try:
             actor, critic = actor_layers(policy), critic_layers(policy)
-        except UnfitPolicy:
+        except UnsupportedPolicyError:
             return None
         return cls(actor, critic, draw_noise(policy, actor, 1, NOISE_BLOCK))
 
@@ -107,7 +115,11 @@ def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, c
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent decides what follows
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        with limited_threads(1), unvalidated_distributions(), np.errstate(all="ignore"):  # bad numbers are looked for
+        with (
+            limited_threads(1),
+            unvalidated_distributions(),
+            np.errstate(all="ignore"),
+        ):  # non-finite values are looked for
             worker = Worker(index, seed, cloudpickle.loads(task) if isinstance(task, bytes) else task, shared)
             connection.send(Ready())
             worker.run(Outbox(index, connection.send))
@@ -156,8 +168,8 @@ class Worker:
         )
         shared.optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
         assert self.flat.grad is not None
-        self.engine, _ = make_engine(self.policy, task.engine, self.flat.grad.numpy())
-        self._perceptron = Perceptron.of(self.policy)
+        self.engine, _ = make_backend(self.policy, task.engine, self.flat.grad.numpy())
+        self._mlp = MLPLayers.of(self.policy)
         self.within_bounds = make_bounds(self.policy, 1)
         self._seed = seed
         self._n_bad = {True: 0, False: 0}
@@ -218,7 +230,7 @@ class Worker:
     def _collect(self) -> Transitions | None:
         """Make ``n_steps`` steps; None if the parent stops it.
 
-        :raises NonFiniteError: if there is a bad number in the rollout
+        :raises NonFiniteError: if there is a non-finite value in the rollout
         """
         task, policy = self.task, self.policy
         transitions = Transitions(policy.observation_space, policy.action_space, 1, task.n_steps)
@@ -241,11 +253,11 @@ class Worker:
         check_transitions(transitions, self.obs)
         return transitions
 
-    def _make_actor(self) -> Actor:
+    def _make_actor(self) -> ActionSampler:
         """What samples actions with the present parameters."""
-        if self._perceptron is None:
-            return PolicyActor(self.policy)
-        return PerceptronActor(self.policy, self._perceptron.actor, 1, self.task.n_steps, self._perceptron.noise)
+        if self._mlp is None:
+            return PolicyActionSampler(self.policy)
+        return MLPActionSampler(self.policy, self._mlp.actor, 1, self.task.n_steps, self._mlp.noise)
 
     def _update(self, transitions: Transitions) -> None:
         """Compute the gradient, and apply it to the shared parameters.
@@ -302,10 +314,10 @@ class Worker:
         return estimate_advantages(self.task.estimator, rollout)
 
     def _predict_values(self, obs: Observations) -> np.ndarray:
-        if self._perceptron is None:
+        if self._mlp is None:
             return predict_values(self.policy, obs)
         assert isinstance(obs, np.ndarray)
-        return mlp.forward(self._perceptron.critic, network_input(obs))[:, 0]
+        return mlp.forward(self._mlp.critic, network_input(obs))[:, 0]
 
     def _apply_gradient(self) -> int:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""

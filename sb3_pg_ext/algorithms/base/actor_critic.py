@@ -1,4 +1,4 @@
-"""The base of on-policy algorithms with a critic, whose advantages come from an estimator of one's choice."""
+"""The base of on-policy algorithms with a critic, whose advantages come from a registered estimator."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -16,7 +16,7 @@ from sb3_pg_ext.rollouts.assessment import Evaluation, check_transitions, evalua
 from sb3_pg_ext.rollouts.filling import store_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 
-PROVIDES = frozenset({"true_ends", "raw_rewards", "target_log_probs"})
+PROVIDES = frozenset({"truncation", "raw_rewards", "target_log_probs"})
 """What these algorithms give an estimator beyond rewards, values and episode boundaries: everything."""
 
 

@@ -1,4 +1,4 @@
-"""What off-policy algorithms need beyond SB3's base: bad numbers kept out, lean updates, a log that is cheap per step.
+"""What off-policy algorithms need beyond SB3's base: finite values alone, fast updates, a log that is cheap per step.
 
 SB3 collects the transitions and stores them. What is added here stands around that, so that replay buffers, action
 noise and callbacks work as ever.
@@ -21,15 +21,15 @@ from sb3_pg_ext.algorithms.base.progress import BoundedProgress
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
-from sb3_pg_ext.gradients.lean import fused_step
-from sb3_pg_ext.guards.counting import SurvivesBadNumbers
+from sb3_pg_ext.gradients.torch_fast_paths import fused_step
+from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
 from sb3_pg_ext.policies.observations import Observations, arrays_of
 
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
 
 
-class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
+class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
     """The base of this package's off-policy algorithms. Each adds its arguments and its update.
 
     A transition with a NaN or an infinity never reaches the replay buffer. It ends the rollout, which is what SB3
@@ -102,7 +102,7 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
         :param callback: called at every step, and at the beginning and end of the rollout
         :param args: SB3's further arguments
         :return: what was collected
-        :raises ValueError: if this was the third rollout in a row that was spoilt by bad numbers
+        :raises ValueError: if this was the third rollout in a row that was spoilt by non-finite values
         """
         self._rollout_was_dropped = False
         put_statistics_back = remember_statistics(self._vec_normalize_env)
@@ -160,7 +160,7 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
             for _ in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
                 try:
-                    with np.errstate(all="ignore"):  # bad numbers are looked for
+                    with np.errstate(all="ignore"):  # non-finite values are looked for
                         self._improve(batch)
                 except NonFiniteError as problem:
                     self._skip_update(problem)
@@ -189,7 +189,7 @@ class OffPolicyBase(BoundedProgress, SurvivesBadNumbers, OffPolicyAlgorithm):
 
 
 class FiniteOnly:
-    """Stands before a replay buffer and lets no bad number in.
+    """Stands before a replay buffer and lets no non-finite value in.
 
     :param replay_buffer: the buffer
     """

@@ -11,7 +11,7 @@ from sb3_pg_ext.algorithms.base.progress import BoundedProgress
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_number
-from sb3_pg_ext.guards.checkpoint import Checkpoint
+from sb3_pg_ext.guards.rollback import Rollback
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -61,9 +61,9 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
 
     def _update(self) -> None:
         self.policy.set_training_mode(True)
-        before = Checkpoint(self.policy, self.policy.optimizer)
+        before = Rollback(self.policy, self.policy.optimizer)
         try:
-            with np.errstate(all="ignore"):  # bad numbers are looked for
+            with np.errstate(all="ignore"):  # non-finite values are looked for
                 self._improve()
             self.logger.record("train/step_norm", check_number("norm of the step", before.distance()))
         except NonFiniteError as problem:

@@ -14,7 +14,7 @@ ENVIRONMENT_VARIABLE = "SB3_PG_EXT_THREADS"
 def thread_count(policy: nn.Module) -> int | None:
     """How many threads training this policy should use; None leaves the settings alone.
 
-    A perceptron of the usual size on the CPU gets one: its matrix products are too small to share, and two runs side
+    An MLP of the usual size on the CPU gets one: its matrix products are too small to share, and two runs side
     by side would fight for the cores (docs/performance.md has the measurements). Convolutions, recurrences and CUDA
     keep whatever is set. The environment variable ``SB3_PG_EXT_THREADS`` overrides: a number, or 0 for what is set.
     The decision never depends on timing, so it is the same in every run.

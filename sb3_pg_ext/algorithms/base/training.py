@@ -5,16 +5,16 @@ from typing import Any, TypeVar
 
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.gradients.engines import make_engine
-from sb3_pg_ext.gradients.lean import fused_step
-from sb3_pg_ext.gradients.quantities import Engine
-from sb3_pg_ext.rollouts.collector import RolloutEngine
+from sb3_pg_ext.gradients.backend import GradientBackend
+from sb3_pg_ext.gradients.choice import make_backend
+from sb3_pg_ext.gradients.torch_fast_paths import fused_step
+from sb3_pg_ext.rollouts.collector import RolloutCollector
 
 SelfTraining = TypeVar("SelfTraining", bound="OnPolicyTraining")
 
 
-class OnPolicyTraining(RolloutEngine):
-    """Collects by :class:`RolloutEngine`, chooses what differentiates the policy, and runs updates without ballast."""
+class OnPolicyTraining(RolloutCollector):
+    """A collector that also trains: it chooses what differentiates the policy, and runs updates without ballast."""
 
     engine = "auto"
 
@@ -30,7 +30,7 @@ class OnPolicyTraining(RolloutEngine):
     def _check_engine(self) -> None:
         """Refuse an unknown engine, or one that cannot do what is asked of it."""
         if self.engine != "auto":
-            self._choose_engine()
+            self._choose_backend()
 
     def train(self) -> None:
         """Update the policy with the rollout; a rollout that was dropped is passed over."""
@@ -45,15 +45,15 @@ class OnPolicyTraining(RolloutEngine):
         """What ``train()`` does with a good rollout; here, the ``train()`` of the stock class."""
         super().train()
 
-    def _make_engine(self) -> Engine:
+    def _make_backend(self) -> GradientBackend:
         """What differentiates the policy in the coming update."""
-        engine, path = self._choose_engine()
+        engine, path = self._choose_backend()
         self._announce("Differentiating", path)
         return engine
 
-    def _choose_engine(self) -> tuple[Engine, str]:
+    def _choose_backend(self) -> tuple[GradientBackend, str]:
         """The engine and, in words, which it is and why.
 
         :raises ValueError: if it cannot do what is asked of it
         """
-        return make_engine(self.policy, self.engine)
+        return make_backend(self.policy, self.engine)

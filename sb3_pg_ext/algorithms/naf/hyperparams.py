@@ -10,8 +10,8 @@ def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, A
     """Sample constructor arguments for one trial. How to explore is left to the environment's file.
 
     :param trial: the Optuna trial
-    :param n_actions: number of action dimensions; plays no part
-    :param n_envs: number of environments; plays no part
+    :param n_actions: number of action dimensions; unused
+    :param n_envs: number of environments; unused
     :param additional_args: whether a hindsight replay buffer is used, whose other arguments stay as they are
     :return: arguments of :class:`~sb3_pg_ext.NAF`
     """

@@ -12,8 +12,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
 
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
-from sb3_pg_ext.algorithms.naf.acting import Actor, make_actor
-from sb3_pg_ext.algorithms.naf.engines import AutogradCritic, make_engine
+from sb3_pg_ext.algorithms.naf.action_sampling import ActionSampler, make_action_sampler
+from sb3_pg_ext.algorithms.naf.backends import AutogradCritic, make_backend
 from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
 from sb3_pg_ext.functional.surrogates import td_loss
@@ -89,7 +89,7 @@ class NAF(OffPolicyBase):
         against over-estimation; the losses of both are added, the first head acts
     :param exploration: ``"noise"``, or ``"covariance"`` to sample from N(μ, temperature·P⁻¹), clipped to [−1, 1]
     :param temperature: of ``exploration="covariance"``, in the unit of Q; ``None`` for 1
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
         ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
@@ -107,7 +107,7 @@ class NAF(OffPolicyBase):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: NAFPolicy
-    _act: Actor | None = None
+    _act: ActionSampler | None = None
     _engine: AutogradCritic | None = None
     _path = ""
     _latest: Update | None = None
@@ -239,7 +239,7 @@ class NAF(OffPolicyBase):
         sampled = 1.0 if self.temperature is None else self.temperature
         self.policy.temperature = sampled if self.exploration == "covariance" else None
         if self.engine != "auto":
-            make_engine(self.policy, self.engine)  # refuses at once what it cannot do
+            make_backend(self.policy, self.engine)  # refuses at once what it cannot do
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         self._act = self._engine = self._latest = None
@@ -252,7 +252,7 @@ class NAF(OffPolicyBase):
             return super()._sample_action(learning_starts, action_noise, n_envs)
         assert self._last_obs is not None, "learn() resets the environments"
         if self._act is None or not self._act.is_current():
-            self._act = make_actor(self)
+            self._act = make_action_sampler(self)
         with th.no_grad():
             scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
         if action_noise is not None:
@@ -262,7 +262,7 @@ class NAF(OffPolicyBase):
     def _current_engine(self) -> AutogradCritic:
         """What differentiates the critic as it is now."""
         if self._engine is None or not self._engine.is_current():
-            self._engine, path = make_engine(self.policy, self.engine)
+            self._engine, path = make_backend(self.policy, self.engine)
             if self.verbose >= 1 and path != self._path:
                 print(f"Differentiating by {path}")
             self._path = path

@@ -81,7 +81,8 @@ class QuadraticCritic(nn.Module):
         """All that the networks say of a batch.
 
         :param obs: observations
-        :return: V(s), [B, heads], and what :mod:`~sb3_pg_ext.functional.tensors.quadratic` makes μ and L of, [B, heads, …]
+        :return: V(s), [B, heads], and what :mod:`~sb3_pg_ext.functional.tensors.quadratic` makes μ and L of,
+            [B, heads, …]
         """
         latent = self.value.encode(obs)
         return self.value.head(latent), self.split_heads(self.action_head(latent))

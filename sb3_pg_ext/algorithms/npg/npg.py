@@ -29,8 +29,8 @@ from sb3_pg_ext.functional.importance import effective_sample_size
 from sb3_pg_ext.functional.surrogates import normalize
 from sb3_pg_ext.functional.tensors.solvers import LineSearch, Solution, backtrack, conjugate_gradients
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
+from sb3_pg_ext.gradients.backend import GradientBackend
 from sb3_pg_ext.gradients.minibatches import Steps
-from sb3_pg_ext.gradients.quantities import Engine
 
 SelfNPG = TypeVar("SelfNPG", bound="NPG")
 
@@ -78,7 +78,7 @@ class NPG(ActorCriticBase):
     :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
     :param rollout_buffer_class: a subclass of SB3's rollout buffer; ``None`` for SB3's own
     :param rollout_buffer_kwargs: its further arguments
-    :param normalize_advantage: whether to scale the advantages of a rollout to mean 0 and deviation 1
+    :param normalize_advantage: whether to scale the advantages of a rollout to mean 0 and standard deviation 1
     :param target_kl: the KL(old‖new) of a normalized step, in nats, summed over action dimensions
     :param sub_sampling_factor: k, to average F over a random k-th part of the rollout, which saves time and memory;
         gradient and KL(old‖new) keep to the whole rollout
@@ -87,7 +87,7 @@ class NPG(ActorCriticBase):
     :param line_search: whether a normalized step is shortened where it goes too far
     :param advantage_estimator: the name of a registered estimator, or an instance
     :param advantage_estimator_kwargs: the estimator's own parameters
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
         ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
@@ -229,9 +229,7 @@ class NPG(ActorCriticBase):
         for name in names:
             value, default = getattr(self, name), signature(NPG).parameters[name].default
             if value != default:
-                raise ValueError(
-                    f"{name}={value!r} together with {choice}, where it plays no part; allowed: {default!r}"
-                )
+                raise ValueError(f"{name}={value!r} together with {choice}, where it is unused; allowed: {default!r}")
 
     def _check_amount_of_data(self) -> None:
         check_count("sub_sampling_factor", self.sub_sampling_factor)
@@ -244,21 +242,21 @@ class NPG(ActorCriticBase):
         if self.normalize_advantage and available == 1:
             raise ValueError(
                 "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
-                "allowed: at least 2 steps, since a single number has no deviation"
+                "allowed: at least 2 steps, since a single number has no standard deviation"
             )
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
         steps = Steps.of(self.rollout_buffer, self.action_space)
         self.policy.set_training_mode(False)  # as in the rollout
-        engine = self._make_engine()
+        engine = self._make_backend()
         engine.freeze(self._improve_actor(engine, steps))
         self.policy.set_training_mode(True)
         value_loss = fit_critic(engine, steps, self.n_critic_updates, self.batch_size)
         self.logger.record("train/value_loss", check_number("loss of the critic", value_loss))
         self._log_rollout()
 
-    def _improve_actor(self, engine: Engine, steps: Steps) -> Sequence[th.Tensor]:
+    def _improve_actor(self, engine: GradientBackend, steps: Steps) -> Sequence[th.Tensor]:
         """Make the policy's step; gives the parameters that the action distribution depends on."""
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
         surrogate = Surrogate(engine, steps, advantages)

@@ -6,8 +6,8 @@ import numpy as np
 import torch as th
 
 from sb3_pg_ext.functional.tensors.curvature import Product
+from sb3_pg_ext.gradients.backend import GradientBackend
 from sb3_pg_ext.gradients.minibatches import Steps
-from sb3_pg_ext.gradients.quantities import Engine
 
 
 class Outcome(NamedTuple):
@@ -33,7 +33,7 @@ class Surrogate:
     :param advantages: A, [B]
     """
 
-    def __init__(self, engine: Engine, steps: Steps, advantages: np.ndarray) -> None:
+    def __init__(self, engine: GradientBackend, steps: Steps, advantages: np.ndarray) -> None:
         self._engine, self._steps, self._advantages = engine, steps, advantages
         self._old = engine.snapshot(steps.observations)
         self._old_log_probs, entropies, *_ = engine.forward(steps.observations, steps.actions, with_values=False)

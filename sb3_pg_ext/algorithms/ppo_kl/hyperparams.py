@@ -9,9 +9,9 @@ def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, A
     """Sample constructor arguments for one trial.
 
     :param trial: the Optuna trial
-    :param n_actions: number of action dimensions; plays no part
-    :param n_envs: number of environments; plays no part
-    :param additional_args: plays no part
+    :param n_actions: number of action dimensions; unused
+    :param n_envs: number of environments; unused
+    :param additional_args: unused
     :return: arguments of :class:`~sb3_pg_ext.AdaptiveKLPPO`
     """
     return convert(

@@ -78,7 +78,7 @@ class AdaptiveKLPPO(ActorCriticBase):
     :param clip_range: ε, to clip the ratio to [1 − ε, 1 + ε] on top of the penalty, a number or a function as above;
         ``None`` for no clipping
     :param clip_range_vf: ε of the critic's loss, likewise; it depends on the scale of the returns
-    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and deviation 1
+    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and standard deviation 1
     :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the critic's loss
     :param max_grad_norm: the gradient is scaled down to this norm; ``None`` for no clipping
@@ -94,7 +94,7 @@ class AdaptiveKLPPO(ActorCriticBase):
     :param advantage_estimator: the name of a registered estimator, or an instance
     :param advantage_estimator_kwargs: the estimator's own parameters
     :param recompute_advantages: whether advantages and returns are estimated anew before every epoch but the first
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
         ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
@@ -226,7 +226,8 @@ class AdaptiveKLPPO(ActorCriticBase):
         if self.normalize_advantage and min(self.batch_size, self.n_steps * self.n_envs) == 1:
             raise ValueError(
                 f"normalize_advantage=True with batch_size={self.batch_size} and n_steps={self.n_steps} in "
-                f"{self.n_envs} environment(s); allowed: at least 2 steps, since a single number has no deviation"
+                f"{self.n_envs} environment(s); allowed: at least 2 steps, since a single number has no standard "
+                "deviation"
             )
 
     def _check_kl_coef(self) -> None:
@@ -247,7 +248,7 @@ class AdaptiveKLPPO(ActorCriticBase):
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
         self.policy.set_training_mode(False)  # as in the rollout
-        objective, engine, history = self._objective(), self._make_engine(), []
+        objective, engine, history = self._objective(), self._make_backend(), []
         steps = Steps.of(self.rollout_buffer, self.action_space)
         steps = replace(steps, old=engine.snapshot(steps.observations))
         for epoch in range(1, self.n_epochs + 1):

@@ -20,7 +20,7 @@ from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.functional.surrogates import policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
-from sb3_pg_ext.gradients.quantities import Engine, Quantities
+from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.plugins import BaselineSpec, registry
 from sb3_pg_ext.policies.evaluation import action_array, parts, predict_values
@@ -64,7 +64,8 @@ class REINFORCE(OnPolicyBase):
     :param max_grad_norm: the gradients of actor and critic are scaled down to this norm each; ``None`` for no clipping
     :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
     :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
-    :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and deviation 1
+    :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and standard
+        deviation 1
     :param n_episodes: number of episodes for one update, a multiple of the number of environments; ``None`` (without
         ``n_steps``) means 10, rounded up to such a multiple
     :param returns: ``"reward_to_go"`` for G_t; ``"total"`` for the return of the whole episode at each of its steps
@@ -76,7 +77,7 @@ class REINFORCE(OnPolicyBase):
     :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
         ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
     :param baseline_kwargs: the baseline's own parameters
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain perceptrons on the CPU;
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
         ``"autograd"``; ``"auto"`` for the first where it can
     :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
     :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
@@ -198,7 +199,7 @@ class REINFORCE(OnPolicyBase):
             if self.normalize_advantage and self.n_steps * self.n_envs == 1:
                 raise ValueError(
                     "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
-                    "allowed: at least 2 steps, since a single number has no deviation"
+                    "allowed: at least 2 steps, since a single number has no standard deviation"
                 )
         if self.n_episodes is not None:
             check_count("n_episodes", self.n_episodes)
@@ -325,7 +326,7 @@ class REINFORCE(OnPolicyBase):
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
-        engine, sums = self._make_engine(), dict.fromkeys(("policy_loss", "entropy", "value_loss"), 0.0)
+        engine, sums = self._make_backend(), dict.fromkeys(("policy_loss", "entropy", "value_loss"), 0.0)
         old = engine.snapshot(self._episodes.observations)
         engine.zero_gradient()
         self._differentiate_policy(engine, sums)
@@ -347,7 +348,7 @@ class REINFORCE(OnPolicyBase):
             self._baseline.fit(self._episodes)
             self._baseline_state = self._baseline.state_dict()
 
-    def _differentiate_policy(self, engine: Engine, sums: dict[str, float]) -> None:
+    def _differentiate_policy(self, engine: GradientBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the policy's loss, chunk by chunk, and to ``sums`` what is to be logged."""
         denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
         advantages = self.rollout_buffer.advantages[:, 0]
@@ -364,7 +365,7 @@ class REINFORCE(OnPolicyBase):
             sums["policy_loss"] += loss.value
             sums["entropy"] += float(entropies.sum())
             of_entropies = weights[part] * (-self.ent_coef / denominator) if self.ent_coef else None
-            engine.backward(Quantities(loss.gradient, of_entropies))
+            engine.backward(PolicyEvaluation(loss.gradient, of_entropies))
         if self._per_component:
             subtrahend = th.as_tensor(self._subtrahend / denominator, dtype=th.float32, device=self.device)
             pieces = split_like(subtrahend, self._scores.parameters)
@@ -372,7 +373,7 @@ class REINFORCE(OnPolicyBase):
                 assert parameter.grad is not None
                 parameter.grad += piece
 
-    def _differentiate_critic(self, engine: Engine, sums: dict[str, float]) -> None:
+    def _differentiate_critic(self, engine: GradientBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the critic's loss, likewise."""
         n_steps, returns = len(self._episodes.t), self.rollout_buffer.returns[:, 0]
         for part in parts(self._episodes.observations):
@@ -381,7 +382,7 @@ class REINFORCE(OnPolicyBase):
             loss = value_loss(values, returns[part])
             share = len(values) / n_steps
             sums["value_loss"] += share * loss.value
-            engine.backward(Quantities(values=self.vf_coef * share * loss.gradient))
+            engine.backward(PolicyEvaluation(values=self.vf_coef * share * loss.gradient))
 
     def _log(self, sums: dict[str, float]) -> None:
         buffer, n_steps = self.rollout_buffer, len(self._episodes.t)

@@ -24,7 +24,7 @@ def per_sample_gradients(outputs: th.Tensor, parameters: Sequence[th.Tensor]) ->
     the 64-64 networks of SB3 about 64 samples. Only backward formulas are vectorised: the forward pass may branch on
     values and validate arguments.
 
-    :param outputs: f_θ(x_j), one number for every sample, shape [B], with its graph; sample j plays no part in the
+    :param outputs: f_θ(x_j), one number for every sample, shape [B], with its graph; sample j has no influence on the
         others' numbers
     :param parameters: θ, all of which the outputs depend on
     :return: shape [B, n], the gradients with respect to all of θ, flattened and joined in the order of ``parameters``

@@ -16,8 +16,8 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_pg_ext import A3C
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.taking_apart import split
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
 
 
 def build(env, **kwargs):
@@ -33,7 +33,7 @@ def build(env, **kwargs):
         ([RandomEnv, partial(RandomEnv, length=3), RandomEnv], None, 3),
         (RandomEnv(), None, 1),
         (DummyVecEnv([RandomEnv] * 3), 3, 3),
-        (LeanVecEnv([RandomEnv]), None, 1),
+        (FastDummyVecEnv([RandomEnv]), None, 1),
     ],
 )
 def test_number_of_workers(env, n_workers, expected):

@@ -15,9 +15,9 @@ from sb3_pg_ext.algorithms.a3c import A3C
 from sb3_pg_ext.algorithms.a3c.reports import Outbox
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
-from sb3_pg_ext.gradients.autograd_engine import AutogradEngine
-from sb3_pg_ext.gradients.engines import make_engine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
+from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
+from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.workers.shared_statistics import SharedRunningMeanStd, combine_into
 
 SCRIPTS = [Script((1.0, -2.0, 3.0)), Script((0.5, 0.25), truncated=True), Script((4.0,)), Script((-1.0,) * 7)]
@@ -98,7 +98,7 @@ def expected_gradient(worker, env, n_steps, start, gamma, ent_coef, vf_coef):
     return th.cat([g.flatten() for g in th.autograd.grad(loss, list(policy.parameters()))])
 
 
-@pytest.mark.parametrize(("activation", "engine"), [(nn.Tanh, ArrayEngine), (nn.Softplus, AutogradEngine)])
+@pytest.mark.parametrize(("activation", "engine"), [(nn.Tanh, ArrayBackend), (nn.Softplus, AutogradBackend)])
 def test_gradients_of_n_step_returns_with_every_kind_of_end(activation, engine):
     """Terminations, truncations and cut rollouts, one after the other, by both ways of computing."""
     _, worker = employ(
@@ -119,7 +119,7 @@ def test_gradients_of_n_step_returns_with_every_kind_of_end(activation, engine):
 
 
 def test_workers_have_the_engine_that_was_asked_for():
-    assert [type(employ(engine=name)[1].engine) for name in ("array", "autograd")] == [ArrayEngine, AutogradEngine]
+    assert [type(employ(engine=name)[1].engine) for name in ("array", "autograd")] == [ArrayBackend, AutogradBackend]
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)
@@ -129,7 +129,7 @@ def test_both_ways_of_computing_agree(name):
     worker.take_parameters()
     transitions = worker._collect()
     for engine in ("array", "autograd"):
-        worker.engine, _ = make_engine(worker.policy, engine, worker.flat.grad.numpy())
+        worker.engine, _ = make_backend(worker.policy, engine, worker.flat.grad.numpy())
         worker._update(transitions)
     th.testing.assert_close(applied[0][0], applied[1][0], rtol=1e-4, atol=1e-6)
     assert applied[0][0].norm() > 0

@@ -10,7 +10,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import registry
 from sb3_pg_ext.zoo import bridge
 
@@ -59,7 +59,7 @@ def make(tmp_path, monkeypatch):
 def test_training(make, vec_env, start_method):
     manager = make("CartPole-v1", start_method, vec_env)
     model, _ = manager.setup_experiment()
-    assert type(model.get_env()) is LeanVecEnv
+    assert type(model.get_env()) is FastDummyVecEnv
     assert model.n_workers == 2
     manager.learn(model)
     manager.save_trained_model(model)

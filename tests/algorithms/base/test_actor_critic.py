@@ -57,7 +57,7 @@ def rollouts(monkeypatch):
     return seen
 
 
-def test_the_estimator_sees_true_ends_and_raw_rewards(env, rollouts):
+def test_the_estimator_sees_truncation_and_raw_rewards(env, rollouts):
     model = VanillaPolicyGradient("MlpPolicy", env, seed=0)
     model.learn(48)
     (rollout,) = rollouts

@@ -1,4 +1,4 @@
-"""Replay buffers: hindsight, several steps, sharing, and what bad numbers leave in them."""
+"""Replay buffers: hindsight, several steps, sharing, and what non-finite values leave in them."""
 
 import numpy as np
 import pytest
@@ -128,7 +128,7 @@ def test_bad_gradients_change_nothing():
     }
     with pytest.warns(RuntimeWarning, match="norm of the gradient nan; update skipped"):
         model.train(2, 16)
-    with pytest.raises(ValueError, match=r"norm of the gradient nan\. That is the 3rd in a row"):
+    with pytest.raises(ValueError, match=r"norm of the gradient nan\. That makes 3 in a row"):
         model.train(1, 16)
     th.testing.assert_close(model.get_parameters(), before, rtol=0, atol=0)
     assert (model._n_updates, model.n_skipped_updates) == (updates, 3)
@@ -140,7 +140,7 @@ def test_bad_outputs_of_the_policy_drop_the_rollout():
         model.policy.critic.action_head.bias.fill_(float("nan"))
     with (
         pytest.warns(RuntimeWarning, match="policy output nan in environment 0"),
-        pytest.raises(ValueError, match="3rd"),
+        pytest.raises(ValueError, match="3 in a row"),
     ):
         model.learn(10)
     assert model.replay_buffer.size() == 0

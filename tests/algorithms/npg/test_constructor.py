@@ -38,15 +38,15 @@ BAD = {
     ),
     "fixed step with a line search": (
         {"step": "fixed", "line_search": True},
-        "line_search=True together with step='fixed', where it plays no part; allowed: False",
+        "line_search=True together with step='fixed', where it is unused; allowed: False",
     ),
     "fixed step with a KL": (
         {"step": "fixed", "target_kl": 0.05},
-        r"target_kl=0\.05 together with step='fixed', where it plays no part; allowed: 0\.01",
+        r"target_kl=0\.05 together with step='fixed', where it is unused; allowed: 0\.01",
     ),
     "normalized step with a size": (
         {"step_size": 0.1},
-        r"step_size=0\.1 together with step='normalized', where it plays no part; allowed: None",
+        r"step_size=0\.1 together with step='normalized', where it is unused; allowed: None",
     ),
     "no step": ({"step": "fixed", "step_size": 0}, "step_size=0; allowed: a number > 0"),
     "schedule of no steps": ({"step": "fixed", "step_size": lambda _: 0.0}, r"step_size=0\.0; allowed: a number > 0"),
@@ -60,7 +60,7 @@ BAD = {
     ),
     "line search that is not made": (
         {"line_search_max_iter": 5},
-        "line_search_max_iter=5 together with line_search=False, where it plays no part; allowed: 10",
+        "line_search_max_iter=5 together with line_search=False, where it is unused; allowed: 10",
     ),
     "deviation of one number": ({"n_steps": 1}, "normalize_advantage=True .*at least 2"),
     "λ": ({"gae_lambda": 1.1}, r"gae_lambda=1\.1; allowed: \[0, 1\]"),

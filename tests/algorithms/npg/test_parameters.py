@@ -17,7 +17,7 @@ from sb3_pg_ext.estimators import AdvantageEstimate
 from sb3_pg_ext.functional.tensors.distributions import snapshot
 from sb3_pg_ext.functional.tensors.divergences import kl
 from sb3_pg_ext.functional.tensors.vectors import flatten
-from sb3_pg_ext.gradients.autograd_engine import AutogradEngine
+from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.policies.observations import map_arrays
 
@@ -154,7 +154,7 @@ def test_fisher_products_of_policies_are_those_of_the_hessian_of_the_kl(policy, 
     # SB3 turns observations into float32, whatever the policy's own type.
     policy.features_extractor.register_forward_pre_hook(lambda _, inputs: map_arrays(th.Tensor.double, inputs[0]))
     steps = Steps.of(model.rollout_buffer, model.action_space)
-    surrogate = Surrogate(AutogradEngine(policy), steps, steps.advantages.astype(np.float64))
+    surrogate = Surrogate(AutogradBackend(policy), steps, steps.advantages.astype(np.float64))
     v = th.randn(len(surrogate.gradient), dtype=th.float64, generator=th.Generator().manual_seed(0))
     distribution = policy.get_distribution(obs_as_tensor(steps.observations, policy.device)).distribution
     divergence = kl(snapshot(distribution), distribution).mean()

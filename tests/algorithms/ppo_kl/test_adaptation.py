@@ -7,7 +7,7 @@ import pytest
 
 from sb3_pg_ext import AdaptiveKLPPO
 from sb3_pg_ext.algorithms.ppo_kl.ppo_kl import adapt
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
 
 from .models import make_model
 
@@ -44,7 +44,7 @@ def test_ends_of_the_range():
 def script(monkeypatch, *kls):
     """Let the KL after every epoch be what the script says."""
     numbers = iter(kls)
-    monkeypatch.setattr(ArrayEngine, "mean_kl", lambda self, old, observations: next(numbers))
+    monkeypatch.setattr(ArrayBackend, "mean_kl", lambda self, old, observations: next(numbers))
 
 
 def test_once_for_every_rollout_by_the_kl_after_its_last_epoch(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_pg_ext.estimators import GAE
-from sb3_pg_ext.gradients.quantities import Engine
+from sb3_pg_ext.gradients.backend import GradientBackend
 
 from .models import make_model
 
@@ -59,8 +59,8 @@ def test_every_minibatch_is_used_once_an_epoch(monkeypatch):
         sizes.append(len(derivatives.values))
         return original(engine, derivatives, max_norm)
 
-    original = Engine.descend
-    monkeypatch.setattr(Engine, "descend", descend)
+    original = GradientBackend.descend
+    monkeypatch.setattr(GradientBackend, "descend", descend)
     model.learn(16)
     assert sizes == [4] * 2 * 4
 

@@ -9,8 +9,8 @@ from envs import ACTION_SPACES, RandomEnv
 
 from sb3_pg_ext.functional.heads import Categorical
 from sb3_pg_ext.functional.tensors.distributions import parts
-from sb3_pg_ext.gradients import autograd_engine
-from sb3_pg_ext.gradients.engines import make_engine
+from sb3_pg_ext.gradients import autograd_backend
+from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Objective
 
@@ -69,7 +69,7 @@ def test_gradient(action_space, oracle, arguments, engine):
     policy = model.policy
     steps = Steps.of(model.rollout_buffer, action_space)
     steps.advantages[:] = 0
-    engine, _ = make_engine(policy, engine)
+    engine, _ = make_backend(policy, engine)
     obs = th.from_numpy(steps.observations)
     old = parameters(policy.get_distribution(obs).distribution)
     snapshot = engine.snapshot(steps.observations)
@@ -134,7 +134,7 @@ def test_without_a_penalty_its_kl_is_not_computed(monkeypatch, engine):
         calls.append(arguments)
         return kl(*arguments)
 
-    owner, name = (Categorical, "kl") if engine == "array" else (autograd_engine, "kl")
+    owner, name = (Categorical, "kl") if engine == "array" else (autograd_backend, "kl")
     kl = getattr(owner, name)
     monkeypatch.setattr(owner, name, counted)
     model = make_model(

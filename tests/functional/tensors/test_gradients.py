@@ -8,7 +8,7 @@ from sb3_pg_ext.functional.tensors.gradients import influential, per_sample_grad
 
 
 class Net(nn.Module):
-    """f(x) = vᵀ tanh(W x + b), with a layer that plays no part and a frozen parameter."""
+    """f(x) = vᵀ tanh(W x + b), with an unused layer and a frozen parameter."""
 
     def __init__(self):
         super().__init__()

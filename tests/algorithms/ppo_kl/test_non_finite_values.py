@@ -3,7 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
 
 from .models import make_model
 
@@ -24,7 +24,7 @@ def test_an_update_with_a_bad_kl_is_undone(monkeypatch, number, factor):
     model = make_model().learn(16)
     before, beta = state_of(model), model.current_kl_coef
     with monkeypatch.context() as patch:
-        patch.setattr(ArrayEngine, "mean_kl", lambda self, old, observations: float(number))
+        patch.setattr(ArrayBackend, "mean_kl", lambda self, old, observations: float(number))
         with pytest.warns(RuntimeWarning, match=rf"KL\(old‖new\) {number}; update skipped, parameters unchanged"):
             model.learn(16, reset_num_timesteps=False)
     assert_same(before, state_of(model))
@@ -52,7 +52,7 @@ def test_a_step_into_infinity_is_taken_back(kl_coef, recompute_advantages):
 
 
 def test_bad_losses_are_noticed_even_if_kl_is_good(monkeypatch):
-    monkeypatch.setattr(ArrayEngine, "mean_kl", lambda self, old, observations: 0.01)
+    monkeypatch.setattr(ArrayBackend, "mean_kl", lambda self, old, observations: 0.01)
     model = make_model(learning_rate=float("inf"))
     with pytest.warns(RuntimeWarning, match="norm of the gradient nan; update skipped"):
         model.learn(16)
@@ -63,6 +63,6 @@ def test_bad_losses_are_noticed_even_if_kl_is_good(monkeypatch):
 def test_the_third_in_a_row_ends_the_training():
     model = make_model(learning_rate=float("inf"))
     before = state_of(model)
-    with pytest.raises(ValueError, match=r"AdaptiveKLPPO after 48 steps: .*3rd in a row"):
+    with pytest.raises(ValueError, match=r"AdaptiveKLPPO after 48 steps: .*3 in a row"):
         model.learn(1000)
     assert_same(before, state_of(model))

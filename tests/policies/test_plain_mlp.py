@@ -1,4 +1,4 @@
-"""Which policies are plain perceptrons, and that NumPy then computes what PyTorch does."""
+"""Which policies are plain MLPs, and that NumPy then computes what PyTorch does."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,14 @@ from torch import nn
 
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.policies.exploration import MlpPolicy
-from sb3_pg_ext.policies.perceptrons import UnfitPolicy, actor_layers, check_parameters, critic_layers, make_head
-from sb3_pg_ext.rollouts.acting import make_actor
+from sb3_pg_ext.policies.plain_mlp import (
+    UnsupportedPolicyError,
+    actor_layers,
+    check_parameters,
+    critic_layers,
+    make_head,
+)
+from sb3_pg_ext.rollouts.action_sampling import make_action_sampler
 
 VECTOR, IMAGE = OBSERVATION_SPACES["Box"], spaces.Box(0, 255, (1, 36, 36), np.uint8)
 DISCRETE = ACTION_SPACES["Discrete"]
@@ -227,14 +233,14 @@ UNFIT = {
 def test_unfit_policies_say_why(name):
     make, reason = UNFIT[name]
     policy = make()
-    with pytest.raises(UnfitPolicy, match=reason):
+    with pytest.raises(UnsupportedPolicyError, match=reason):
         actor_layers(policy)
-    _, path = make_actor(policy, n_envs=1, n_steps=None)
+    _, path = make_action_sampler(policy, n_envs=1, n_steps=None)
     assert path.startswith("the policy's own forward pass, because ")
 
 
 def test_a_perceptron_acts_in_numpy():
-    assert make_actor(make_policy(), n_envs=1, n_steps=None)[1] == "a perceptron in NumPy"
+    assert make_action_sampler(make_policy(), n_envs=1, n_steps=None)[1] == "an MLP in NumPy"
 
 
 def value_of(policy, obs):
@@ -264,7 +270,7 @@ class OwnEvaluations(ActorCriticPolicy):
 )
 def test_an_actor_may_be_fit_where_the_critic_is_not(cls, reason):
     policy = make_policy(cls)
-    with pytest.raises(UnfitPolicy, match=reason):
+    with pytest.raises(UnsupportedPolicyError, match=reason):
         critic_layers(policy)
     assert_agree(policy)
 
@@ -311,5 +317,5 @@ def test_parameters_are_each_of_one_layer():
         ([one, one], [one], "its layers share parameters"),
         ([one], [one.requires_grad_(False)], "it has frozen parameters"),
     ]:
-        with pytest.raises(UnfitPolicy, match=reason):
+        with pytest.raises(UnsupportedPolicyError, match=reason):
             check_parameters(used, of_model)

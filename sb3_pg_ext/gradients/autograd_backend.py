@@ -14,8 +14,8 @@ from sb3_pg_ext.functional.tensors.curvature import Product, fisher_product
 from sb3_pg_ext.functional.tensors.distributions import join, snapshot, take
 from sb3_pg_ext.functional.tensors.divergences import kl
 from sb3_pg_ext.functional.tensors.vectors import flatten
-from sb3_pg_ext.gradients.lean import clip_gradients
-from sb3_pg_ext.gradients.quantities import Engine, Quantities
+from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.torch_fast_paths import clip_gradients
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks
 from sb3_pg_ext.policies.observations import Observations
 
@@ -43,7 +43,7 @@ class Snapshot:
         return Snapshot(take(self.distributions, rows if isinstance(rows, slice) else th.from_numpy(rows)))
 
 
-class AutogradEngine(Engine):
+class AutogradBackend(GradientBackend):
     """Differentiates a policy as PyTorch does.
 
     :param policy: any policy
@@ -64,7 +64,7 @@ class AutogradEngine(Engine):
         old: Snapshot | None = None,
         *,
         with_values: bool = True,
-    ) -> Quantities:
+    ) -> PolicyEvaluation:
         """Compute the numbers of a batch."""
         policy, obs = self.policy, obs_as_tensor(observations, self.policy.device)
         log_probs = entropies = kls = values = None
@@ -84,7 +84,7 @@ class AutogradEngine(Engine):
             if old is not None:
                 kls = kl(old.distributions, self._distribution)
         self._latest = [log_probs, entropies, kls, None if values is None else values.flatten()]
-        return Quantities(*(None if q is None else q.detach().cpu().numpy() for q in self._latest))
+        return PolicyEvaluation(*(None if q is None else q.detach().cpu().numpy() for q in self._latest))
 
     def zero_gradient(self) -> None:
         """Forget the gradient."""
@@ -94,7 +94,7 @@ class AutogradEngine(Engine):
         for parameter in self.parameters:
             parameter.grad = None  # a quarter of the cost of zero_grad()
 
-    def backward(self, derivatives: Quantities) -> None:
+    def backward(self, derivatives: PolicyEvaluation) -> None:
         """Add a gradient to the parameters'."""
         pairs = [(q, c) for q, c in zip(self._latest, derivatives, strict=True) if q is not None and c is not None]
         backward([(q, self._like(q, c)) for q, c in pairs])

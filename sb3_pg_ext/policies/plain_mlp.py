@@ -1,4 +1,4 @@
-"""Which policies are plain perceptrons, whose arithmetic NumPy can do without PyTorch's bookkeeping.
+"""Which policies are plain MLPs, whose arithmetic NumPy can do without PyTorch's bookkeeping.
 
 This is the one place that decides, and the one that looks inside SB3's policies.
 """
@@ -32,24 +32,24 @@ DISTRIBUTIONS = (
 )
 
 ACTING_METHODS = ("forward", "_predict", "get_distribution", "extract_features", "_get_action_dist_from_latent")
-"""The methods of a policy between an observation and an action: a policy that overrides one is its own master."""
+"""The methods of a policy between an observation and an action: a policy that overrides one is asked itself."""
 
 VALUING_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_features")
 """The methods of a policy between an observation and its value."""
 
 
-class UnfitPolicy(Exception):
-    """The policy is no plain perceptron. The message says why."""
+class UnsupportedPolicyError(Exception):
+    """The policy is no plain MLP. The message says why."""
 
 
 def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
-    """The actor of a plain perceptron policy, from the flat observation to logits or means.
+    """The actor of a plain MLP policy, from the flat observation to logits or means.
 
     The arrays are views of the policy's parameters: they follow every in-place update.
 
     :param policy: any policy of an on-policy algorithm
     :return: the layers for :func:`sb3_pg_ext.functional.mlp.forward`
-    :raises UnfitPolicy: if PyTorch would compute something else, or on another device
+    :raises UnsupportedPolicyError: if PyTorch would compute something else, or on another device
     """
     _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
     _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
@@ -57,7 +57,7 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
 
 
 def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
-    """The critic of a plain perceptron policy, from the flat observation to V(s); else as :func:`actor_layers`."""
+    """The critic of a plain MLP policy, from the flat observation to V(s); else as :func:`actor_layers`."""
     _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
     return layers_of(policy.mlp_extractor.value_net, policy.value_net)
 
@@ -68,7 +68,7 @@ def network_input(obs: np.ndarray) -> np.ndarray:
 
 
 def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:
-    """The action distributions that a plain perceptron policy makes of its actor's outputs.
+    """The action distributions that a plain MLP policy makes of its actor's outputs.
 
     :param policy: a policy that :func:`actor_layers` finds fit
     :param outputs: logits or means, [B, outputs]
@@ -86,7 +86,7 @@ def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:
 
 def _unless(fit: bool, reason: str) -> None:
     if not fit:
-        raise UnfitPolicy(reason)
+        raise UnsupportedPolicyError(reason)
 
 
 def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
@@ -103,7 +103,7 @@ def check_methods(model: object, base: type, methods: tuple[str, ...]) -> None:
     :param model: the model
     :param base: the class
     :param methods: names of the methods that matter
-    :raises UnfitPolicy: if it does
+    :raises UnsupportedPolicyError: if it does
     """
     for name in methods:
         overridden = getattr(type(model), name) is not getattr(base, name) or name in vars(model)
@@ -115,23 +115,23 @@ def check_input(model: BaseModel, *extractors: nn.Module | None) -> None:
 
     :param model: the model
     :param extractors: its features extractors
-    :raises UnfitPolicy: if it does
+    :raises UnsupportedPolicyError: if it does
     """
     device = model.device  # slow to ask for
     _unless(device.type == "cpu", f"it lives on {device}")
     space = model.observation_space
     if not isinstance(space, spaces.Box) or is_image_space(space):
-        raise UnfitPolicy(f"its observations are {space}")  # which takes long to write, and is rarely read
+        raise UnsupportedPolicyError(f"its observations are {space}")  # which takes long to write, and is rarely read
     for extractor in extractors:
         if not isinstance(extractor, FlattenExtractor) or type(extractor) is not FlattenExtractor:
-            raise UnfitPolicy("it extracts features")
+            raise UnsupportedPolicyError("it extracts features")
         check_hooks(*extractor.modules())
 
 
 def check_hooks(*modules: nn.Module) -> None:
     """Refuse modules that call something else before, after or instead of their own arithmetic.
 
-    :raises UnfitPolicy: if one does
+    :raises UnsupportedPolicyError: if one does
     """
     for module in modules:
         forward, early, backward, early_backward = _hooks(module)
@@ -150,7 +150,7 @@ def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor
 
     :param used: the parameters of its layers
     :param parameters: all of the model's
-    :raises UnfitPolicy: if it is
+    :raises UnsupportedPolicyError: if it is
     """
     _unless(set(used) == set(parameters), "it has parameters beside its networks'")
     _unless(len(used) == len(parameters), "its layers share parameters")
@@ -164,7 +164,7 @@ HOOKS, GRADIENT_HOOKS, IS_TRAINED = map(attrgetter, ("_backward_hooks", "_post_a
 
 
 class Watch:
-    """Tells whether a model is still the one that was found to be a plain perceptron, cheaply enough for every step.
+    """Tells whether a model is still the one that was found to be a plain MLP, cheaply enough for every step.
 
     What it notices: parameters that lie elsewhere or have been frozen, and hooks.
 
@@ -188,11 +188,11 @@ class Watch:
 
 
 def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
-    """The layers of a perceptron, as views of its parameters.
+    """The layers of an MLP, as views of its parameters.
 
     :param net: linear layers, each followed by any number of activation functions
     :param head: its last layer
-    :raises UnfitPolicy: if there is anything else in it
+    :raises UnsupportedPolicyError: if there is anything else in it
     """
     check_hooks(net, *net, head)
     layers: list[mlp.Layer] = []
@@ -205,7 +205,7 @@ def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
         elif layers:
             layers[-1] = layers[-1]._replace(activations=(*layers[-1].activations, _activation(module)))
         else:
-            raise UnfitPolicy(f"a {type(module).__name__} stands where a linear layer is expected")
+            raise UnsupportedPolicyError(f"a {type(module).__name__} stands where a linear layer is expected")
     return layers
 
 
@@ -234,5 +234,5 @@ ACTIVATIONS: dict[type[nn.Module], Callable[..., mlp.Activation]] = {
 
 def _activation(module: nn.Module) -> mlp.Activation:
     if type(module) not in ACTIVATIONS:
-        raise UnfitPolicy(f"its activation function is {type(module).__name__}")
+        raise UnsupportedPolicyError(f"its activation function is {type(module).__name__}")
     return ACTIVATIONS[type(module)](module)

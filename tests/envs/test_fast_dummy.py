@@ -1,4 +1,4 @@
-"""LeanVecEnv against SB3's DummyVecEnv, and what it does for environments that reuse what they return."""
+"""FastDummyVecEnv against SB3's DummyVecEnv, and what it does for environments that reuse what they return."""
 
 from copy import deepcopy
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_pg_ext.envs.vec_env import LeanVecEnv
+from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 
 SPACES = {**OBSERVATION_SPACES, "Tuple": spaces.Tuple([VECTOR, spaces.Discrete(3), IMAGE])}
 
@@ -57,14 +57,14 @@ def play(env, n_steps=12):
 @pytest.mark.parametrize("name", SPACES)
 def test_results_are_those_of_a_dummy(name, n_envs):
     makes = [lambda length=length: RandomEnv(observation_space=SPACES[name], length=length) for length in (2, 3, 4)]
-    assert_equal(play(LeanVecEnv(makes[:n_envs])), play(DummyVecEnv(makes[:n_envs])))
+    assert_equal(play(FastDummyVecEnv(makes[:n_envs])), play(DummyVecEnv(makes[:n_envs])))
 
 
 @pytest.mark.parametrize("wrap", [VecNormalize, VecMonitor, lambda env: VecFrameStack(env, 3), VecTransposeImage])
 def test_results_in_wrappers_are_those_in_wrappers_of_a_dummy(wrap):
     space = IMAGE if wrap is VecTransposeImage else VECTOR
     makes = [lambda length=length: RandomEnv(observation_space=space, length=length) for length in (2, 3)]
-    ours, theirs = (play(wrap(cls(makes))) for cls in (LeanVecEnv, DummyVecEnv))
+    ours, theirs = (play(wrap(cls(makes))) for cls in (FastDummyVecEnv, DummyVecEnv))
     for returned in (ours, theirs):
         for part in returned:
             for info in part if isinstance(part, list) else []:
@@ -124,7 +124,7 @@ STEPS = st.builds(
 def test_steps_of_all_kinds_come_out_as_from_a_dummy(steps):
     columns = list(zip(*steps, strict=True))
     makes = [lambda column=column: Played(column) for column in columns]
-    ours, theirs = LeanVecEnv(makes), DummyVecEnv(makes)
+    ours, theirs = FastDummyVecEnv(makes), DummyVecEnv(makes)
     assert_equal(*(play(env, len(steps)) for env in (ours, theirs)))
 
 
@@ -184,7 +184,7 @@ def counts(info):
 
 
 def test_no_step_changes_what_earlier_ones_returned():
-    env = LeanVecEnv([Reusing, Reusing])
+    env = FastDummyVecEnv([Reusing, Reusing])
     env.reset()
     steps = [env.step([0, 0]) for _ in range(7)]
     for i, (obs, rewards, dones, infos) in enumerate(steps):
@@ -196,7 +196,7 @@ def test_no_step_changes_what_earlier_ones_returned():
 
 
 def test_the_end_of_an_episode_is_that_before_the_reset_and_told_once():
-    env = LeanVecEnv([Reusing])
+    env = FastDummyVecEnv([Reusing])
     env.reset()
     infos = [env.step([0])[3][0] for _ in range(7)]
     assert ["terminal_observation" in info for info in infos] == [False, False, True, False, False, True, False]
@@ -206,7 +206,7 @@ def test_the_end_of_an_episode_is_that_before_the_reset_and_told_once():
 
 
 def test_the_caller_may_change_what_it_got():
-    env, untouched = LeanVecEnv([Reusing]), LeanVecEnv([Reusing])
+    env, untouched = FastDummyVecEnv([Reusing]), FastDummyVecEnv([Reusing])
     assert_equal(env.reset(), untouched.reset())
     for _ in range(7):
         obs, rewards, dones, (info,) = env.step([0])
@@ -270,14 +270,14 @@ def reset_in_all_ways(env):
 )
 def test_everything_else_is_sb3s(use):
     makes = [Documented, lambda: Monitor(Documented(colour=2))]
-    assert_equal(use(LeanVecEnv(makes)), use(DummyVecEnv(makes)))
+    assert_equal(use(FastDummyVecEnv(makes)), use(DummyVecEnv(makes)))
 
 
 def test_factories_are_kept():
     makes = [RandomEnv, lambda: RandomEnv(length=7)]
-    env = LeanVecEnv(makes)
+    env = FastDummyVecEnv(makes)
     makes.clear()
-    again = LeanVecEnv(env.env_fns)
+    again = FastDummyVecEnv(env.env_fns)
     assert again.get_attr("length") == [4, 7]
     assert again.envs[0] is not env.envs[0]
 
@@ -285,11 +285,11 @@ def test_factories_are_kept():
 def test_environments_have_to_differ():
     env = RandomEnv()
     with pytest.raises(ValueError, match="the same instance"):
-        LeanVecEnv([lambda: env] * 2)
+        FastDummyVecEnv([lambda: env] * 2)
 
 
 def test_errors_of_environments_pass_through():
-    env = LeanVecEnv([RandomEnv])
+    env = FastDummyVecEnv([RandomEnv])
     env.reset()
     with pytest.raises(AssertionError, match=r"array\(\[2\.\]\) is not in Box"):
         env.step(np.array([[2.0]]))
@@ -297,7 +297,7 @@ def test_errors_of_environments_pass_through():
 
 def test_a_stock_algorithm_learns_the_same():
     parameters = []
-    for cls in (LeanVecEnv, DummyVecEnv):
+    for cls in (FastDummyVecEnv, DummyVecEnv):
         model = A2C("MlpPolicy", make_vec_env("CartPole-v1", 2, vec_env_cls=cls), seed=0, device="cpu").learn(100)
         parameters.append([parameter.detach().numpy() for parameter in model.policy.parameters()])
         parameters[-1].append([info["r"] for info in model.ep_info_buffer])

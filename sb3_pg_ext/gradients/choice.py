@@ -7,10 +7,10 @@ import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg_ext.arguments import check_choice
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
-from sb3_pg_ext.gradients.autograd_engine import AutogradEngine
-from sb3_pg_ext.gradients.quantities import Engine
-from sb3_pg_ext.policies.perceptrons import UnfitPolicy
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
+from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
+from sb3_pg_ext.gradients.backend import GradientBackend
+from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError
 
 ENGINES = ("auto", "autograd", "array")
 
@@ -21,7 +21,8 @@ def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[],
     """Choose how a policy is differentiated. Both ways give the same gradients, to rounding.
 
     :param choice: ``"array"`` for NumPy, ``"autograd"`` for PyTorch, ``"auto"`` for NumPy where it can
-    :param make_array: makes the one; raises :class:`~sb3_pg_ext.policies.perceptrons.UnfitPolicy` where it cannot
+    :param make_array: makes the one;
+        raises :class:`~sb3_pg_ext.policies.plain_mlp.UnsupportedPolicyError` where it cannot
     :param make_autograd: makes the other
     :return: the engine and, in words, which it is and why
     :raises ValueError: for another choice, and for ``"array"`` where NumPy cannot do it
@@ -31,7 +32,7 @@ def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[],
         return make_autograd(), "autograd, as asked for"
     try:
         return make_array(), "arrays"
-    except UnfitPolicy as reason:
+    except UnsupportedPolicyError as reason:
         if choice == "array":
             raise ValueError(
                 f"engine='array' cannot differentiate this policy: {reason}; allowed: 'auto', 'autograd'"
@@ -39,13 +40,13 @@ def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[],
         return make_autograd(), f"autograd, because {reason}"
 
 
-def make_engine(
+def make_backend(
     policy: ActorCriticPolicy, choice: str = "auto", gradient: np.ndarray | None = None
-) -> tuple[Engine, str]:
+) -> tuple[GradientBackend, str]:
     """The engine of an actor-critic policy, chosen as by :func:`choose`.
 
     :param policy: the policy
     :param choice: which engine
     :param gradient: where the gradients of all parameters go, one after the other, [P]; ``None`` for anywhere
     """
-    return choose(choice, lambda: ArrayEngine(policy, gradient), lambda: AutogradEngine(policy, gradient))
+    return choose(choice, lambda: ArrayBackend(policy, gradient), lambda: AutogradBackend(policy, gradient))

@@ -335,7 +335,7 @@ def test_the_way_of_acting_is_announced_once(capsys):
     model.learn(24, log_interval=None)
     lines = [line for line in capsys.readouterr().out.splitlines() if "Choosing actions" in line]
     assert lines == [
-        "Choosing actions by a perceptron in NumPy",
+        "Choosing actions by an MLP in NumPy",
         "Choosing actions by the policy's own forward pass, because a module has a forward hook",
     ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sb3_pg_ext.plugins import BaselineSpec, load_registry, make, making
+from sb3_pg_ext.plugins import BaselineSpec, factory, load_registry, make
 
 SOURCE = """
 def halve(number=2.0):
@@ -19,7 +19,7 @@ def sb3_pg_ext_baselines():
 def installed(install, monkeypatch):
     install("fake", SOURCE)
     loaded = load_registry()
-    monkeypatch.setattr(making, "registry", lambda: loaded)
+    monkeypatch.setattr(factory, "registry", lambda: loaded)
 
 
 def test_parameters_reach_the_factory():

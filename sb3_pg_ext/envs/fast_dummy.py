@@ -19,7 +19,7 @@ IMMUTABLE = frozenset({*np.ScalarType, NoneType}) - {memoryview, np.void, np.obj
 """Types of values that nobody can change: Python's and NumPy's scalars, strings and None."""
 
 
-class LeanVecEnv(DummyVecEnv):
+class FastDummyVecEnv(DummyVecEnv):
     """A ``DummyVecEnv`` that copies only what an environment could change later, and remembers its factories.
 
     ``DummyVecEnv`` deep-copies all infos at every step. Here infos are new dictionaries, in which numbers, strings and
@@ -32,7 +32,8 @@ class LeanVecEnv(DummyVecEnv):
     - ``TimeLimit.truncated`` and ``terminal_observation`` are not written into the environment's own dictionary, so
       that they do not turn up again in later infos.
 
-    Use it wherever a ``DummyVecEnv`` goes, for instance ``make_vec_env("CartPole-v1", 8, vec_env_cls=LeanVecEnv)``.
+    Use it wherever a ``DummyVecEnv`` goes, for instance
+    ``make_vec_env("CartPole-v1", 8, vec_env_cls=FastDummyVecEnv)``.
 
     :param env_fns: functions that make the environments; kept as ``env_fns``, so that the environments can be made
         again elsewhere

@@ -1,4 +1,4 @@
-"""Both engines compute the same, arrays are left to plain perceptrons, and the policy stays the truth."""
+"""Both engines compute the same, arrays are left to plain MLPs, and the policy stays the truth."""
 
 import copy
 import pickle
@@ -17,11 +17,11 @@ from torch import nn
 
 from sb3_pg_ext import NPG, REINFORCE, AdaptiveKLPPO, fast
 from sb3_pg_ext.functional.finite import NonFiniteError
-from sb3_pg_ext.gradients.array_engine import ArrayEngine
-from sb3_pg_ext.gradients.autograd_engine import AutogradEngine
-from sb3_pg_ext.gradients.engines import make_engine
+from sb3_pg_ext.gradients.array_backend import ArrayBackend
+from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
+from sb3_pg_ext.gradients.backend import PolicyEvaluation
+from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.gradients.minibatches import action_array
-from sb3_pg_ext.gradients.quantities import Quantities
 from sb3_pg_ext.policies.exploration import MlpPolicy
 
 ENGINES = ["array", "autograd"]
@@ -43,7 +43,7 @@ def make_batch(policy, size=16):
     policy.action_space.seed(0)
     observations = rng.uniform(-1, 1, (size, *policy.observation_space.shape)).astype(np.float32)
     actions = np.stack([np.reshape(policy.action_space.sample(), -1) for _ in range(size)])
-    derivatives = Quantities(*rng.normal(size=(4, size)).astype(np.float32))
+    derivatives = PolicyEvaluation(*rng.normal(size=(4, size)).astype(np.float32))
     return observations, action_array(actions, policy.action_space), derivatives
 
 
@@ -61,7 +61,7 @@ def move(policy):
 
 def compute_everything(policy, choice):
     """All that an engine gives: numbers at a policy that has moved from the old one, gradients, products and KL."""
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
     observations, actions, derivatives = make_batch(policy)
     start = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     old = engine.snapshot(observations)
@@ -101,7 +101,7 @@ def test_both_compute_the_same(kwargs, action_space):
 
 
 def assert_both_compute_the_same(policy):
-    assert type(make_engine(policy)[0]) is ArrayEngine
+    assert type(make_backend(policy)[0]) is ArrayBackend
     expected, actual = (compute_everything(policy, choice) for choice in ("autograd", "array"))
     for ours, theirs in zip(actual, expected, strict=True):
         th.testing.assert_close(th.as_tensor(ours), th.as_tensor(theirs), rtol=1e-5, atol=2e-5)
@@ -129,12 +129,12 @@ def test_policies_of_sb3():
 @pytest.mark.parametrize("choice", ENGINES)
 def test_gradients_add_up(choice):
     policy = make_policy()
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
     observations, actions, derivatives = make_batch(policy)
 
     def backward(rows):
         engine.forward(observations[rows], actions[rows])
-        engine.backward(Quantities(*(None if c is None else c[rows] for c in derivatives._replace(kls=None))))
+        engine.backward(PolicyEvaluation(*(None if c is None else c[rows] for c in derivatives._replace(kls=None))))
 
     engine.zero_gradient()
     backward(slice(None))
@@ -154,7 +154,7 @@ def test_no_gradient_leaks_from_one_engine_to_the_other(choices):
 
 
 def gradient_by(choice, policy):
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
     observations, actions, derivatives = make_batch(policy)
     engine.forward(observations, actions)
     engine.zero_gradient()
@@ -166,11 +166,11 @@ def gradient_by(choice, policy):
 def test_what_no_derivative_reaches_has_no_gradient(choice):
     policy = make_policy()
     gradient_by(choice, policy)
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
     observations, actions, derivatives = make_batch(policy)
     engine.forward(observations, actions)
     engine.zero_gradient()
-    engine.backward(Quantities(log_probs=derivatives.log_probs))
+    engine.backward(PolicyEvaluation(log_probs=derivatives.log_probs))
     without = {name for name, parameter in policy.named_parameters() if parameter.grad is None}
     assert without == {name for name, _ in policy.named_parameters() if name.startswith(CRITIC)}
 
@@ -181,7 +181,7 @@ CRITIC = ("mlp_extractor.value_net", "value_net")
 @pytest.mark.parametrize("choice", ENGINES)
 def test_frozen_parameters_stay_where_they_are(choice):
     policy = make_policy(action_space="Box", optimizer_class=th.optim.AdamW)
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
     observations, actions, derivatives = make_batch(policy)
     engine.forward(observations, actions)
     parameters, _ = engine.policy_gradient(derivatives.log_probs)
@@ -189,7 +189,7 @@ def test_frozen_parameters_stay_where_they_are(choice):
     before = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
     for _ in range(3):
         engine.forward(observations)
-        engine.descend(Quantities(values=derivatives.values), None)
+        engine.descend(PolicyEvaluation(values=derivatives.values), None)
     moved = {name for name, parameter in policy.named_parameters() if not th.equal(parameter, before[name])}
     assert moved == {name for name in before if name.startswith(CRITIC)}
 
@@ -201,10 +201,12 @@ def test_clipping(max_norm, size):
     for choice in ENGINES:
         policy = make_policy()
         observations, actions, derivatives = make_batch(policy)
-        engine, _ = make_engine(policy, choice)
+        engine, _ = make_backend(policy, choice)
         engine.forward(observations, actions)
         engine.zero_gradient()
-        engine.backward(Quantities(*(c if c is None else np.float32(size) * c for c in derivatives._replace(kls=None))))
+        engine.backward(
+            PolicyEvaluation(*(c if c is None else np.float32(size) * c for c in derivatives._replace(kls=None)))
+        )
         before = gradient_of(policy)
         norms.append(engine.clip_gradient(max_norm))
         clipped.append(gradient_of(policy))
@@ -219,7 +221,7 @@ def test_clipping(max_norm, size):
 def test_no_step_along_a_gradient_that_is_not_finite(choice, number):
     policy = make_policy()
     observations, actions, derivatives = make_batch(policy)
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
 
     def descend(derivatives):
         engine.forward(observations, actions)
@@ -413,9 +415,9 @@ def test_policies_that_were_changed(change, reason):
     policy = make_policy(action_space="Box")
     change(policy)
     with pytest.raises(ValueError, match=f"engine='array' cannot differentiate this policy: {reason}; allowed: "):
-        make_engine(policy, "array")
-    engine, path = make_engine(policy)
-    assert type(engine) is AutogradEngine
+        make_backend(policy, "array")
+    engine, path = make_backend(policy)
+    assert type(engine) is AutogradBackend
     assert path.startswith("autograd, because it") == reason.startswith("it")
 
 
@@ -594,7 +596,7 @@ def test_copies_of_the_policy_are_on_their_own(cls, make_copy):
 def descend(policy, choice, n_steps=3):
     """Some steps of the optimiser, and what they make of parameters and moments."""
     observations, actions, derivatives = make_batch(policy)
-    engine, _ = make_engine(policy, choice)
+    engine, _ = make_backend(policy, choice)
     for _ in range(n_steps):
         engine.forward(observations, actions)
         engine.descend(derivatives._replace(kls=None), 0.5)
@@ -638,7 +640,7 @@ def test_stock_files_go_on_with_either_engine(tmp_path):
 @each_model
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_update_leaves_gradients_and_numbers_that_are_the_users_own(cls, engine):
-    """Whatever is done with ``grad`` between two updates plays no part in the next one."""
+    """Whatever is done with ``grad`` between two updates has no influence on the next one."""
 
     def train(callback):
         return state(make_model(cls, engine=engine).learn(48, callback))

@@ -1,4 +1,4 @@
-"""Bad numbers are recognised and reported with their place."""
+"""Non-finite values are recognised and reported with their place."""
 
 import numpy as np
 import pytest

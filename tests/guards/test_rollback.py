@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_pg_ext.guards.checkpoint import Checkpoint
+from sb3_pg_ext.guards.rollback import Rollback
 
 OPTIMIZERS = {
     "SGD": th.optim.SGD,
@@ -45,7 +45,7 @@ def test_restore(optimizer, steps_before, factor):
         step(network, optimizer)
     before = state_of(network, optimizer)
     places = [parameter.data_ptr() for parameter in network.parameters()]
-    checkpoint = Checkpoint(network, optimizer)
+    checkpoint = Rollback(network, optimizer)
     step(network, optimizer, factor)
     assert not all(map(th.equal, before, state_of(network, optimizer)))
 
@@ -62,7 +62,7 @@ def test_training_goes_on_as_if_nothing_had_happened(optimizer):
     for disturbed, (network, optim) in enumerate(networks):
         step(network, optim)
         if disturbed:
-            checkpoint = Checkpoint(network, optim)
+            checkpoint = Rollback(network, optim)
             step(network, optim, float("nan"))
             checkpoint.restore()
         step(network, optim)
@@ -71,7 +71,7 @@ def test_training_goes_on_as_if_nothing_had_happened(optimizer):
 
 def test_distance():
     network, optimizer = make_network("SGD")
-    checkpoint = Checkpoint(network, optimizer)
+    checkpoint = Rollback(network, optimizer)
     assert checkpoint.distance() == 0
     with th.no_grad():
         network[0].weight[1, 2] += 3

@@ -8,8 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 
 from sb3_pg_ext.functional.finite import NonFiniteError
-from sb3_pg_ext.policies.perceptrons import actor_layers
-from sb3_pg_ext.rollouts.acting import PerceptronActor, PolicyActor, draw_noise, make_actor
+from sb3_pg_ext.policies.plain_mlp import actor_layers
+from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, draw_noise, make_action_sampler
 
 N_ENVS, N_CALLS = 200, 100
 VECTOR = OBSERVATION_SPACES["Box"]
@@ -27,9 +27,9 @@ def make_policy(action_space, observation_space=VECTOR, cls=ActorCriticPolicy, *
 
 
 def make_path(policy, path, n_envs=N_ENVS):
-    if path == "PolicyActor":
-        return PolicyActor(policy)
-    return PerceptronActor(policy, actor_layers(policy), n_envs, n_steps=16)
+    if path == "PolicyActionSampler":
+        return PolicyActionSampler(policy)
+    return MLPActionSampler(policy, actor_layers(policy), n_envs, n_steps=16)
 
 
 def sample(policy, path):
@@ -49,7 +49,7 @@ def assert_fits(counts, probabilities):
     assert statistic < freedom + 5 * np.sqrt(2 * freedom)
 
 
-each_path = pytest.mark.parametrize("path", ["PerceptronActor", "PolicyActor"])
+each_path = pytest.mark.parametrize("path", ["MLPActionSampler", "PolicyActionSampler"])
 
 
 @each_path
@@ -94,7 +94,7 @@ def test_shapes_and_types(path, name, n_envs):
     act = make_path(make_policy(space), path, n_envs)
     actions = act(np.zeros((n_envs, 3), np.float32))
     assert actions.shape == (n_envs, *space.shape)
-    as_floats = path == "PolicyActor" and name == "MultiBinary"  # so does SB3
+    as_floats = path == "PolicyActionSampler" and name == "MultiBinary"  # so does SB3
     assert actions.dtype.kind == ("f" if as_floats else np.dtype(space.dtype).kind)
 
 
@@ -105,7 +105,7 @@ def test_the_seed_decides(path):
 
 
 def test_noise_is_not_used_twice():
-    act, _ = make_actor(make_policy(GAUSSIAN), n_envs=2, n_steps=None)
+    act, _ = make_action_sampler(make_policy(GAUSSIAN), n_envs=2, n_steps=None)
     seen = np.concatenate([act(np.zeros((2, 3), np.float32)) for _ in range(600)])
     assert len(np.unique(seen[:, 0])) == 1200
 
@@ -115,7 +115,7 @@ def test_two_actions_that_are_certain():
     with th.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(th.tensor([-1e4, 1e4, -1e4]))
-    for path in ("PerceptronActor", "PolicyActor"):
+    for path in ("MLPActionSampler", "PolicyActionSampler"):
         actions, _ = sample(policy, path)
         assert (actions == 1).all()
 
@@ -136,7 +136,7 @@ def test_bad_observations_are_caught(path):
     act = make_path(make_policy(DISCRETE), path, 2)
     obs = np.zeros((2, 3), np.float32)
     obs[1, 2] = np.nan
-    problem = "observation nan in environment 1" if path == "PerceptronActor" else "policy output.* distribution"
+    problem = "observation nan in environment 1" if path == "MLPActionSampler" else "policy output.* distribution"
     with pytest.raises(NonFiniteError, match=problem):
         act(obs)
 
@@ -146,11 +146,11 @@ def test_noise_goes_on_from_rollout_to_rollout(space):
     policy, obs = make_policy(space), np.ones((4, 3), np.float32)
     layers = actor_layers(policy)
     th.manual_seed(3)
-    in_one = PerceptronActor(policy, layers, 4, 10)
+    in_one = MLPActionSampler(policy, layers, 4, 10)
     at_once = [in_one(obs) for _ in range(10)]
     th.manual_seed(3)
     noise = draw_noise(policy, layers, 4, block=10)
-    rollouts = (PerceptronActor(policy, layers, 4, 5, noise) for _ in range(2))
+    rollouts = (MLPActionSampler(policy, layers, 4, 5, noise) for _ in range(2))
     np.testing.assert_array_equal([act(obs) for act in rollouts for _ in range(5)], at_once)
 
 
@@ -160,16 +160,16 @@ def test_bad_deviations_are_caught(number):
     with th.no_grad():
         policy.log_std[1] = number
     with pytest.raises(NonFiniteError, match="standard deviation"):
-        make_path(policy, "PerceptronActor")
+        make_path(policy, "MLPActionSampler")
     with pytest.raises(NonFiniteError, match="policy output"):
-        PolicyActor(policy)(np.zeros((2, 3), np.float32))
+        PolicyActionSampler(policy)(np.zeros((2, 3), np.float32))
 
 
 def test_large_outputs_are_not_bad():
     policy = make_policy(DISCRETE)
     with th.no_grad():
         policy.action_net.bias.copy_(th.tensor([1e30, -1e30, 0.0]))  # their squares are beyond float32
-    assert (sample(policy, "PerceptronActor")[0] == 0).all()
+    assert (sample(policy, "MLPActionSampler")[0] == 0).all()
 
 
 class Always(ActorCriticPolicy):
@@ -189,7 +189,7 @@ def with_other_forward(policy):
     "make", [lambda: make_policy(DISCRETE, cls=Always), lambda: with_other_forward(make_policy(DISCRETE))]
 )
 def test_a_policy_that_overrides_forward_acts_by_it(make):
-    act, path = make_actor(make(), n_envs=5, n_steps=None)
+    act, path = make_action_sampler(make(), n_envs=5, n_steps=None)
     assert "it overrides forward()" in path
     assert act(np.zeros((5, 3), np.float32)).tolist() == [2] * 5
 
@@ -197,7 +197,7 @@ def test_a_policy_that_overrides_forward_acts_by_it(make):
 def test_dictionaries():
     space = spaces.Dict({"vector": VECTOR, "number": spaces.Discrete(3)})
     policy = make_policy(DISCRETE, space, MultiInputActorCriticPolicy)
-    act, _ = make_actor(policy, n_envs=4, n_steps=None)
+    act, _ = make_action_sampler(policy, n_envs=4, n_steps=None)
     obs = {"vector": np.zeros((4, 3), np.float32), "number": np.array([0, 1, 2, 0])}
     assert act(obs).shape == (4,)
 
@@ -205,7 +205,7 @@ def test_dictionaries():
 @pytest.mark.parametrize("squash", [False, True])
 def test_state_dependent_noise_is_the_same_until_it_is_reset(squash):
     policy = make_policy(GAUSSIAN, use_sde=True, squash_output=squash)
-    act, _ = make_actor(policy, n_envs=3, n_steps=None)
+    act, _ = make_action_sampler(policy, n_envs=3, n_steps=None)
     obs = np.ones((3, 3), np.float32) / 2
     policy.reset_noise(3)
     first, again = act(obs), act(obs)

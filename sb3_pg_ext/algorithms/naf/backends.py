@@ -1,4 +1,4 @@
-"""How NAF differentiates its critic: by autograd or, for plain perceptrons on the CPU, in NumPy.
+"""How NAF differentiates its critic: by autograd or, for plain MLPs on the CPU, in NumPy.
 
 Both give V(s) and what Q is made of, and bring derivatives with respect to these to the parameters.
 """
@@ -15,10 +15,10 @@ from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, Value
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.tensors.vectors import split_like
-from sb3_pg_ext.gradients.autograd_engine import backward
-from sb3_pg_ext.gradients.engines import choose
-from sb3_pg_ext.gradients.lean import clip_flat_gradient, clip_gradients, make_step
-from sb3_pg_ext.policies.perceptrons import (
+from sb3_pg_ext.gradients.autograd_backend import backward
+from sb3_pg_ext.gradients.choice import choose
+from sb3_pg_ext.gradients.torch_fast_paths import clip_flat_gradient, clip_gradients, make_step
+from sb3_pg_ext.policies.plain_mlp import (
     Watch,
     check_input,
     check_methods,
@@ -94,8 +94,8 @@ class AutogradCritic:
 class ArrayCritic(AutogradCritic):
     """The fast way.
 
-    :param policy: a plain perceptron
-    :raises UnfitPolicy: if PyTorch would compute something else
+    :param policy: a plain MLP
+    :raises UnsupportedPolicyError: if PyTorch would compute something else
     """
 
     def __init__(self, policy: NAFPolicy) -> None:
@@ -176,13 +176,13 @@ def _array(obs: th.Tensor) -> np.ndarray:
 def value_layers(network: ValueNetwork) -> list[mlp.Layer]:
     """The network from the flat observation to V(s), as views of its parameters.
 
-    :raises UnfitPolicy: if it is no plain perceptron, or not on the CPU
+    :raises UnsupportedPolicyError: if it is no plain MLP, or not on the CPU
     """
     check_methods(network, ValueNetwork, ("forward", "encode", "extract_features"))
     check_input(network, network.features_extractor)
     return layers_of(network.trunk, network.head)
 
 
-def make_engine(policy: NAFPolicy, choice: str) -> tuple[AutogradCritic, str]:
-    """The engine of a policy, chosen as by :func:`~sb3_pg_ext.gradients.engines.choose`."""
+def make_backend(policy: NAFPolicy, choice: str) -> tuple[AutogradCritic, str]:
+    """The engine of a policy, chosen as by :func:`~sb3_pg_ext.gradients.choice.choose`."""
     return choose(choice, lambda: ArrayCritic(policy), lambda: AutogradCritic(policy))

@@ -15,8 +15,8 @@ from stable_baselines3.common.policies import (
 from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_pg_ext.policies.perceptrons import actor_layers
-from sb3_pg_ext.rollouts.acting import PerceptronActor, PolicyActor, make_actor
+from sb3_pg_ext.policies.plain_mlp import actor_layers
+from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, make_action_sampler
 
 VECTOR = OBSERVATION_SPACES["Box"]
 GAUSSIAN = spaces.Box(-1, 1, (2,), np.float32)
@@ -163,21 +163,21 @@ def test_the_fast_path_divides_by_the_temperature(action_space):
     np.testing.assert_allclose(
         mlp.forward(actor_layers(policy), obs), logits_of(policy, obs) / 0.2, rtol=2e-5, atol=1e-5
     )
-    assert make_actor(policy, n_envs=1, n_steps=None)[1] == "a perceptron in NumPy"
+    assert make_action_sampler(policy, n_envs=1, n_steps=None)[1] == "an MLP in NumPy"
 
 
 def test_both_paths_sample_the_tempered_softmax():
     policy = make_policy(spaces.Discrete(4), temperature=0.2)
     obs = np.tile(observe(1), (500, 1))
     expected = softmax(logits_of(policy, obs[:1]) / 0.2)[0]
-    for act in (PolicyActor(policy), PerceptronActor(policy, actor_layers(policy), 500, n_steps=16)):
+    for act in (PolicyActionSampler(policy), MLPActionSampler(policy, actor_layers(policy), 500, n_steps=16)):
         shares = np.bincount(np.concatenate([act(obs) for _ in range(40)]), minlength=4) / 20_000
         np.testing.assert_allclose(shares, expected, atol=5 * 0.5 / np.sqrt(20_000))
 
 
 def test_a_state_dependent_deviation_is_sampled_by_the_policy_itself():
     policy = make_state_dependent()
-    act, path = make_actor(policy, n_envs=2, n_steps=None)
+    act, path = make_action_sampler(policy, n_envs=2, n_steps=None)
     assert path.startswith("the policy's own forward pass")
     obs = observe(2)
     mean, log_std = expected_gaussian(policy, obs)

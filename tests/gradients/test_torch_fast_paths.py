@@ -10,8 +10,8 @@ from torch.distributions import Categorical, Distribution
 from torch.optim import optimizer as torch_optimizer
 
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.gradients.lean import HAS_FUSED_ON_CPU, clip_gradients, fused_step, make_step
-from sb3_pg_ext.guards.checkpoint import Checkpoint
+from sb3_pg_ext.gradients.torch_fast_paths import HAS_FUSED_ON_CPU, clip_gradients, fused_step, make_step
+from sb3_pg_ext.guards.rollback import Rollback
 
 needs_fused = pytest.mark.skipif(not HAS_FUSED_ON_CPU, reason="this PyTorch has no fused step on the CPU")
 
@@ -252,7 +252,7 @@ def test_a_checkpoint_leads_back(new, own_step):
     if not new:
         run(ours, make_step(ours))
         run(theirs, make_step(theirs))
-    checkpoint = Checkpoint(models[0], ours)
+    checkpoint = Rollback(models[0], ours)
     run(ours, make_step(ours), start=100)
     assert checkpoint.distance() > 0.1
     checkpoint.restore()

@@ -18,7 +18,7 @@ from sb3_pg_ext.estimators import (
     resolve_estimator,
 )
 
-EVERYTHING = frozenset({"true_ends", "raw_rewards", "target_log_probs"})
+EVERYTHING = frozenset({"truncation", "raw_rewards", "target_log_probs"})
 
 
 def resolve(estimator, kwargs=None, gae_lambda=0.9, provides=EVERYTHING):
@@ -87,7 +87,7 @@ def test_a_host_refuses_what_requires_more_than_it_gives(estimator):
     with pytest.raises(
         ValueError, match=r"'vtrace' requires target_log_probs, which this host cannot give.*sb3_pg_ext"
     ):
-        resolve(estimator, provides=frozenset({"true_ends", "raw_rewards"}))
+        resolve(estimator, provides=frozenset({"truncation", "raw_rewards"}))
 
 
 def ones():

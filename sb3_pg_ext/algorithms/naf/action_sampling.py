@@ -1,4 +1,4 @@
-"""How NAF chooses actions during training: by NumPy, where the network is a plain perceptron."""
+"""How NAF chooses actions during training: by NumPy, where the network is a plain MLP."""
 
 from typing import Protocol
 
@@ -10,8 +10,8 @@ from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, Value
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.finite import check_step
 from sb3_pg_ext.policies.observations import Observations
-from sb3_pg_ext.policies.perceptrons import (
-    UnfitPolicy,
+from sb3_pg_ext.policies.plain_mlp import (
+    UnsupportedPolicyError,
     Watch,
     check_input,
     check_methods,
@@ -20,10 +20,10 @@ from sb3_pg_ext.policies.perceptrons import (
 )
 
 ACTING_METHODS = ("predict", "obs_to_tensor", "forward", "_predict", "choose_actions")
-"""The methods of a policy between an observation and an action: a policy that overrides one is its own master."""
+"""The methods of a policy between an observation and an action: a policy that overrides one is asked itself."""
 
 
-class Actor(Protocol):
+class ActionSampler(Protocol):
     """Chooses actions in [−1, 1]."""
 
     def __call__(self, obs: Observations) -> np.ndarray:
@@ -36,7 +36,7 @@ class Actor(Protocol):
         """Whether the policy still is what the actor was made for."""
 
 
-def make_actor(model: OffPolicyAlgorithm) -> Actor:
+def make_action_sampler(model: OffPolicyAlgorithm) -> ActionSampler:
     """Choose actions as the model's ``predict`` does, faster where that is possible.
 
     :param model: the model; the actor follows every in-place change of its policy's parameters
@@ -45,12 +45,12 @@ def make_actor(model: OffPolicyAlgorithm) -> Actor:
     assert isinstance(policy, NAFPolicy)
     try:
         check_methods(model, OffPolicyAlgorithm, ("predict",))
-        return PerceptronActor(policy, action_layers(policy))
-    except UnfitPolicy:
-        return ModelActor(model)
+        return MLPActionSampler(policy, action_layers(policy))
+    except UnsupportedPolicyError:
+        return ModelActionSampler(model)
 
 
-class ModelActor:
+class ModelActionSampler:
     """The general path: asks the model.
 
     :param model: the model
@@ -70,7 +70,7 @@ class ModelActor:
         return True
 
 
-class PerceptronActor:
+class MLPActionSampler:
     """The fast path, in NumPy.
 
     :param policy: a policy that :func:`action_layers` finds fit
@@ -97,7 +97,7 @@ class PerceptronActor:
 def action_layers(policy: NAFPolicy) -> list[mlp.Layer]:
     """The network from the flat observation to the outputs of the action head, as views of the policy's parameters.
 
-    :raises UnfitPolicy: if it is no plain perceptron, or not on the CPU
+    :raises UnsupportedPolicyError: if it is no plain MLP, or not on the CPU
     """
     critic = policy.critic
     check_methods(policy, NAFPolicy, ACTING_METHODS)

@@ -24,9 +24,9 @@ from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.policies.observations import Observations
-from sb3_pg_ext.policies.perceptrons import UnfitPolicy, actor_layers, network_input
+from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, network_input
 
-Actor = Callable[[Observations], np.ndarray]
+ActionSampler = Callable[[Observations], np.ndarray]
 """From the observations of all environments [N, …] to an action sampled for each, [N, …], not yet clipped."""
 
 NOISE_BLOCK = 256
@@ -36,7 +36,7 @@ WORTH_LAYING_OUT = 16
 """So many steps with the same parameters pay for a copy of them that is faster to use."""
 
 
-def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[Actor, str]:
+def make_action_sampler(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[ActionSampler, str]:
     """Choose how actions are sampled in the coming rollout.
 
     Both ways sample the policy's own distribution with PyTorch's global generator. They use it differently: the same
@@ -49,9 +49,9 @@ def make_actor(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> t
     """
     try:
         layers = actor_layers(policy)
-    except UnfitPolicy as reason:
-        return PolicyActor(policy), f"the policy's own forward pass, because {reason}"
-    return PerceptronActor(policy, layers, n_envs, n_steps or NOISE_BLOCK), "a perceptron in NumPy"
+    except UnsupportedPolicyError as reason:
+        return PolicyActionSampler(policy), f"the policy's own forward pass, because {reason}"
+    return MLPActionSampler(policy, layers, n_envs, n_steps or NOISE_BLOCK), "an MLP in NumPy"
 
 
 def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -73,7 +73,7 @@ def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray]
     return lambda actions: np.minimum(np.maximum(actions, low), high)
 
 
-class PolicyActor:
+class PolicyActionSampler:
     """The general path: asks the policy itself.
 
     :param policy: any SB3 policy of an on-policy algorithm
@@ -103,7 +103,7 @@ class PolicyActor:
 
 Draw = Callable[[tuple[int, ...]], th.Tensor]
 Noise = Iterator[np.ndarray]
-"""For every step an array [N, outputs] that makes a sample of the network's outputs; parameters play no part in it."""
+"""For every step an array [N, outputs] that makes a sample of the network's outputs, whatever the parameters."""
 
 
 def draw_noise(policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> Noise:
@@ -126,7 +126,7 @@ def draw_noise(policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, 
         yield from draw(shape).numpy()
 
 
-class PerceptronActor:
+class MLPActionSampler:
     """The fast path: the actor's forward pass in NumPy, and noise drawn for many steps at once.
 
     :param policy: a policy that :func:`actor_layers` finds fit

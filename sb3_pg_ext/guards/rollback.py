@@ -4,7 +4,7 @@ import torch as th
 from torch import nn
 
 
-class Checkpoint:
+class Rollback:
     """Copies of a policy's parameters and its optimiser's state, in memory.
 
     :param policy: the policy

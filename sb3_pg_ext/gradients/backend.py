@@ -12,7 +12,7 @@ from sb3_pg_ext.functional.tensors.curvature import Product
 from sb3_pg_ext.policies.observations import Observations
 
 
-class Quantities(NamedTuple):
+class PolicyEvaluation(NamedTuple):
     """Numbers, one for every sample of a batch, or a loss's derivatives with respect to them; [B] each.
 
     :param log_probs: log π(a|s)
@@ -27,7 +27,7 @@ class Quantities(NamedTuple):
     values: np.ndarray | None = None
 
 
-class Engine(ABC):
+class GradientBackend(ABC):
     """Computes these numbers, and brings derivatives with respect to them to the policy's parameters.
 
     Every update is written once, on top of this: it calculates its loss, and the derivatives of the loss with respect
@@ -47,7 +47,7 @@ class Engine(ABC):
         old: Any = None,
         *,
         with_values: bool = True,
-    ) -> Quantities:
+    ) -> PolicyEvaluation:
         """Compute the numbers of a batch, for the derivatives to come.
 
         :param observations: s, [B, …]
@@ -61,10 +61,10 @@ class Engine(ABC):
         """Forget the gradient."""
 
     @abstractmethod
-    def backward(self, derivatives: Quantities) -> None:
+    def backward(self, derivatives: PolicyEvaluation) -> None:
         """Add the gradient of Σ c·q, summed over the numbers q of the latest batch.
 
-        :param derivatives: c; ``None`` where a number plays no part
+        :param derivatives: c; ``None`` where a number is unused
         """
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Engine(ABC):
     def step(self) -> None:
         """Let the policy's optimiser make a step along the gradient."""
 
-    def descend(self, derivatives: Quantities, max_norm: float | None) -> float:
+    def descend(self, derivatives: PolicyEvaluation, max_norm: float | None) -> float:
         """A step of the optimiser along the gradient of a loss.
 
         :param derivatives: the loss's, with respect to the numbers of the latest batch

@@ -1,4 +1,4 @@
-"""The fast engine: a plain perceptron's derivatives written out in NumPy.
+"""The fast engine: a plain MLP's derivatives written out in NumPy.
 
 The arrays are the memory of the policy's own parameters and of their gradients, and the optimiser is the policy's own.
 So the policy stays the truth: whatever reads or changes it between two updates needs to know nothing of this.
@@ -17,10 +17,10 @@ from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.heads import Head
 from sb3_pg_ext.functional.tensors.curvature import Product
 from sb3_pg_ext.functional.tensors.vectors import flatten, split_like
-from sb3_pg_ext.gradients.lean import clip_flat_gradient, make_step
-from sb3_pg_ext.gradients.quantities import Engine, Quantities
+from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.torch_fast_paths import clip_flat_gradient, make_step
 from sb3_pg_ext.policies.observations import Observations
-from sb3_pg_ext.policies.perceptrons import (
+from sb3_pg_ext.policies.plain_mlp import (
     actor_layers,
     check_parameters,
     critic_layers,
@@ -31,7 +31,7 @@ from sb3_pg_ext.policies.perceptrons import (
 
 
 class Net:
-    """A perceptron with room for its gradient.
+    """An MLP with room for its gradient.
 
     :param layers: its layers
     :param modules: the modules that they are the arrays of
@@ -73,12 +73,12 @@ class Net:
             parameter.grad = piece
 
 
-class ArrayEngine(Engine):
-    """Differentiates a plain perceptron policy.
+class ArrayBackend(GradientBackend):
+    """Differentiates a plain MLP policy.
 
     :param policy: the policy
     :param gradient: where to put the gradients of all parameters, one after the other; ``None`` for a new array
-    :raises UnfitPolicy: if PyTorch would compute something else
+    :raises UnsupportedPolicyError: if PyTorch would compute something else
     """
 
     def __init__(self, policy: ActorCriticPolicy, gradient: np.ndarray | None = None) -> None:
@@ -110,23 +110,23 @@ class ArrayEngine(Engine):
         old: Head | None = None,
         *,
         with_values: bool = True,
-    ) -> Quantities:
+    ) -> PolicyEvaluation:
         """Compute the numbers of a batch."""
         assert isinstance(observations, np.ndarray)
         x = network_input(observations)
         values = self._critic.forward(x)[:, 0] if with_values else None
         if actions is None:
-            return Quantities(values=values)
+            return PolicyEvaluation(values=values)
         self._actions, self._old = actions, old
         self._head = head = make_head(self.policy, self._actor.forward(x))
-        return Quantities(head.log_prob(actions), head.entropy(), None if old is None else head.kl(old), values)
+        return PolicyEvaluation(head.log_prob(actions), head.entropy(), None if old is None else head.kl(old), values)
 
     def zero_gradient(self) -> None:
         """Forget the gradient."""
         self.gradient.fill(0)
         self._actor.is_clear = self._critic.is_clear = True
 
-    def backward(self, derivatives: Quantities) -> None:
+    def backward(self, derivatives: PolicyEvaluation) -> None:
         """Add a gradient to the parameters'."""
         of_log_probs, of_entropies, of_kls, of_values = (
             None if c is None else c.astype(np.float32, copy=False) for c in derivatives
@@ -162,7 +162,7 @@ class ArrayEngine(Engine):
     def policy_gradient(self, weights: np.ndarray) -> tuple[list[th.Tensor], th.Tensor]:
         """The gradient in the actor's parameters."""
         self.zero_gradient()
-        self.backward(Quantities(log_probs=weights))
+        self.backward(PolicyEvaluation(log_probs=weights))
         return self._actor.parameters, flatten(self._gradients[p] for p in self._actor.parameters)
 
     def fisher_product(self) -> Product:

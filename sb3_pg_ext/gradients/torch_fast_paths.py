@@ -102,7 +102,7 @@ def _fused_kernel(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> Calla
 def clip_gradients(parameters: Iterable[th.Tensor], max_norm: float | None) -> th.Tensor:
     """``torch.nn.utils.clip_grad_norm_`` at half its cost: scale gradients down to a norm.
 
-    :param parameters: those without a gradient play no part
+    :param parameters: those without a gradient are left out
     :param max_norm: the largest norm allowed; ``None`` for no clipping
     :return: the norm of all gradients together before that, a scalar
     """
