@@ -161,7 +161,7 @@ def _arguments(wrapper: VecEnvWrapper, names: tuple[str, ...]) -> dict[str, Any]
 
 
 def _statistics(normalizer: VecNormalize) -> dict[str, Any]:
-    """Copies of the running statistics, by the attributes that hold them; without ``norm_obs`` one of them is missing."""
+    """Copies of the running statistics, by attribute; without ``norm_obs`` there are none of observations."""
     return {name: deepcopy(vars(normalizer)[name]) for name in ("obs_rms", "ret_rms") if name in vars(normalizer)}
 
 
