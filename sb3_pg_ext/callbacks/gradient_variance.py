@@ -214,7 +214,8 @@ class GradientVarianceCallback(BaseCallback):
     :param update_freq: measure before every so many-th rollout, beginning with the first
     :param n_batches: number of batches, at least 2
     :param n_episodes: number of episodes of a batch, a multiple of the number of environments in ``env``
-    :param reference: name of the estimator, one of those measured, that the reference gradient comes from
+    :param reference: name of the estimator, one of those measured, that the reference gradient comes from; ``None`` for
+        ``"mean"``, or, where that is not measured, the first one
     :param seed: seed of what is drawn for the measurements
     :param verbose: as in SB3
     :raises ValueError: for a bad argument; at the beginning of training, if the model or ``env`` do not fit
@@ -229,7 +230,7 @@ class GradientVarianceCallback(BaseCallback):
         update_freq: int = 10,
         n_batches: int = 20,
         n_episodes: int = 10,
-        reference: str = "mean",
+        reference: str | None = None,
         seed: int = 0,
         verbose: int = 0,
     ) -> None:
@@ -246,7 +247,11 @@ class GradientVarianceCallback(BaseCallback):
         self.baselines = {name: (baseline, False) for name, baseline in _by_name(baselines)}
         self.baselines |= {f"total_{name}": (baseline, True) for name, baseline in _by_name(total_return_baselines)}
         self.advantage_estimators = advantage_estimators
-        check_choice("reference", reference, [*self.baselines, *advantage_estimators])
+        measured = [*self.baselines, *advantage_estimators]
+        if not measured:
+            raise ValueError("baselines=() and nothing else to measure; allowed: at least one baseline or estimator")
+        reference = reference or ("mean" if "mean" in measured else measured[0])
+        check_choice("reference", reference, measured)
         self.update_freq = update_freq
         self.n_batches = n_batches
         self.n_episodes = n_episodes

@@ -1,5 +1,6 @@
 """What happened during a rollout, told truthfully."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -124,15 +125,23 @@ class EpisodeTransitions(Transitions):
     :param action_space: the environments' action space
     :param n_envs: N
     :param episodes_per_env: how many episodes every environment gives
+    :param expect_an_end_within: warn where no episode has ended after so many steps of all environments together;
+        ``None`` for no such expectation
     """
 
     INITIAL_CAPACITY = 1024
 
     def __init__(
-        self, observation_space: spaces.Space, action_space: spaces.Space, n_envs: int, episodes_per_env: int
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        n_envs: int,
+        episodes_per_env: int,
+        expect_an_end_within: int | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, n_envs, self.INITIAL_CAPACITY)
         self._missing = np.full(n_envs, episodes_per_env)
+        self._expect_an_end_within = expect_an_end_within
         self.active = np.zeros((self.INITIAL_CAPACITY, n_envs), bool)
 
     @property
@@ -155,6 +164,7 @@ class EpisodeTransitions(Transitions):
     ) -> None:
         """Append one step of every environment; only what is still missing counts."""
         if self.size == len(self.rewards):
+            self._look_for_an_end()
             self._reallocate(lambda array: np.concatenate([array, np.zeros_like(array)]))
         active = self._missing > 0
         self.active[self.size] = active
@@ -167,6 +177,19 @@ class EpisodeTransitions(Transitions):
     def flat(self, array: np.ndarray) -> np.ndarray:
         """Lay an array of the rollout out episode by episode, without the steps that do not count."""
         return array.swapaxes(0, 1)[self.active.T]
+
+    def _look_for_an_end(self) -> None:
+        """An environment without any end would be collected from for ever."""
+        limit, n_steps = self._expect_an_end_within, self.rewards.size
+        if limit is not None and n_steps > limit and not self.ends.any():
+            self._expect_an_end_within = None  # once is enough
+            warnings.warn(
+                f"no episode has ended in {n_steps} steps, with total_timesteps={limit}: complete episodes are waited "
+                "for. Where there are none, give n_steps=, or put a gymnasium.wrappers.TimeLimit around the "
+                "environment",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _reallocate(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
         self.inputs = self.inputs.map(function)

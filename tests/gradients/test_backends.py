@@ -9,7 +9,9 @@ import stable_baselines3
 import torch as th
 from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
 from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -654,3 +656,140 @@ def test_an_update_leaves_gradients_and_numbers_that_are_the_users_own(cls, engi
         return True
 
     th.testing.assert_close(train(spoil), train(None), **EXACTLY)
+
+
+# The distribution that gives the log-probabilities.
+
+
+class Masked(ActorCriticPolicy):
+    """Forbids the first action, by a distribution of its own."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        logits = super()._get_action_dist_from_latent(latent_pi).distribution.logits
+        allowed = th.tensor([False, True, True])
+        return CategoricalDistribution(3).proba_distribution(logits.masked_fill(~allowed, -float("inf")))
+
+
+class Apart(ActorCriticPolicy):
+    """Never touches ``action_dist``."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        return CategoricalDistribution(3).proba_distribution(2 * self.action_net(latent_pi))
+
+
+class Evaluated(Apart):
+    """Evaluates actions in a way of its own, too."""
+
+    def evaluate_actions(self, obs, actions):
+        distribution = CategoricalDistribution(3).proba_distribution(
+            2 * self.action_net(self.mlp_extractor.forward_actor(self.extract_features(obs)))
+        )
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+
+
+OWN_DISTRIBUTIONS = [Masked, Apart, Evaluated]
+
+
+@pytest.mark.parametrize("cls", OWN_DISTRIBUTIONS)
+def test_kl_and_fisher_products_are_those_of_the_distribution_that_the_policy_makes(cls):
+    policy = make_policy(cls)
+    inputs, _, derivatives = make_batch(policy)
+    actions = np.full((16, 1), 2)
+    engine, _ = make_backend(policy)
+    old = engine.snapshot(inputs)
+
+    def p():
+        return policy.get_distribution(th.from_numpy(inputs.observations)).distribution.probs.double()
+
+    before = p().detach()
+    engine.evaluate_actions(inputs, actions)
+    np.testing.assert_allclose(engine.kl(old), 0, atol=1e-6)
+    move(policy)
+    computed = engine.evaluate_actions(inputs, actions)
+    after = p().detach()
+    np.testing.assert_allclose(computed.log_probs, after[:, 2].log(), rtol=1e-5)
+    expected = th.where(before > 0, before * (before / after).log(), 0).sum(1)
+    np.testing.assert_allclose(engine.kl(old), expected, rtol=1e-4, atol=1e-6)
+    engine.evaluate_policy(inputs, actions)
+    parameters, gradient = engine.policy_gradient(derivatives["log_probs"])
+    v = th.linspace(-1, 1, len(gradient))
+    # F = Σ_s Σ_a p ∇log p ∇log pᵀ / B, one action at a time.
+    product = th.zeros_like(v).double()
+    for action in range(3):
+        for s in range(16):
+            chosen = p()[s, action]
+            if chosen > 0:
+                row = th.cat([g.flatten() for g in th.autograd.grad(chosen.log(), parameters)]).double()
+                product += after[s, action] * row * (row @ v.double()) / 16
+    th.testing.assert_close(engine.fisher_product()(v).double(), product, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [REINFORCE, NPG, AdaptiveKLPPO, fast.PPO, fast.A2C])
+@pytest.mark.parametrize("cls", OWN_DISTRIBUTIONS)
+def test_models_train_with_policies_that_make_their_own_distributions(model, cls):
+    trained = make_model(model, cls, action_space="Discrete").learn(32)
+    assert trained.n_dropped_rollouts == trained.n_skipped_updates == 0
+    assert trained._n_updates > 0
+    if cls is Masked:
+        env = trained.get_env()
+        assert 0 not in {trained.predict(env.reset())[0].item() for _ in range(30)}
+
+
+@pytest.mark.parametrize("choice", ENGINES)
+def test_parameters_frozen_before_the_first_backward_pass_stay_where_they_are(choice):
+    policy = make_policy(action_space="Box")
+    inputs, actions, derivatives = make_batch(policy)
+    engine, _ = make_backend(policy, choice)
+    actor = [parameter for name, parameter in policy.named_parameters() if not name.startswith(CRITIC)]
+    engine.freeze(actor)
+    before = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
+    for _ in range(2):
+        engine.evaluate_actions(inputs, actions)
+        norm = engine.descend(without_kl(derivatives), None)
+        of_critic = [p.grad for name, p in policy.named_parameters() if name.startswith(CRITIC)]
+        assert norm == pytest.approx(float(th.cat([g.flatten() for g in of_critic]).norm()), rel=1e-5)
+    moved = {name for name, parameter in policy.named_parameters() if not th.equal(parameter, before[name])}
+    assert moved == {name for name in before if name.startswith(CRITIC)}
+
+
+def test_the_norm_is_that_of_all_parameters_whatever_the_optimiser_holds():
+    """As stock SB3 clips."""
+    norms = []
+    for choice in ENGINES:
+        policy = make_policy()
+        policy.optimizer = th.optim.Adam(policy.value_net.parameters(), lr=1e-3)
+        inputs, actions, derivatives = make_batch(policy)
+        engine, _ = make_backend(policy, choice)
+        for _ in range(2):  # nothing of the first one is left
+            engine.evaluate_actions(inputs, actions)
+            engine.zero_gradient()
+            engine.backward(without_kl(derivatives))
+        gradient = gradient_of(policy)
+        norms.append(engine.clip_gradient(0.5))
+        assert norms[-1] == pytest.approx(float(gradient.norm()), rel=1e-5)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+def test_masks_reach_a_policy_that_takes_them():
+    th.manual_seed(0)
+    policy = MaskableActorCriticPolicy(VECTOR, spaces.Discrete(3), lambda _: 1e-2, net_arch=[8])
+    inputs, _, _ = make_batch(policy)
+    masks = np.ones((16, 3), bool)
+    masks[:, 1] = False
+    masked, actions = PolicyInputs(inputs.observations, masks), np.full((16, 1), 2)
+    engine = AutogradBackend(policy)
+    computed = engine.evaluate_actions(masked, actions)
+    obs = th.from_numpy(inputs.observations)
+    p = policy.get_distribution(obs).distribution.probs.detach()
+    np.testing.assert_allclose(computed.log_probs, (p[:, 2] / (p[:, 0] + p[:, 2])).log(), rtol=1e-5)
+    old = engine.snapshot(masked)
+    np.testing.assert_allclose(engine.kl(old), 0, atol=1e-6)
+    np.testing.assert_allclose(engine.kl(old[np.arange(16)]), 0, atol=1e-7)
+    part = masked.rows(slice(4))
+    np.testing.assert_allclose(engine.evaluate_policy(part, actions[:4]).log_probs, computed.log_probs[:4], rtol=1e-6)
+
+
+def test_what_differentiates_can_be_asked_for():
+    model = make_model()
+    assert model.describe_engine() == "arrays"
+    assert make_model(policy_kwargs={"activation_fn": nn.GELU}).describe_engine().startswith("autograd, because")

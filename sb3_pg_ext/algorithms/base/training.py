@@ -27,6 +27,10 @@ class OnPolicyTraining(RolloutCollector):
         super()._setup_model()
         self._check_engine()
 
+    def describe_engine(self) -> str:
+        """What differentiates the policy as it is now, and why: ``"arrays"``, or ``"autograd, because …"``."""
+        return self._choose_backend()[1]
+
     def _check_engine(self) -> None:
         """Refuse an unknown engine, or one that cannot do what is asked of it."""
         if self.engine != "auto":

@@ -1,6 +1,7 @@
 """REINFORCE, with and without baselines."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
@@ -8,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
@@ -17,7 +19,7 @@ from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES, OnPoli
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag
 from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
-from sb3_pg_ext.functional.surrogates import policy_gradient_loss, value_loss
+from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.scores import ScoreFunctions
@@ -66,8 +68,8 @@ class REINFORCE(OnPolicyBase):
     :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
     :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and standard
         deviation 1
-    :param n_episodes: number of episodes for one update, a multiple of the number of environments; ``None`` (without
-        ``n_steps``) means 10, rounded up to such a multiple
+    :param n_episodes: number of episodes for one update, rounded up to a multiple of the number of environments;
+        ``None`` (without ``n_steps``) means 10
     :param returns: ``"reward_to_go"`` for G_t; ``"total"`` for the return of the whole episode at each of its steps
         (Williams' original, not with ``n_steps``)
     :param bootstrap_truncated: whether an episode that was cut, by a time limit for example, is continued with V of its
@@ -204,16 +206,33 @@ class REINFORCE(OnPolicyBase):
         if self.n_episodes is not None:
             check_count("n_episodes", self.n_episodes)
             if self.n_episodes % self.n_envs:
-                raise ValueError(
-                    f"n_episodes={self.n_episodes!r} cannot be shared equally by {self.n_envs} environments; "
-                    f"allowed: a multiple of {self.n_envs}"
+                warnings.warn(
+                    f"n_episodes={self.n_episodes} cannot be shared equally by {self.n_envs} environments: every "
+                    f"update takes {self._episodes_per_env * self.n_envs}",
+                    UserWarning,
+                    stacklevel=2,
                 )
         if self.discount_state_distribution and self.returns == "total":
             raise ValueError(
                 "discount_state_distribution=True together with returns='total'; allowed: returns='reward_to_go', "
                 "since total returns are discounted from the start of the episode already"
             )
+        self._refuse_monitors_without_early_resets()
         self._set_up_baseline()
+
+    def _refuse_monitors_without_early_resets(self) -> None:
+        """Environments that have given their episodes are reset in the middle of another one."""
+        env = self.env
+        if env is None or self.n_steps is not None or self.n_envs == 1:
+            return
+        monitored = np.flatnonzero(env.env_is_wrapped(Monitor)).tolist()
+        strict = [n for n in monitored if not env.get_attr("allow_early_resets", [n])[0]]
+        if strict:
+            raise ValueError(
+                f"allow_early_resets=False of the Monitor of environment {strict[0]}, together with n_episodes in "
+                f"{self.n_envs} environments, which go on until the last has given its episodes, and are then reset; "
+                "allowed: allow_early_resets=True, n_steps, or a single environment"
+            )
 
     def _set_up_baseline(self) -> None:
         if not isinstance(self.baseline_kwargs, (Mapping, NoneType)):
@@ -245,7 +264,13 @@ class REINFORCE(OnPolicyBase):
         if not self._last_episode_starts.all():
             self._last_obs = env.reset()  # type: ignore[assignment]
             self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
-        return EpisodeTransitions(self.observation_space, self.action_space, env.num_envs, self._episodes_per_env)
+        return EpisodeTransitions(
+            self.observation_space,
+            self.action_space,
+            env.num_envs,
+            self._episodes_per_env,
+            expect_an_end_within=self._total_timesteps,
+        )
 
     @property
     def _episodes_per_env(self) -> int:
@@ -353,8 +378,8 @@ class REINFORCE(OnPolicyBase):
         """Add the gradient of the policy's loss, chunk by chunk, and to ``sums`` what is to be logged."""
         denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
         advantages = self.rollout_buffer.advantages[:, 0]
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if self.normalize_advantage:
+            advantages = normalize(advantages)
         weights = np.full_like(advantages, self._episodes.weights)
         actions = action_array(self.rollout_buffer.actions[:, 0], self.action_space)
         for part in parts(self._inputs.observations):
