@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import re
 from numbers import Number
+from pathlib import Path
 
 from stable_baselines3.common.logger import configure
 
@@ -30,6 +32,8 @@ OF_OWN_POLICY_GRADIENTS = {
     "train/step_norm",
     "train/value_loss",
 }
+SB3S_OWN = {"train/approx_kl", "train/clip_fraction", "train/kl_divergence_loss"}
+DOCUMENTATION = (Path(__file__).parents[2] / "docs/logging.md").read_text(encoding="utf-8")
 NOT_PRINTED = {
     "a3c": {"workers/fps_0"},
     "npg": {"train/policy_objective", "train/natural_grad_norm", "train/cg_steps", "train/cg_breakdown"},
@@ -50,6 +54,17 @@ def test_logs_what_sb3_logs_and_what_this_package_adds(algorithm: Algorithm):
     if algorithm.has_own_constructor and not algorithm.spec.off_policy:
         expected |= OF_OWN_POLICY_GRADIENTS
     assert expected <= records.latest.keys()
+
+
+def test_every_key_is_documented(algorithm: Algorithm):
+    """Those of the stock algorithms are documented by SB3."""
+    model = algorithm()
+    records = record(model)
+    model.learn(4 * STEPS, log_interval=1)
+    documented = {re.sub("<.>", "1", key) for key in re.findall("`([^`]+)`", DOCUMENTATION)}
+    keys = {re.sub(r"(epoch|fps|clip_fraction)_[\d.]+$", r"\1_1", key) for key in records.latest}
+    undocumented = keys - documented
+    assert undocumented <= (set() if algorithm.has_own_constructor else SB3S_OWN)
 
 
 def test_everything_logged_is_a_finite_number(algorithm: Algorithm):
