@@ -58,7 +58,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         """
         self._rollout_is_good = False
         self.policy.set_training_mode(False)
-        put_statistics_back = remember_statistics(self._vec_normalize_env)
+        put_statistics_back = remember_statistics(self.get_vec_normalize_env())
         transitions = self._start_rollout(env)
         if self.use_sde:
             self._reset_noise(env.num_envs)

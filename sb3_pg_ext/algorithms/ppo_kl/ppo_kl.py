@@ -19,6 +19,7 @@ from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.importance import effective_sample_size, fraction_outside
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Losses, Objective
+from sb3_pg_ext.log import TABLE
 from sb3_pg_ext.policies.evaluation import evaluate
 
 SelfAdaptiveKLPPO = TypeVar("SelfAdaptiveKLPPO", bound="AdaptiveKLPPO")
@@ -264,7 +265,7 @@ class AdaptiveKLPPO(ActorCriticBase):
                 history.append(losses | {"grad_norm": grad_norm})
             self.policy.set_training_mode(False)
             kl = engine.mean_kl(steps.old, steps.inputs)
-            self.logger.record(f"kl/epoch_{epoch}", kl)
+            self.logger.record(f"kl/epoch_{epoch}", kl, exclude=TABLE)
             if not kl < (self.early_stop_kl or float("inf")):  # NaN ends it, too
                 break
         if self.adaptive_kl:
@@ -298,13 +299,15 @@ class AdaptiveKLPPO(ActorCriticBase):
         _, log_probs = evaluate(self.policy, steps.inputs, steps.actions)
         with np.errstate(over="ignore"):  # it is caught by its mean
             ratios = np.exp(log_probs.astype(np.float64) - steps.log_probs)
-        self.logger.record("train/ratio_mean", check_number("mean of π(a|s) / π_old(a|s)", ratios.mean()))
-        self.logger.record("train/ratio_std", ratios.std())
-        self.logger.record("train/ratio_min", ratios.min())
-        self.logger.record("train/ratio_max", ratios.max())
+        ratio_mean = check_number("mean of π(a|s) / π_old(a|s)", ratios.mean())
+        self.logger.record("train/ratio_mean", ratio_mean, exclude=TABLE)
+        self.logger.record("train/ratio_std", ratios.std(), exclude=TABLE)
+        self.logger.record("train/ratio_min", ratios.min(), exclude=TABLE)
+        self.logger.record("train/ratio_max", ratios.max(), exclude=TABLE)
         self.logger.record("train/effective_sample_size", effective_sample_size(ratios))
         for clip_range in CLIP_RANGES:
-            self.logger.record(f"train/clip_fraction_{clip_range}", fraction_outside(ratios, clip_range))
+            fraction = fraction_outside(ratios, clip_range)
+            self.logger.record(f"train/clip_fraction_{clip_range}", fraction, exclude=TABLE)
 
     def _log_settings(self, objective: Objective) -> None:
         self.logger.record("train/kl_coef", objective.kl_coef)
