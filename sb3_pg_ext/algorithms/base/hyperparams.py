@@ -110,8 +110,8 @@ class Space:
     ) -> None:
         self._derive = derive
         self._entries: dict[str, tuple[str | None, tuple[str, ...], Dimension]] = {}
-        groups: dict[str | None, Dimensions] = {None: dimensions, **(conditional or {})}
-        for condition, group in groups.items():
+        groups: list[tuple[str | None, Dimensions]] = [(None, dimensions), *(conditional or {}).items()]
+        for condition, group in groups:
             for path, dimension in _walk(group):
                 name = dimension.stored_as.format(path[-1])
                 if name in self._entries:
