@@ -14,8 +14,9 @@ from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
-from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
+from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.rollouts.collector import RolloutCollector
 
 
@@ -58,7 +59,7 @@ class FastUpdate(OnPolicyTraining):
         else:
             self._keep_update()
 
-    def _choose_backend(self) -> tuple[GradientBackend, str]:
+    def _choose_backend(self) -> tuple[PolicyBackend, str]:
         engine, path = super()._choose_backend()
         buffer = type(self.rollout_buffer)
         own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(RolloutBuffer, name)]
@@ -89,7 +90,7 @@ class FastUpdate(OnPolicyTraining):
         finally:
             hook.remove()
 
-    def _descend(self, engine: ArrayBackend, derivatives: PolicyEvaluation, max_norm: float | None) -> None:
+    def _descend(self, engine: ArrayBackend, derivatives: Derivatives, max_norm: float | None) -> None:
         """A step of the optimiser, if the gradient is finite."""
         try:
             engine.descend(derivatives, max_norm)

@@ -19,10 +19,10 @@ from sb3_pg_ext import NPG, REINFORCE, AdaptiveKLPPO, fast
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
-from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.gradients.minibatches import action_array
 from sb3_pg_ext.policies.exploration import MlpPolicy
+from sb3_pg_ext.policies.inputs import PolicyInputs
 
 ENGINES = ["array", "autograd"]
 SPACES = ["Box", "Discrete", "MultiDiscrete", "MultiBinary"]
@@ -38,13 +38,18 @@ def make_policy(cls=MlpPolicy, action_space="Discrete", observation_space=VECTOR
 
 
 def make_batch(policy, size=16):
-    """Observations, actions, and derivatives of every number."""
+    """What the policy sees, actions, and derivatives of every number."""
     rng = np.random.default_rng(0)
     policy.action_space.seed(0)
     observations = rng.uniform(-1, 1, (size, *policy.observation_space.shape)).astype(np.float32)
     actions = np.stack([np.reshape(policy.action_space.sample(), -1) for _ in range(size)])
-    derivatives = PolicyEvaluation(*rng.normal(size=(4, size)).astype(np.float32))
-    return observations, action_array(actions, policy.action_space), derivatives
+    numbers = rng.normal(size=(4, size)).astype(np.float32)
+    derivatives = dict(zip(("log_probs", "entropies", "kls", "values"), numbers, strict=True))
+    return PolicyInputs(observations), action_array(actions, policy.action_space), derivatives
+
+
+def without_kl(derivatives):
+    return {name: array for name, array in derivatives.items() if name != "kls"}
 
 
 def gradient_of(policy):
@@ -62,22 +67,22 @@ def move(policy):
 def compute_everything(policy, choice):
     """All that an engine gives: numbers at a policy that has moved from the old one, gradients, products and KL."""
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
     start = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    old = engine.snapshot(observations)
+    old = engine.snapshot(inputs)
     move(policy)
-    numbers = engine.forward(observations, actions, old)
+    numbers = [*engine.evaluate_actions(inputs, actions), engine.kl(old)]
     engine.zero_gradient()
     engine.backward(derivatives)
     gradient = gradient_of(policy)
-    values = engine.forward(observations).values
-    engine.forward(observations, actions, with_values=False)
-    _, policy_gradient = engine.policy_gradient(derivatives.log_probs)
+    numbers += [engine.predict_values(inputs), *engine.evaluate_policy(inputs, actions)]
+    _, policy_gradient = engine.policy_gradient(derivatives["log_probs"])
     product = engine.fisher_product()(th.linspace(-1, 1, len(policy_gradient)))
-    kl = engine.mean_kl(old, observations)
-    part = engine.forward(observations[::2], actions[::2], old[np.arange(0, 16, 2)]).kls
+    kl = engine.mean_kl(old, inputs)
+    engine.evaluate_policy(inputs.rows(slice(None, None, 2)), actions[::2])
+    part = engine.kl(old[np.arange(0, 16, 2)])
     policy.load_state_dict(start)
-    return [*map(th.as_tensor, numbers), gradient, th.as_tensor(values), policy_gradient, product, th.tensor(kl), part]
+    return [*map(th.as_tensor, numbers), gradient, policy_gradient, product, th.tensor(kl), part]
 
 
 FIT = {
@@ -130,11 +135,11 @@ def test_policies_of_sb3():
 def test_gradients_add_up(choice):
     policy = make_policy()
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
 
     def backward(rows):
-        engine.forward(observations[rows], actions[rows])
-        engine.backward(PolicyEvaluation(*(None if c is None else c[rows] for c in derivatives._replace(kls=None))))
+        engine.evaluate_actions(inputs.rows(rows), actions[rows])
+        engine.backward({name: c[rows] for name, c in without_kl(derivatives).items()})
 
     engine.zero_gradient()
     backward(slice(None))
@@ -155,10 +160,10 @@ def test_no_gradient_leaks_from_one_engine_to_the_other(choices):
 
 def gradient_by(choice, policy):
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
-    engine.forward(observations, actions)
+    inputs, actions, derivatives = make_batch(policy)
+    engine.evaluate_actions(inputs, actions)
     engine.zero_gradient()
-    engine.backward(derivatives._replace(kls=None))
+    engine.backward(without_kl(derivatives))
     return gradient_of(policy)
 
 
@@ -167,10 +172,10 @@ def test_what_no_derivative_reaches_has_no_gradient(choice):
     policy = make_policy()
     gradient_by(choice, policy)
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
-    engine.forward(observations, actions)
+    inputs, actions, derivatives = make_batch(policy)
+    engine.evaluate_actions(inputs, actions)
     engine.zero_gradient()
-    engine.backward(PolicyEvaluation(log_probs=derivatives.log_probs))
+    engine.backward({"log_probs": derivatives["log_probs"]})
     without = {name for name, parameter in policy.named_parameters() if parameter.grad is None}
     assert without == {name for name, _ in policy.named_parameters() if name.startswith(CRITIC)}
 
@@ -182,14 +187,14 @@ CRITIC = ("mlp_extractor.value_net", "value_net")
 def test_frozen_parameters_stay_where_they_are(choice):
     policy = make_policy(action_space="Box", optimizer_class=th.optim.AdamW)
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
-    engine.forward(observations, actions)
-    parameters, _ = engine.policy_gradient(derivatives.log_probs)
+    inputs, actions, derivatives = make_batch(policy)
+    engine.evaluate_actions(inputs, actions)
+    parameters, _ = engine.policy_gradient(derivatives["log_probs"])
     engine.freeze(parameters)
     before = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
     for _ in range(3):
-        engine.forward(observations)
-        engine.descend(PolicyEvaluation(values=derivatives.values), None)
+        engine.predict_values(inputs)
+        engine.descend({"values": derivatives["values"]}, None)
     moved = {name for name, parameter in policy.named_parameters() if not th.equal(parameter, before[name])}
     assert moved == {name for name in before if name.startswith(CRITIC)}
 
@@ -200,13 +205,11 @@ def test_clipping(max_norm, size):
     norms, clipped = [], []
     for choice in ENGINES:
         policy = make_policy()
-        observations, actions, derivatives = make_batch(policy)
+        inputs, actions, derivatives = make_batch(policy)
         engine, _ = make_backend(policy, choice)
-        engine.forward(observations, actions)
+        engine.evaluate_actions(inputs, actions)
         engine.zero_gradient()
-        engine.backward(
-            PolicyEvaluation(*(c if c is None else np.float32(size) * c for c in derivatives._replace(kls=None)))
-        )
+        engine.backward({name: np.float32(size) * c for name, c in without_kl(derivatives).items()})
         before = gradient_of(policy)
         norms.append(engine.clip_gradient(max_norm))
         clipped.append(gradient_of(policy))
@@ -220,19 +223,19 @@ def test_clipping(max_norm, size):
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_no_step_along_a_gradient_that_is_not_finite(choice, number):
     policy = make_policy()
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
     engine, _ = make_backend(policy, choice)
 
     def descend(derivatives):
-        engine.forward(observations, actions)
-        return engine.descend(derivatives._replace(kls=None), 0.5)
+        engine.evaluate_actions(inputs, actions)
+        return engine.descend(without_kl(derivatives), 0.5)
 
     descend(derivatives)
     before = copy.deepcopy((policy.state_dict(), policy.optimizer.state_dict()))
-    spoilt = derivatives.log_probs.copy()
+    spoilt = derivatives["log_probs"].copy()
     spoilt[3] = number
     with pytest.raises(NonFiniteError, match="norm of the gradient"), np.errstate(all="ignore"):
-        descend(derivatives._replace(log_probs=spoilt))
+        descend(derivatives | {"log_probs": spoilt})
     th.testing.assert_close((policy.state_dict(), policy.optimizer.state_dict()), before, **EXACTLY)
     descend(derivatives)  # nothing of it is left
     assert all(p.isfinite().all() for p in policy.parameters())
@@ -595,11 +598,11 @@ def test_copies_of_the_policy_are_on_their_own(cls, make_copy):
 
 def descend(policy, choice, n_steps=3):
     """Some steps of the optimiser, and what they make of parameters and moments."""
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
     engine, _ = make_backend(policy, choice)
     for _ in range(n_steps):
-        engine.forward(observations, actions)
-        engine.descend(derivatives._replace(kls=None), 0.5)
+        engine.evaluate_actions(inputs, actions)
+        engine.descend(without_kl(derivatives), 0.5)
     return copy.deepcopy((policy.state_dict(), policy.optimizer.state_dict()))
 
 

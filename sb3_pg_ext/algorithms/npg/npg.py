@@ -29,8 +29,8 @@ from sb3_pg_ext.functional.importance import effective_sample_size
 from sb3_pg_ext.functional.surrogates import normalize
 from sb3_pg_ext.functional.tensors.solvers import LineSearch, Solution, backtrack, conjugate_gradients
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
-from sb3_pg_ext.gradients.backend import GradientBackend
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 
 SelfNPG = TypeVar("SelfNPG", bound="NPG")
 
@@ -256,7 +256,7 @@ class NPG(ActorCriticBase):
         self.logger.record("train/value_loss", check_number("loss of the critic", value_loss))
         self._log_rollout()
 
-    def _improve_actor(self, engine: GradientBackend, steps: Steps) -> Sequence[th.Tensor]:
+    def _improve_actor(self, engine: PolicyBackend, steps: Steps) -> Sequence[th.Tensor]:
         """Make the policy's step; gives the parameters that the action distribution depends on."""
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
         surrogate = Surrogate(engine, steps, advantages)
