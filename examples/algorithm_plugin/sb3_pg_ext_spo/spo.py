@@ -13,8 +13,10 @@ from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.importance import fraction_outside
 from sb3_pg_ext.functional.surrogates import normalize, value_loss
-from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.objectives import Losses
+from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation
+from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext_spo.surrogate import spo_loss
 
 
@@ -102,19 +104,16 @@ class SPO(ActorCriticBase):
         history = []
         for _ in range(self.n_epochs):
             for batch in steps.minibatches(self.batch_size):
-                losses, derivatives = self._loss(backend.forward(batch.observations, batch.actions), batch)
+                losses, derivatives = self._loss(backend.evaluate_actions(batch.inputs, batch.actions), batch)
                 history.append(losses | {"grad_norm": backend.descend(derivatives, self.max_grad_norm)})
         for name in history[0]:
             key = f"train/{name}"
             self.logger.record(key, check_number(key, np.mean([losses[name] for losses in history])))
         self._log_rollout()
 
-    def _loss(self, evaluation: PolicyEvaluation, batch: Steps) -> tuple[dict[str, float], PolicyEvaluation]:
+    def _loss(self, evaluation: ActorCriticEvaluation, batch: Steps) -> tuple[Losses, Derivatives]:
         """What is logged of a minibatch, and the derivatives of its loss with respect to what the policy says."""
-        log_probs, entropies, _, values = evaluation
-        assert log_probs is not None
-        assert entropies is not None
-        assert values is not None
+        values, log_probs, entropies = evaluation
         advantages = normalize(batch.advantages) if self.normalize_advantage else batch.advantages
         policy = spo_loss(log_probs, batch.log_probs, advantages, self.epsilon)
         value = value_loss(values, batch.returns)
@@ -126,8 +125,8 @@ class SPO(ActorCriticBase):
             "loss": policy.value - self.ent_coef * entropy + self.vf_coef * value.value,
             "clip_fraction": fraction_outside(np.exp(log_probs - batch.log_probs), self.epsilon),  # as PPO logs it
         }
-        return losses, PolicyEvaluation(
-            log_probs=policy.gradient,
-            entropies=np.full_like(entropies, -self.ent_coef / len(entropies)),
-            values=self.vf_coef * value.gradient,
-        )
+        return losses, {
+            "log_probs": policy.gradient,
+            "entropies": np.full_like(entropies, -self.ent_coef / len(entropies)),
+            "values": self.vf_coef * value.gradient,
+        }
