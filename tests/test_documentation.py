@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import textwrap
 import unicodedata
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_every_import_shown_works(page):
     """Imports of this package in blocks of Python."""
     for language, code in FENCED.findall(page.read_text(encoding="utf-8")):
         if language == "python":
-            for node in ast.walk(ast.parse(code)):
+            for node in ast.walk(ast.parse(textwrap.dedent(code))):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sb3_pg_ext":
                     for alias in node.names:
                         assert exists(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}"

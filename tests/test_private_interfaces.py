@@ -107,9 +107,25 @@ def is_private(name: str) -> bool:
     return re.fullmatch(r"_[a-z]\w*", name) is not None and name not in OF_NAMED_TUPLES
 
 
+def file_of(cls: type) -> Path | None:
+    """Where a class is defined, which may be elsewhere than where it publicly lives; None if that cannot be told."""
+    for value in vars(cls).values():
+        if inspect.isfunction(value) and value.__qualname__.startswith(f"{cls.__name__}."):
+            return Path(value.__code__.co_filename)
+    declared = [path for path in PACKAGE.rglob("*.py") if f"class {cls.__name__}(" in path.read_text(encoding="utf-8")]
+    return declared[0] if len(declared) == 1 else None
+
+
 def touched(cls: type) -> set[str]:
     """The names that a class of ours defines, and those of its own or its bases' that it uses."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    path = file_of(cls)
+    if path is None:
+        return set()
+    (body,) = (
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name == cls.__name__
+    )
     names = set()
     for statement in body.body:
         names |= {statement.name} if isinstance(statement, ast.FunctionDef) else defined(statement)
@@ -155,7 +171,7 @@ def used() -> dict[str, set[str]]:
     for cls in ours:
         if inherited := members(cls):
             for name in touched(cls) & inherited:
-                note(name, Path(inspect.getsourcefile(cls)))
+                note(name, file_of(cls))
     return found
 
 
