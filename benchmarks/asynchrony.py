@@ -39,6 +39,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
+from sb3_pg_ext.algorithms.a3c import worker
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
@@ -112,7 +113,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "choosing actions": (MLPActionSampler, "__call__"),
     "an actor for the rollout": (Worker, "_make_actor"),
     "log π, entropy and V": (ArrayBackend, "evaluate_actions"),
-    "V of the last state, advantages, returns": (Worker, "_estimate"),
+    "V of the last state, advantages, returns": (worker, "assess"),
     "loss": (Objective, "__call__"),
     "gradient": (ArrayBackend, "backward"),
     "step of the shared optimiser": (Worker, "_apply_gradient"),
@@ -138,19 +139,19 @@ def profile(env_id: str, n_updates: int = 5000) -> str:
     assert model.env is not None
     (config,) = model._make_configs(model.env)
     shared = SharedState.of(model._optimizer, 1, {})
-    worker = Worker(WorkerContext(0, 0, config, shared, lambda report: None))  # reports come on top: twenty in a second
-    worker.open()
+    one = Worker(WorkerContext(0, 0, config, shared, lambda report: None))  # reports come on top: twenty in a second
+    one.open()
     with ExitStack() as scope:
         scope.enter_context(unvalidated_distributions())
         scope.enter_context(np.errstate(all="ignore"))
         for part, (owner, name) in PARTS.items():
             scope.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         for _ in range(n_updates // 10):
-            worker.work()
+            one.work()
         seconds.update(dict.fromkeys(PARTS, 0.0))
         start = time.perf_counter()
         for _ in range(n_updates):
-            worker.work()
+            one.work()
         total = time.perf_counter() - start
     rows = {**seconds, "everything else": total - sum(seconds.values()), "together": total}
     head = [f"| an update of {N_STEPS} steps by one worker | µs |", "|---|---|"]
