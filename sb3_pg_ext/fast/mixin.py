@@ -8,7 +8,6 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.functional.finite import NonFiniteError, check_number
@@ -121,12 +120,8 @@ class FastUpdate(OnPolicyTraining):
 
     def _log(self, **numbers: float) -> None:
         """Log what every update logs, and more."""
-        buffer = self.rollout_buffer
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        )
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self._log_critic()
+        self._log_exploration()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, number in numbers.items():
             self.logger.record(f"train/{name}", number)

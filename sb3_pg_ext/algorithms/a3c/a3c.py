@@ -139,7 +139,7 @@ class A3C(ActorCriticBase):
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
             vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            max_grad_norm=max_grad_norm,
             use_sde=use_sde,
             sde_sample_freq=sde_sample_freq,
             stats_window_size=stats_window_size,
@@ -212,7 +212,7 @@ class A3C(ActorCriticBase):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 100,
-        tb_log_name: str = "A3C",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfA3C:
@@ -226,7 +226,7 @@ class A3C(ActorCriticBase):
         :param total_timesteps: number of environment steps of all workers together; the last rollouts are finished
         :param callback: called in the parent
         :param log_interval: log every so many times ``n_steps · n_workers`` steps
-        :param tb_log_name: name of the run for TensorBoard
+        :param tb_log_name: name of the run for TensorBoard; ``None`` for that of the algorithm
         :param reset_num_timesteps: whether to count steps from 0 again
         :param progress_bar: whether to show one (needs tqdm and rich)
         :return: the model itself

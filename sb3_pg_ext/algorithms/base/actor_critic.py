@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_range
@@ -108,7 +107,5 @@ class ActorCriticBase(OnPolicyBase):
         self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
         self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
         self.logger.record("train/advantage_std", float(buffer.advantages.std()))
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", explained)
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
+        self._log_critic()
+        self._log_exploration()

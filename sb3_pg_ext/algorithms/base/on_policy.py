@@ -1,30 +1,113 @@
 """What the on-policy algorithms of this package share beyond the rollout: set-up, and updates that are undone."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 
+from sb3_pg_ext.algorithms.base.constructor import complete_docstring
 from sb3_pg_ext.algorithms.base.progress import BoundedProgress
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_number
 from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
+
+SelfOnPolicyBase = TypeVar("SelfOnPolicyBase", bound="OnPolicyBase")
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 class OnPolicyBase(BoundedProgress, OnPolicyTraining):
-    """The base of this package's on-policy algorithms. Each adds its arguments and its update."""
+    """The base of this package's on-policy algorithms. Each adds its arguments and its update.
+
+    A subclass spells out its constructor. It passes the arguments that are SB3's on with
+    ``super().__init__(**arguments_of(OnPolicyAlgorithm, locals()))``, keeps its own, and ends with
+    ``if _init_setup_model: self._setup_model()``. Its docstring need not tell of arguments that stand in
+    :data:`~sb3_pg_ext.algorithms.base.constructor.DOCUMENTATION`: they are added to it.
+
+    :param policy: the policy, by its name or its class
+    :param env: the environment
+    :param learning_rate: learning rate
+    :param gae_lambda: λ, for algorithms with an advantage estimator
+    :param ent_coef: weight of the entropy bonus, for algorithms with one
+    :param vf_coef: weight of the critic's loss, for algorithms that add it to the policy's
+    :param max_grad_norm: the norm that gradients are scaled down to, for algorithms that do so
+    :param sb3: further arguments of SB3's ``OnPolicyAlgorithm``
+    """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    normalize_advantage = False
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.0,
+        max_grad_norm: float | None = None,
+        **sb3: Any,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            **{"supported_action_spaces": SUPPORTED_ACTION_SPACES, **sb3, "_init_setup_model": False},
+        )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        complete_docstring(cls)
+
+    def learn(
+        self: SelfOnPolicyBase,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOnPolicyBase:
+        """Train, as every SB3 algorithm does.
+
+        :param total_timesteps: number of environment steps; the last rollout is finished
+        :param callback: called at every step
+        :param log_interval: log every so many updates
+        :param tb_log_name: name of the run for TensorBoard; ``None`` for that of the algorithm
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        """
+        name = tb_log_name or type(self).__name__
+        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def _check_normalization(self, batch_size: int | None = None) -> None:
+        """Refuse to scale the advantages of single steps.
+
+        :param batch_size: size of a minibatch; ``None`` where an update takes the whole rollout
+        """
+        available = self.n_steps * self.n_envs
+        if self.normalize_advantage and min(available, batch_size or available) == 1:
+            of_batches = f" and batch_size={batch_size}" if batch_size else ""
+            raise ValueError(
+                f"normalize_advantage=True with a single step for each update (n_steps={self.n_steps} in "
+                f"{self.n_envs} environment(s){of_batches}); allowed: at least 2 steps, since a single number has no "
+                "standard deviation"
+            )
 
     def _check_arguments(self) -> None:
         """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
@@ -35,6 +118,7 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
             check_range("max_grad_norm", self.max_grad_norm, 0)
 
     def _setup_model(self) -> None:
+        """SB3's, with checks of the arguments, and without what these algorithms do not need."""
         self._check_arguments()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
@@ -51,11 +135,7 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
             n_envs=self.n_envs,
             **self.rollout_buffer_kwargs,
         )
-        policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, use_sde=self.use_sde, **self.policy_kwargs
-        )
-        assert isinstance(policy, ActorCriticPolicy)
-        self.policy = policy.to(self.device)
+        self.policy = policy_factory(self)().to(self.device)
         self._check_engine()
         self._maybe_recommend_cpu()
 
