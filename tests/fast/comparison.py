@@ -1,6 +1,7 @@
 """Trains a stock algorithm and its fast twin side by side, and compares all that a user could see of them."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ class Pair:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def make(self, cls: type[BaseAlgorithm], env: Any = None, policy: Any = "MlpPolicy", **kwargs: Any) -> Any:
-        policy_kwargs = {"net_arch": [8], **kwargs.pop("policy_kwargs", {})}
+        policy_kwargs = deepcopy({"net_arch": [8], **kwargs.pop("policy_kwargs", {})})  # SB3 writes into it
         arguments = {"n_steps": 16, "seed": 0, "device": "cpu", **self.arguments, **kwargs}
         return cls(policy, RandomEnv() if env is None else env, policy_kwargs=policy_kwargs, **arguments)
 
