@@ -13,6 +13,7 @@ import torch as th
 from envs import RandomEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -172,7 +173,7 @@ def assert_trains_alike(
     pair: Pair,
     make_env: Callable[[], Any] = RandomEnv,
     policy: Any = AskedItself,
-    n_steps: int = 48,
+    total_timesteps: int = 48,
     prepare: Callable[[Any], Any] = lambda model: None,
     **kwargs: Any,
 ) -> list[Any]:
@@ -181,7 +182,7 @@ def assert_trains_alike(
     :param pair: the algorithms
     :param make_env: makes their environments
     :param policy: one whose actions are drawn from the same random numbers by both, or are certain
-    :param n_steps: for so many steps
+    :param total_timesteps: for so many steps
     :param prepare: what to do with the models before
     :param kwargs: constructor arguments
     :return: the trained models, the stock one first
@@ -193,7 +194,7 @@ def assert_trains_alike(
     for model, record in zip(models, records, strict=True):
         prepare(model)
         set_random_seed(5)
-        model.learn(n_steps, CallbackList([record]), log_interval=None)
+        model.learn(total_timesteps, CallbackList([record]), log_interval=None)
     (stock, twin), (expected, actual) = models, records
     assert len(actual.steps) == len(expected.steps) > 0
     assert len(actual.buffers) == len(expected.buffers) > 0
@@ -207,6 +208,26 @@ def assert_trains_alike(
     for model in models:
         model.env.close()
     return models
+
+
+class Logs(KVWriter):
+    """A logger's output, kept in memory: one dictionary for every time that something was written."""
+
+    def __init__(self) -> None:
+        self.written: list[dict[str, Any]] = []
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0) -> None:
+        self.written.append(dict(key_values))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def keep_logs(model: BaseAlgorithm) -> Logs:
+    """Let a model log into memory."""
+    logs = Logs()
+    model.set_logger(Logger(None, [logs]))
+    return logs
 
 
 def vec_env(n_envs: int = 2, **kwargs: Any) -> DummyVecEnv:

@@ -135,7 +135,9 @@ SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 8}}
 @pytest.mark.parametrize("shape", [(36, 36, 1), (1, 36, 36)], ids=["channel last", "channel first"])
 def test_images(pair, share, shape, tmp_path):
     kwargs = {**SMALL_CNN, "share_features_extractor": share}
-    _, model = assert_trains_alike(pair, lambda: image_env(shape), "CnnPolicy", n_steps=32, policy_kwargs=kwargs)
+    _, model = assert_trains_alike(
+        pair, lambda: image_env(shape), "CnnPolicy", total_timesteps=32, policy_kwargs=kwargs
+    )
     assert is_vecenv_wrapped(model.env, VecTransposeImage) == (shape[-1] == 1)
     obs = image_env(shape).reset()
     action, _ = model.predict(obs, deterministic=True)
@@ -148,7 +150,7 @@ def test_stacked_images():
     def make_env():
         return VecTransposeImage(VecFrameStack(image_env((2, 37, 36)), 5, channels_order="first"), skip=True)
 
-    assert_trains_alike(A2C, make_env, "CnnPolicy", n_steps=32, policy_kwargs=SMALL_CNN)
+    assert_trains_alike(A2C, make_env, "CnnPolicy", total_timesteps=32, policy_kwargs=SMALL_CNN)
 
 
 @each_actor_critic
@@ -159,7 +161,7 @@ def test_images_that_are_normalised_already(pair):
     with pytest.raises(AssertionError, match="only with images"):
         pair.make_ours(make_env(), "CnnPolicy", policy_kwargs=SMALL_CNN)
     kwargs = {**SMALL_CNN, "normalize_images": False}
-    assert_trains_alike(pair, make_env, "CnnPolicy", n_steps=32, policy_kwargs=kwargs)
+    assert_trains_alike(pair, make_env, "CnnPolicy", total_timesteps=32, policy_kwargs=kwargs)
 
 
 @each_pair
@@ -254,7 +256,7 @@ def test_training_and_evaluation_modes(pair, space, share):
     """The same draws of dropout in updates, none in rollouts, and the same running statistics at every point."""
     kwargs = {**NOISY, "share_features_extractor": share}
     assert_trains_alike(
-        pair, lambda: vec_env(action_space=ACTION_SPACES[space]), "MlpPolicy", n_steps=64, policy_kwargs=kwargs
+        pair, lambda: vec_env(action_space=ACTION_SPACES[space]), "MlpPolicy", total_timesteps=64, policy_kwargs=kwargs
     )
 
 

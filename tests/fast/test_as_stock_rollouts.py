@@ -157,7 +157,7 @@ def test_the_reference_is_that_of_the_stock_class(policy):
 @pytest.mark.parametrize("space", ["Box", "Discrete"])
 def test_policies_with_a_forward_of_their_own(pair, policy, space):
     """Actions, values and log-probabilities of a rollout are what it says."""
-    assert_trains_alike(pair, lambda: scripted_env(space), policy, n_steps=64)
+    assert_trains_alike(pair, lambda: scripted_env(space), policy, total_timesteps=64)
 
 
 class Ring(gym.Env):
@@ -206,7 +206,7 @@ def test_observation_spaces(pair, name):
     policy = "MultiInputPolicy" if name.startswith("Dict") else POLICIES.get(name, AskedItself)
     kwargs = {"features_extractor_kwargs": SMALL[name]} if name in SMALL else {}
     assert_trains_alike(
-        pair, lambda: vec_env(observation_space=OBSERVATIONS[name]), policy, n_steps=64, policy_kwargs=kwargs
+        pair, lambda: vec_env(observation_space=OBSERVATIONS[name]), policy, total_timesteps=64, policy_kwargs=kwargs
     )
 
 
@@ -252,12 +252,12 @@ VEC_ENVS = {
 @pytest.mark.parametrize("pair", [PPO, A2C], ids=["PPO", "A2C"])
 @pytest.mark.parametrize("name", VEC_ENVS)
 def test_vectorised_environments(pair, name):
-    assert_trains_alike(pair, VEC_ENVS[name], n_steps=64)
+    assert_trains_alike(pair, VEC_ENVS[name], total_timesteps=64)
 
 
 @each_pair
 def test_time_limits_in_normalised_environments(pair):
-    stock, twin = assert_trains_alike(pair, lambda: VecNormalize(vec_env(3)), n_steps=96)
+    stock, twin = assert_trains_alike(pair, lambda: VecNormalize(vec_env(3)), total_timesteps=96)
     expected, actual = stock.env, twin.env
     for name in ("mean", "var", "count"):
         np.testing.assert_allclose(getattr(actual.obs_rms, name), getattr(expected.obs_rms, name), rtol=1e-6)
@@ -284,7 +284,7 @@ def test_dict_observations_in_wrappers(wrap):
         PPO,
         lambda: wrap(vec_env(observation_space=space), **keys),
         "MultiInputPolicy",
-        n_steps=64,
+        total_timesteps=64,
         policy_kwargs={"features_extractor_kwargs": {"cnn_output_dim": 8}},
     )
 
