@@ -23,7 +23,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -374,6 +374,63 @@ class Doubled(ActorCriticPolicy):
 @each_pair
 def test_custom_policies(pair):
     assert_trains_alike(pair, policy=Doubled, policy_kwargs={"factor": 3})
+
+
+class OwnDistribution(AskedItself):
+    """``get_distribution()`` is for whoever calls it; a rollout acts by ``forward()``."""
+
+    def get_distribution(self, obs):
+        return self.action_dist.proba_distribution(*self._shifted(super().get_distribution(obs).distribution))
+
+    def _shifted(self, normal):
+        return normal.mean + 1, normal.stddev.log()
+
+
+class OwnEvaluation(AskedItself):
+    """``evaluate_actions()`` is for updates; a rollout takes values and log-probabilities from ``forward()``."""
+
+    def evaluate_actions(self, obs, actions):
+        values, log_probs, entropies = super().evaluate_actions(obs, actions)
+        return values + 1, log_probs - 0.3, entropies
+
+
+class OwnExtractor(MlpExtractor):
+    """Gives other latent features to ``forward()`` than to ``forward_actor()`` and ``forward_critic()``."""
+
+    def forward(self, features):
+        of_actor, of_critic = super().forward(features)
+        return 2 * of_actor, of_critic - 1
+
+
+class OwnExtractorPolicy(ActorCriticPolicy):
+    def _build_mlp_extractor(self):
+        self.mlp_extractor = OwnExtractor(self.features_dim, self.net_arch, self.activation_fn, self.device)
+
+
+class NoisyFeatures(AskedItself):
+    """Draws random numbers of its own, always."""
+
+    def extract_features(self, obs, *args, **kwargs):
+        features = super().extract_features(obs, *args, **kwargs)
+        return features + 0.1 * th.randn_like(features)
+
+
+@each_pair
+@pytest.mark.parametrize("policy", [OwnDistribution, OwnEvaluation, OwnExtractorPolicy, NoisyFeatures])
+def test_rollouts_are_what_forward_says(pair, policy):
+    assert_trains_alike(pair, vec_env, policy)
+
+
+@each_pair
+@pytest.mark.parametrize("policy", ["MlpPolicy", AskedItself])
+def test_hooks_of_policies_are_called(pair, policy):
+    calls = []
+    for model in pair.make_both(policy=policy):
+        seen = []
+        model.policy.register_forward_hook(lambda module, inputs, outputs, seen=seen: seen.append(len(outputs)))
+        model.learn(32)
+        calls.append(seen)
+    assert calls[1] == calls[0] == [3] * 32
 
 
 class OwnBody(nn.Module):
