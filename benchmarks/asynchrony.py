@@ -112,7 +112,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "steps of the environment": (FastDummyVecEnv, "step"),
     "choosing actions": (MLPActionSampler, "__call__"),
     "an actor for the rollout": (Worker, "_make_actor"),
-    "log π, entropy and V": (ArrayBackend, "forward"),
+    "log π, entropy and V": (ArrayBackend, "evaluate_actions"),
     "V of the last state, advantages, returns": (Worker, "_estimate"),
     "loss": (Objective, "__call__"),
     "gradient": (ArrayBackend, "backward"),

@@ -240,11 +240,12 @@ def learn(task: Task) -> Task:
 def time_score_functions(task: Task) -> Task:
     """Seconds for ∇log π of every single step, with the policy of CartPole and two layers of 64; best of five."""
     from sb3_pg_ext.gradients.scores import ScoreFunctions
+    from sb3_pg_ext.policies.inputs import PolicyInputs
 
     model = REINFORCE("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [64, 64]}, device="cpu")
     rng = np.random.default_rng(0)
     obs, actions = rng.normal(size=(task["n_steps"], 4)).astype(np.float32), rng.integers(2, size=(task["n_steps"], 1))
-    scores, seconds = ScoreFunctions(model.policy, obs, actions), []
+    scores, seconds = ScoreFunctions(model.policy, PolicyInputs(obs), actions), []
     for _ in range(5):
         start = time.perf_counter()
         scores[:]

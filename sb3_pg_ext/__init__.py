@@ -31,3 +31,7 @@ __all__ = [
     "make_baseline",
     "make_estimator",
 ]
+
+# Saved files name the classes of rollout buffers by their modules: these stay, wherever the classes are defined.
+for _public in (EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer):
+    _public.__module__ = __name__

@@ -11,9 +11,3 @@ def test_the_python_example_runs(capsys):
     exec(example.replace("20_000", "300").replace("n_eval_episodes=20", "n_eval_episodes=2"), {})
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == ["REINFORCE", "PPO"]
-
-
-def test_every_link_leads_somewhere():
-    for path in [README, *README.parent.glob("docs/*.md"), README.parent / "CONTRIBUTING.md"]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name} links to {target}"

@@ -30,14 +30,14 @@ from torch.nn.utils import parameters_to_vector
 from sb3_pg_ext.algorithms.base.actor_critic import PROVIDES
 from sb3_pg_ext.arguments import check_choice, check_count
 from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, apply_baseline, make_baseline
-from sb3_pg_ext.estimators import AdvantageEstimator, Rollout, estimate_advantages, resolve_estimator
+from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.gradients import influential
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks
-from sb3_pg_ext.policies.observations import Observations, map_arrays
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
-from sb3_pg_ext.rollouts.assessment import Evaluation, check_transitions, evaluate_transitions
+from sb3_pg_ext.rollouts.assessment import Evaluation, StepOutcomes, check_transitions, estimate, evaluate_transitions
 from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, to_episodes
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions
 
@@ -92,9 +92,9 @@ class Batch:
     discounts_states: bool
 
     @cached_property
-    def observations(self) -> Observations:
-        """The observations, episode by episode, [B, …]."""
-        return map_arrays(self.transitions.flat, self.transitions.observations)
+    def inputs(self) -> PolicyInputs:
+        """What the policy saw, episode by episode, [B, …]."""
+        return self.transitions.inputs.map(self.transitions.flat)
 
     @cached_property
     def actions(self) -> np.ndarray:
@@ -116,26 +116,22 @@ class Batch:
         to_go = rewards_to_go(self.transitions, None, self.gamma)
         from_the_start = np.zeros(to_go.shape[1], int)
         values = self.transitions.flat(self.evaluation.values)
-        episodes = to_episodes(self.transitions, self.observations, to_go, total_returns, from_the_start, values)
-        return replace(episodes, scores=ScoreFunctions(self.policy, self.observations, self.actions))
+        episodes = to_episodes(self.transitions, self.inputs.observations, to_go, total_returns, from_the_start, values)
+        return replace(episodes, scores=ScoreFunctions(self.policy, self.inputs, self.actions))
 
-    def rollout(self) -> Rollout:
-        """What an advantage estimator sees: all episodes in one column, [B, 1]."""
+    def advantages(self, estimator: AdvantageEstimator) -> np.ndarray:
+        """What an estimator makes of all episodes in one column, [B]."""
 
         def column(array: np.ndarray) -> np.ndarray:
             return self.transitions.flat(array)[:, None]
 
-        log_probs = column(self.evaluation.log_probs)
-        return Rollout(
-            rewards=column(self.transitions.rewards),
-            values=column(self.evaluation.values),
-            next_values=column(self.evaluation.next_values),
-            terminated=column(self.transitions.terminated),
-            truncated=column(self.transitions.truncated),
-            gamma=self.gamma,
-            behaviour_log_probs=log_probs,
-            target_log_probs=log_probs,
+        outcomes = StepOutcomes(
+            *(column(getattr(self.transitions, name)) for name in ("rewards", "terminated", "truncated"))
         )
+        values, next_values, log_probs = (
+            column(array) for array in (self.evaluation.values, self.evaluation.next_values, self.evaluation.log_probs)
+        )
+        return estimate(estimator, outcomes, values, next_values, self.gamma, log_probs, log_probs).advantages[:, 0]
 
     def gradient(self, weights: np.ndarray) -> th.Tensor:
         """Σ_t ∇log π(a_t|s_t)·w_t with respect to the parameters that log π depends on, [parameters], float64.
@@ -143,9 +139,9 @@ class Batch:
         :param weights: w_t, [B], float32
         """
         policy, total = self.policy, th.zeros((), dtype=th.float64)
-        for part, obs in chunks(self.observations, policy.device):
+        for part, obs, more in chunks(self.inputs, policy.device):
             actions = action_tensor(self.actions[part], policy.action_space, policy.device)
-            log_probs = policy.get_distribution(obs).log_prob(actions)
+            log_probs = policy.get_distribution(obs, **more).log_prob(actions)
             parameters = influential(log_probs, list(policy.parameters()))
             objective = log_probs @ th.tensor(weights[part], device=policy.device)
             total = total + parameters_to_vector(th.autograd.grad(objective, parameters)).double().cpu()
@@ -179,7 +175,7 @@ def with_baseline(baseline: Baseline, total_returns: bool) -> GradientEstimator:
 
 def with_advantages(estimator: AdvantageEstimator) -> GradientEstimator:
     """Advantages by an estimator, from the values of the model's critic."""
-    return lambda batch: batch.gradient(estimate_advantages(estimator, batch.rollout()).advantages[:, 0])
+    return lambda batch: batch.gradient(batch.advantages(estimator))
 
 
 def _by_name(baselines: Baselines) -> Iterable[tuple[str, Baseline]]:
@@ -218,7 +214,8 @@ class GradientVarianceCallback(BaseCallback):
     :param update_freq: measure before every so many-th rollout, beginning with the first
     :param n_batches: number of batches, at least 2
     :param n_episodes: number of episodes of a batch, a multiple of the number of environments in ``env``
-    :param reference: name of the estimator, one of those measured, that the reference gradient comes from
+    :param reference: name of the estimator, one of those measured, that the reference gradient comes from; ``None`` for
+        ``"mean"``, or, where that is not measured, the first one
     :param seed: seed of what is drawn for the measurements
     :param verbose: as in SB3
     :raises ValueError: for a bad argument; at the beginning of training, if the model or ``env`` do not fit
@@ -233,7 +230,7 @@ class GradientVarianceCallback(BaseCallback):
         update_freq: int = 10,
         n_batches: int = 20,
         n_episodes: int = 10,
-        reference: str = "mean",
+        reference: str | None = None,
         seed: int = 0,
         verbose: int = 0,
     ) -> None:
@@ -250,7 +247,11 @@ class GradientVarianceCallback(BaseCallback):
         self.baselines = {name: (baseline, False) for name, baseline in _by_name(baselines)}
         self.baselines |= {f"total_{name}": (baseline, True) for name, baseline in _by_name(total_return_baselines)}
         self.advantage_estimators = advantage_estimators
-        check_choice("reference", reference, [*self.baselines, *advantage_estimators])
+        measured = [*self.baselines, *advantage_estimators]
+        if not measured:
+            raise ValueError("baselines=() and nothing else to measure; allowed: at least one baseline or estimator")
+        reference = reference or ("mean" if "mean" in measured else measured[0])
+        check_choice("reference", reference, measured)
         self.update_freq = update_freq
         self.n_batches = n_batches
         self.n_episodes = n_episodes
@@ -377,11 +378,13 @@ class GradientVarianceCallback(BaseCallback):
             t = transitions.size
             if self.model.use_sde and (t == 0 or (noise_freq > 0 and t % noise_freq == 0)):
                 policy.reset_noise(n_envs)
-            actions = act(obs)  # type: ignore[arg-type]
+            inputs = PolicyInputs(obs)  # type: ignore[arg-type]
+            actions = act(inputs)
             new_obs, rewards, dones, infos = self.env.step(within_bounds(actions))
-            transitions.add(obs, actions, rewards, dones, infos)  # type: ignore[arg-type]
+            transitions.add(inputs, actions, rewards, dones, infos)
             obs = new_obs
-        check_transitions(transitions, obs)  # type: ignore[arg-type]
-        evaluation = evaluate_transitions(policy, transitions, obs)  # type: ignore[arg-type]
+        transitions.evaluated, last_inputs = act.evaluated, PolicyInputs(obs)  # type: ignore[arg-type]
+        check_transitions(transitions, last_inputs)
+        evaluation = evaluate_transitions(policy, transitions, last_inputs)
         discounts_states = getattr(self.model, "discount_state_distribution", False)
         return Batch(policy, transitions, evaluation, self.model.gamma, discounts_states)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sb3_pg_ext.functional.arrays import is_finite
+from sb3_pg_ext.functional.finite import NonFiniteInputError
 from sb3_pg_ext.functional.returns import Bools, Floats, td_errors
 
 
@@ -93,7 +94,8 @@ def check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.ge
     :param array: the array to check
     :param shape: the shape that it must have
     :param dtype: the dtype that it must have
-    :raises ValueError: naming the array; where it is not finite, also the first step and environment
+    :raises ValueError: naming the array; where it is not finite, a NonFiniteInputError that also names the first step
+        and environment
     """
     if not isinstance(array, np.ndarray) or array.dtype != dtype:
         found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
@@ -102,7 +104,9 @@ def check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.ge
         raise ValueError(f"{name} has the shape {array.shape}; allowed: {shape}")
     if not is_finite(array):
         step, env = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(f"{name} is not finite, first at step {step} of environment {env}: {array[step, env]}")
+        raise NonFiniteInputError(
+            f"{name} is not finite, first at step {step} of environment {env}: {array[step, env]}"
+        )
 
 
 def check_unit_interval(name: str, value: Any) -> None:

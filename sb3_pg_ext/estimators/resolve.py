@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sb3_pg_ext.estimators.contract import AdvantageEstimate, AdvantageEstimator, Rollout, check_array
+from sb3_pg_ext.functional.finite import NonFiniteInputError
 from sb3_pg_ext.plugins import EstimatorSpec, make, registry
 
 
@@ -80,7 +81,8 @@ def estimate_advantages(estimator: AdvantageEstimator, rollout: Rollout) -> Adva
         check_array("advantages", estimate.advantages, rollout.rewards.shape)
         check_array("returns", estimate.returns, rollout.rewards.shape)
     except ValueError as error:
-        raise ValueError(f"Estimator {estimator!r} of module {estimator.__module__}: {error}") from error
+        kind = NonFiniteInputError if isinstance(error, NonFiniteInputError) else ValueError
+        raise kind(f"Estimator {estimator!r} of module {estimator.__module__}: {error}") from error
     return estimate
 
 

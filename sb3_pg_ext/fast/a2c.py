@@ -16,7 +16,7 @@ class A2C(FastUpdate, stable_baselines3.A2C):
         objective = Objective(self.ent_coef, self.vf_coef, self.normalize_advantage, with_ratio=False)
         steps = self._steps()
         (steps,) = self._minibatches(steps, len(steps))
-        losses, derivatives = objective(engine.forward(steps.observations, steps.actions), steps)
+        losses, derivatives = objective(engine.evaluate_actions(steps.inputs, steps.actions), steps)
         self._descend(engine, derivatives, self.max_grad_norm)
         self._n_updates += 1
         self._log(

@@ -11,19 +11,25 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
-from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.functional.finite import NonFiniteError, check_number
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
-from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
+from sb3_pg_ext.gradients.protocol import Derivatives
+from sb3_pg_ext.guards.rollback import Rollback
 from sb3_pg_ext.policies.evaluation import action_array
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import network_input
 from sb3_pg_ext.rollouts.collector import RolloutCollector
 from sb3_pg_ext.rollouts.filling import FLATTENED
 
 
 class FastUpdate(OnPolicyTraining):
-    """A stock algorithm whose optimiser makes no step along a gradient that is not finite.
+    """A stock algorithm whose parameters stay finite.
+
+    Its optimiser makes no step along a gradient that is not finite, and an update that leaves a parameter that is not
+    finite is undone.
 
     The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding. A
     rollout buffer with a ``get()`` or ``_get_samples()`` of its own has it called by the stock ``train()``.
@@ -54,19 +60,25 @@ class FastUpdate(OnPolicyTraining):
 
     def _update(self) -> None:
         self._n_spoilt = 0
-        engine = self._make_backend()
+        engine, before = self._make_backend(), Rollback(self.policy, self.policy.optimizer)
         with np.errstate(all="ignore"):  # non-finite values are looked for
             if isinstance(engine, ArrayBackend):
                 self._improve(engine)
             else:
                 self._train_as_stock()
+        try:
+            check_number("norm of the step", before.distance())
+        except NonFiniteError as problem:
+            before.restore()
+            self._skip_update(problem)
+            return
         if self._n_spoilt:
-            problem = NonFiniteError(f"{self._n_spoilt} of this update's gradients not finite")
-            self._skip_update(problem, consequence="no step made along them")
+            spoilt = NonFiniteError(f"{self._n_spoilt} of this update's gradients not finite")
+            self._skip_update(spoilt, consequence="no step made along them")
         else:
             self._keep_update()
 
-    def _choose_backend(self) -> tuple[GradientBackend, str]:
+    def _choose_backend(self) -> tuple[PolicyBackend, str]:
         engine, path = super()._choose_backend()
         buffer = type(self.rollout_buffer)
         own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(RolloutBuffer, name)]
@@ -97,7 +109,7 @@ class FastUpdate(OnPolicyTraining):
         finally:
             hook.remove()
 
-    def _descend(self, engine: ArrayBackend, derivatives: PolicyEvaluation, max_norm: float | None) -> None:
+    def _descend(self, engine: ArrayBackend, derivatives: Derivatives, max_norm: float | None) -> None:
         """A step of the optimiser, if the gradient is finite."""
         try:
             engine.descend(derivatives, max_norm)
@@ -113,7 +125,7 @@ class FastUpdate(OnPolicyTraining):
                 setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
             buffer.generator_ready = True
         return Steps(
-            network_input(buffer.observations),
+            PolicyInputs(network_input(buffer.observations)),
             action_array(buffer.actions, self.action_space),
             *(getattr(buffer, name).ravel() for name in ("log_probs", "values", "advantages", "returns")),
         )

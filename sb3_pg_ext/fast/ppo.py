@@ -25,9 +25,8 @@ class PPO(FastUpdate, stable_baselines3.PPO):
         for epoch in range(self.n_epochs):
             approximate_kls: list[float] = []
             for batch in self._minibatches(steps, self.batch_size):
-                computed = engine.forward(batch.observations, batch.actions)
+                computed = engine.evaluate_actions(batch.inputs, batch.actions)
                 losses, derivatives = objective(computed, batch)
-                assert computed.log_probs is not None
                 log_ratios = computed.log_probs - batch.log_probs
                 deviations = np.expm1(log_ratios)
                 approximate_kls.append(float((deviations - log_ratios).mean()))

@@ -13,7 +13,6 @@ from sb3_pg_ext.functional.surrogates import normalize, ratio_loss, value_loss
 from sb3_pg_ext.functional.tensors.solvers import backtrack
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
-from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
 
 
@@ -29,21 +28,18 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
         losses = []
         for _ in range(self.n_critic_updates):
             for batch in self._minibatches(steps, self.batch_size):
-                values = engine.forward(batch.observations).values
-                assert values is not None
-                loss = value_loss(values, batch.returns)
+                loss = value_loss(engine.predict_values(batch.inputs), batch.returns)
                 losses.append(loss.value)
-                self._descend(engine, PolicyEvaluation(values=loss.gradient), None)
+                self._descend(engine, {"values": loss.gradient}, None)
         self._n_updates += 1
         self._log(value_loss=float(np.mean(losses)))
 
     def _improve_policy(self, engine: ArrayBackend, steps: Steps) -> list[th.Tensor]:
         """A step in the trust region; gives the parameters that the action distribution depends on."""
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
-        old = engine.snapshot(steps.observations)
-        log_probs = engine.forward(steps.observations, steps.actions, with_values=False).log_probs
-        assert log_probs is not None
-        before = ratio_loss(log_probs, steps.log_probs, advantages)
+        old = engine.snapshot(steps.inputs)
+        computed = engine.evaluate_policy(steps.inputs, steps.actions)
+        before = ratio_loss(computed.log_probs, steps.log_probs, advantages)
         parameters, gradient = engine.policy_gradient(-before.gradient)
         product, share = engine.fisher_product(), self._share_of_kl()
 
@@ -59,9 +55,8 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
         def accepts(scale: float) -> bool:
             nonlocal kl, objective
             assign(parameters, start + scale * length * direction)
-            computed = engine.forward(steps.observations, steps.actions, with_values=False)
-            assert computed.log_probs is not None
-            kl = share * float(old.kl(engine.snapshot(steps.observations)).mean())
+            computed = engine.evaluate_policy(steps.inputs, steps.actions)
+            kl = share * float(old.kl(engine.snapshot(steps.inputs)).mean())
             objective = -ratio_loss(computed.log_probs, steps.log_probs, advantages).value
             return kl < self.target_kl and objective > -before.value
 

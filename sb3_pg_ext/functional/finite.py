@@ -12,6 +12,10 @@ class NonFiniteError(ArithmeticError):
     """Something is NaN or infinite that must not be. The message says what, and where."""
 
 
+class NonFiniteInputError(NonFiniteError, ValueError):
+    """What a function was given, or a plug-in has made, is not finite: bad input, whoever looks for it."""
+
+
 def check_finite(name: str, array: np.ndarray) -> None:
     """Refuse an array that holds NaN or infinity; arrays of integers pass.
 

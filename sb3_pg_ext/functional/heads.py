@@ -100,6 +100,9 @@ class Discrete(Head):
 class Categorical(Discrete):
     """One or several choices, independent given the state. T(a) is one-hot; l is normalised, so that A = 0.
 
+    A logit of −∞ makes a choice impossible: its probability is exactly 0, and no derivative reaches it. Within l a
+    large negative number stands for −∞, since 0·∞ would be NaN.
+
     :param outputs: logits, [B, Σ k], those of one choice after those of the other
     :param sizes: the numbers k
     """
@@ -114,6 +117,10 @@ class Categorical(Discrete):
         totals = self._spread(np.add, self.probs)
         self.logits = shifted - np.log(totals)
         self.probs /= totals
+        self._impossible = None
+        if self.logits.min() == -np.inf:
+            self._impossible = np.isneginf(self.logits)
+            self.logits[self._impossible] = np.finfo(self.logits.dtype).min / 8
 
     def _spread(self, reduction: np.ufunc, array: np.ndarray) -> np.ndarray:
         """Reduce the numbers of every choice to one, which stands where all of them stood."""
@@ -129,6 +136,22 @@ class Categorical(Discrete):
         one_hot = np.zeros(self.probs.shape, self.probs.dtype)
         one_hot[np.arange(len(actions))[:, None], actions + self._starts] = 1
         return one_hot
+
+    def log_prob(self, actions: np.ndarray) -> np.ndarray:
+        """⟨T(a), l⟩; −∞ where an impossible choice was made."""
+        if self._impossible is None:
+            return super().log_prob(actions)
+        chosen = self.statistics(actions).astype(bool)
+        log_probs = np.where(chosen, self.logits, 0).sum(1)
+        log_probs[(chosen & self._impossible).any(1)] = -np.inf
+        return log_probs
+
+    def kl(self, old: "Discrete") -> np.ndarray:
+        """⟨p_old, l_old − l⟩; ∞ where a choice that was possible has become impossible."""
+        kls = super().kl(old)
+        if self._impossible is not None:
+            kls[(self._impossible & (old.probs > 0)).any(1)] = np.inf
+        return kls
 
     def information(self, changes: Arrays) -> Arrays:
         """p·(u − Σ p u), choice by choice."""

@@ -17,9 +17,10 @@ from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.heads import Head
 from sb3_pg_ext.functional.tensors.curvature import Product
 from sb3_pg_ext.functional.tensors.vectors import flatten, split_like
-from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation, PolicyBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.gradients.torch_fast_paths import clip_flat_gradient, make_step
-from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import (
     actor_layers,
     check_parameters,
@@ -73,7 +74,7 @@ class Net:
             parameter.grad = piece
 
 
-class ArrayBackend(GradientBackend):
+class ArrayBackend(PolicyBackend):
     """Differentiates a plain MLP policy.
 
     :param policy: the policy
@@ -102,49 +103,60 @@ class ArrayBackend(GradientBackend):
             Net(*net, self._gradients) for net in zip(layers, modules, (of_actor, of_critic), strict=True)
         )
         self._make_step = make_step(policy.optimizer)
+        self._frozen: list[th.Tensor] = []
 
-    def forward(
-        self,
-        observations: Observations,
-        actions: np.ndarray | None = None,
-        old: Head | None = None,
-        *,
-        with_values: bool = True,
-    ) -> PolicyEvaluation:
-        """Compute the numbers of a batch."""
-        assert isinstance(observations, np.ndarray)
-        x = network_input(observations)
-        values = self._critic.forward(x)[:, 0] if with_values else None
-        if actions is None:
-            return PolicyEvaluation(values=values)
-        self._actions, self._old = actions, old
+    def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:
+        """Ask actor and critic."""
+        x = network_input(inputs.observations)
+        return ActorCriticEvaluation(self._critic.forward(x)[:, 0], *self._ask_actor(x, actions))
+
+    def evaluate_policy(self, inputs: PolicyInputs, actions: np.ndarray) -> PolicyEvaluation:
+        """Ask the actor alone."""
+        return PolicyEvaluation(*self._ask_actor(network_input(inputs.observations), actions))
+
+    def predict_values(self, inputs: PolicyInputs) -> np.ndarray:
+        """Ask the critic alone."""
+        return self._critic.forward(network_input(inputs.observations))[:, 0]
+
+    def _ask_actor(self, x: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._actions = actions
         self._head = head = make_head(self.policy, self._actor.forward(x))
-        return PolicyEvaluation(head.log_prob(actions), head.entropy(), None if old is None else head.kl(old), values)
+        return head.log_prob(actions), head.entropy()
+
+    def kl(self, old: Head) -> np.ndarray:
+        """KL(old‖π) at the states of which the actor was last asked."""
+        self._old = old
+        return self._head.kl(old)
 
     def zero_gradient(self) -> None:
         """Forget the gradient."""
         self.gradient.fill(0)
         self._actor.is_clear = self._critic.is_clear = True
 
-    def backward(self, derivatives: PolicyEvaluation) -> None:
+    def backward(self, derivatives: Derivatives) -> None:
         """Add a gradient to the parameters'."""
-        of_log_probs, of_entropies, of_kls, of_values = (
-            None if c is None else c.astype(np.float32, copy=False) for c in derivatives
-        )
-        if of_values is not None:
-            self._critic.backward(of_values[:, None])
         parts = []
-        if of_log_probs is not None:
-            parts.append(self._head.log_prob_vjp(self._actions, of_log_probs))
-        if of_entropies is not None:
-            parts.append(self._head.entropy_vjp(of_entropies))
-        if of_kls is not None:
-            parts.append(self._head.kl_vjp(self._old, of_kls))
+        for name, array in derivatives.items():
+            c = array.astype(np.float32, copy=False)
+            match name:
+                case "values":
+                    self._critic.backward(c[:, None])
+                case "log_probs":
+                    parts.append(self._head.log_prob_vjp(self._actions, c))
+                case "entropies":
+                    parts.append(self._head.entropy_vjp(c))
+                case "kls":
+                    parts.append(self._head.kl_vjp(self._old, c))
+                case _:
+                    raise KeyError(name)
         if parts:
             of_outputs, *of_log_std = (sum(terms[1:], start=terms[0]) for terms in zip(*parts, strict=True))
             self._actor.backward(of_outputs)
             if self._log_std is not None:
                 self._gradients[self._log_std].numpy()[:] += of_log_std[0]
+        for parameter in self._frozen:
+            parameter.grad = None
+            self._gradients[parameter].zero_()
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down."""
@@ -155,14 +167,15 @@ class ArrayBackend(GradientBackend):
         self._make_step()
 
     def freeze(self, parameters: Sequence[th.Tensor]) -> None:
-        """Leave parameters out; those of the actor, since nothing is shared."""
+        """Leave parameters out."""
+        self._frozen = list(parameters)
         for parameter in parameters:
             parameter.grad = None
 
     def policy_gradient(self, weights: np.ndarray) -> tuple[list[th.Tensor], th.Tensor]:
         """The gradient in the actor's parameters."""
         self.zero_gradient()
-        self.backward(PolicyEvaluation(log_probs=weights))
+        self.backward({"log_probs": weights})
         return self._actor.parameters, flatten(self._gradients[p] for p in self._actor.parameters)
 
     def fisher_product(self) -> Product:
@@ -182,11 +195,10 @@ class ArrayBackend(GradientBackend):
 
         return product
 
-    def snapshot(self, observations: Observations) -> Head:
+    def snapshot(self, inputs: PolicyInputs) -> Head:
         """Copy the action distributions."""
-        assert isinstance(observations, np.ndarray)
-        return make_head(self.policy, mlp.forward(self._actor.layers, network_input(observations)))
+        return make_head(self.policy, mlp.forward(self._actor.layers, network_input(inputs.observations)))
 
-    def mean_kl(self, old: Head, observations: Observations) -> float:
+    def mean_kl(self, old: Head, inputs: PolicyInputs) -> float:
         """The mean of KL(old‖π)."""
-        return float(self.snapshot(observations).kl(old).mean())
+        return float(self.snapshot(inputs).kl(old).mean())

@@ -1,12 +1,12 @@
 """The general engine: PyTorch's autograd, for any policy on any device."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 from torch.distributions import Distribution
 
 from sb3_pg_ext.functional.finite import check_number
@@ -14,10 +14,11 @@ from sb3_pg_ext.functional.tensors.curvature import Product, fisher_product
 from sb3_pg_ext.functional.tensors.distributions import join, snapshot, take
 from sb3_pg_ext.functional.tensors.divergences import kl
 from sb3_pg_ext.functional.tensors.vectors import flatten
-from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation, PolicyBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.gradients.torch_fast_paths import clip_gradients
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks
-from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.inputs import PolicyInputs
 
 
 def backward(pairs: Iterable[tuple[th.Tensor, th.Tensor]]) -> None:
@@ -43,7 +44,36 @@ class Snapshot:
         return Snapshot(take(self.distributions, rows if isinstance(rows, slice) else th.from_numpy(rows)))
 
 
-class AutogradBackend(GradientBackend):
+@contextmanager
+def recorded_distributions(policy: ActorCriticPolicy) -> Iterator[list[Any]]:
+    """Within the scope, note the action distributions that the policy makes of its latent features, as SB3's objects.
+
+    SB3 has no public way to get the very distribution that ``evaluate_actions`` has taken log-probabilities from.
+    ``policy.action_dist`` need not be it: a policy may make another one of what its base class gives.
+
+    :param policy: the policy
+    """
+    made: list[Any] = []
+    make, overridden = policy._get_action_dist_from_latent, vars(policy).get(METHOD)
+
+    def make_and_note(*args: Any, **kwargs: Any) -> Any:
+        made.append(make(*args, **kwargs))
+        return made[-1]
+
+    setattr(policy, METHOD, make_and_note)
+    try:
+        yield made
+    finally:
+        if overridden is None:
+            delattr(policy, METHOD)
+        else:
+            setattr(policy, METHOD, overridden)
+
+
+METHOD = "_get_action_dist_from_latent"
+
+
+class AutogradBackend(PolicyBackend):
     """Differentiates a policy as PyTorch does.
 
     :param policy: any policy
@@ -53,38 +83,58 @@ class AutogradBackend(GradientBackend):
     def __init__(self, policy: ActorCriticPolicy, gradient: np.ndarray | None = None) -> None:
         super().__init__(policy)
         self._gradient = gradient
-        self.parameters = [p for group in policy.optimizer.param_groups for p in group["params"]]
+        self.parameters = list(policy.parameters())
         self._frozen: list[th.Tensor] = []
-        self._latest: list[th.Tensor | None] = []
+        self._latest: dict[str, th.Tensor] = {}
+        self._find_distribution: Callable[[], Any]
 
-    def forward(
-        self,
-        observations: Observations,
-        actions: np.ndarray | None = None,
-        old: Snapshot | None = None,
-        *,
-        with_values: bool = True,
-    ) -> PolicyEvaluation:
-        """Compute the numbers of a batch."""
-        policy, obs = self.policy, obs_as_tensor(observations, self.policy.device)
-        log_probs = entropies = kls = values = None
-        if actions is None:
-            values = policy.predict_values(obs)
-        else:
-            taken = action_tensor(actions, policy.action_space, policy.device)
-            if with_values:
-                values, log_probs, entropies = policy.evaluate_actions(obs, taken)
-            else:
-                evaluated = policy.get_distribution(obs)
-                log_probs, entropies = evaluated.log_prob(taken), evaluated.entropy()
-            if entropies is None:
-                entropies = -log_probs
-            # The policy keeps what it has just evaluated, and makes a new torch distribution each time.
-            self._distribution = policy.action_dist.distribution
-            if old is not None:
-                kls = kl(old.distributions, self._distribution)
-        self._latest = [log_probs, entropies, kls, None if values is None else values.flatten()]
-        return PolicyEvaluation(*(None if q is None else q.detach().cpu().numpy() for q in self._latest))
+    def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:
+        """Ask actor and critic."""
+        policy, (obs, more) = self.policy, inputs.tensors(self.policy.device)
+        taken = action_tensor(actions, policy.action_space, policy.device)
+        with recorded_distributions(policy) as made:
+            values, log_probs, entropies = policy.evaluate_actions(obs, taken, **more)
+        # SB3's object is used again for other states. A policy that evaluates actions in another way is asked once more
+        # for its distribution, where it is needed.
+        found = made[0].distribution if len(made) == 1 else None
+        self._find_distribution = lambda: found or policy.get_distribution(obs, **more).distribution
+        return ActorCriticEvaluation(
+            *self._keep(
+                values=values.flatten(), log_probs=log_probs, entropies=-log_probs if entropies is None else entropies
+            )
+        )
+
+    def evaluate_policy(self, inputs: PolicyInputs, actions: np.ndarray) -> PolicyEvaluation:
+        """Ask the actor alone."""
+        policy, (obs, more) = self.policy, inputs.tensors(self.policy.device)
+        taken = action_tensor(actions, policy.action_space, policy.device)
+        distribution = policy.get_distribution(obs, **more)
+        found = distribution.distribution
+        self._find_distribution = lambda: found
+        log_probs, entropies = distribution.log_prob(taken), distribution.entropy()
+        return PolicyEvaluation(
+            *self._keep(log_probs=log_probs, entropies=-log_probs if entropies is None else entropies)
+        )
+
+    def predict_values(self, inputs: PolicyInputs) -> np.ndarray:
+        """Ask the critic alone."""
+        obs, _ = inputs.tensors(self.policy.device)
+        (values,) = self._keep(values=self.policy.predict_values(obs).flatten())
+        return values
+
+    def kl(self, old: Snapshot) -> np.ndarray:
+        """KL(old‖π) at the states of which the actor was last asked."""
+        self._latest["kls"] = kls = kl(old.distributions, self._distribution)
+        return _array(kls)
+
+    @property
+    def _distribution(self) -> Any:
+        """The torch distributions of the states of which the actor was last asked."""
+        return self._find_distribution()
+
+    def _keep(self, **numbers: th.Tensor) -> list[np.ndarray]:
+        self._latest = numbers
+        return [_array(tensor) for tensor in numbers.values()]
 
     def zero_gradient(self) -> None:
         """Forget the gradient."""
@@ -94,15 +144,14 @@ class AutogradBackend(GradientBackend):
         for parameter in self.parameters:
             parameter.grad = None  # a quarter of the cost of zero_grad()
 
-    def backward(self, derivatives: PolicyEvaluation) -> None:
+    def backward(self, derivatives: Derivatives) -> None:
         """Add a gradient to the parameters'."""
-        pairs = [(q, c) for q, c in zip(self._latest, derivatives, strict=True) if q is not None and c is not None]
-        backward([(q, self._like(q, c)) for q, c in pairs])
+        backward((self._latest[name], self._like(self._latest[name], array)) for name, array in derivatives.items())
         for parameter in self._frozen:
             parameter.grad = None
 
-    def _like(self, quantity: th.Tensor, array: np.ndarray) -> th.Tensor:
-        return th.as_tensor(array, dtype=quantity.dtype, device=quantity.device)
+    def _like(self, numbers: th.Tensor, array: np.ndarray) -> th.Tensor:
+        return th.as_tensor(array, dtype=numbers.dtype, device=numbers.device)
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down."""
@@ -118,8 +167,7 @@ class AutogradBackend(GradientBackend):
 
     def policy_gradient(self, weights: np.ndarray) -> tuple[list[th.Tensor], th.Tensor]:
         """The parameters are found by what the gradient reaches, whatever their names."""
-        log_probs, *_ = self._latest
-        assert log_probs is not None
+        log_probs = self._latest["log_probs"]
         candidates: list[th.Tensor] = [p for p in self.policy.parameters() if p.requires_grad]
         cotangents = self._like(log_probs, weights)
         gradients = th.autograd.grad(log_probs, candidates, cotangents, retain_graph=True, allow_unused=True)
@@ -132,16 +180,20 @@ class AutogradBackend(GradientBackend):
         return fisher_product(self._distribution, self._actor)
 
     @th.no_grad()
-    def snapshot(self, observations: Observations) -> Snapshot:
+    def snapshot(self, inputs: PolicyInputs) -> Snapshot:
         """Copy the action distributions, chunk by chunk."""
-        batches = (self.policy.get_distribution(obs) for _, obs in chunks(observations, self.policy.device))
+        batches = (self.policy.get_distribution(obs, **more) for _, obs, more in chunks(inputs, self.policy.device))
         return Snapshot(join([snapshot(batch.distribution) for batch in batches]))
 
     @th.no_grad()
-    def mean_kl(self, old: Snapshot, observations: Observations) -> float:
+    def mean_kl(self, old: Snapshot, inputs: PolicyInputs) -> float:
         """The mean of KL(old‖π), chunk by chunk."""
         parts: list[Any] = [
-            kl(old[part].distributions, self.policy.get_distribution(obs).distribution)
-            for part, obs in chunks(observations, self.policy.device)
+            kl(old[part].distributions, self.policy.get_distribution(obs, **more).distribution)
+            for part, obs, more in chunks(inputs, self.policy.device)
         ]
         return float(th.cat(parts).mean())
+
+
+def _array(numbers: th.Tensor) -> np.ndarray:
+    return numbers.detach().cpu().numpy()

@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_pg_ext.arguments import check_choice
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
-from sb3_pg_ext.gradients.backend import GradientBackend
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError
 
 ENGINES = ("auto", "autograd", "array")
@@ -42,7 +42,7 @@ def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[],
 
 def make_backend(
     policy: ActorCriticPolicy, choice: str = "auto", gradient: np.ndarray | None = None
-) -> tuple[GradientBackend, str]:
+) -> tuple[PolicyBackend, str]:
     """The engine of an actor-critic policy, chosen as by :func:`choose`.
 
     :param policy: the policy

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_pg_ext.policies.evaluation import action_array
-from sb3_pg_ext.policies.observations import Observations, map_arrays
+from sb3_pg_ext.policies.inputs import PolicyInputs
 
 
 def flatten(array: np.ndarray) -> np.ndarray:
@@ -19,17 +19,11 @@ def flatten(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, *array.shape[2:])
 
 
-def flat_observations(buffer: RolloutBuffer) -> Observations:
-    """The observations of all steps, [B, …]."""
-    observations: Any = buffer.observations
-    return map_arrays(flatten, observations)
-
-
 @dataclass(frozen=True)
 class Steps:
     """The B steps of a rollout, or some of them. Where nothing needs converting they are views of the rollout buffer.
 
-    :param observations: [B, …], or a dictionary of such; double precision has become single
+    :param inputs: what the policy saw, [B, …]; double precision has become single
     :param actions: [B, action_dim], integers where they are choices
     :param log_probs: log π_old(a|s) of the policy that acted, [B]
     :param values: V(s) at that time, [B]
@@ -38,7 +32,7 @@ class Steps:
     :param old: the action distributions of the policy that acted, where an update needs them
     """
 
-    observations: Observations
+    inputs: PolicyInputs
     actions: np.ndarray
     log_probs: np.ndarray
     values: np.ndarray
@@ -53,8 +47,9 @@ class Steps:
         :param buffer: as the rollout collector fills it, with arrays [T, N, …]
         :param action_space: the environments' action space
         """
+        inputs: Any = PolicyInputs(buffer.observations, getattr(buffer, "action_masks", None))
         return cls(
-            observations=map_arrays(_single_precision, flat_observations(buffer)),
+            inputs=inputs.map(flatten).map(_single_precision),
             actions=action_array(flatten(buffer.actions), action_space),
             **_flat(buffer, "log_probs", "values", "advantages", "returns"),
         )
@@ -86,11 +81,11 @@ def _single_precision(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _flat(buffer: RolloutBuffer, *names: str) -> dict[str, np.ndarray]:
+def _flat(buffer: RolloutBuffer, *names: str) -> dict[str, Any]:
     return {name: flatten(getattr(buffer, name)) for name in names}
 
 
 def _rows(batch: Any, rows: np.ndarray | slice) -> Any:
-    if isinstance(batch, dict):
-        return {key: array[rows] for key, array in batch.items()}
+    if isinstance(batch, PolicyInputs):
+        return batch.rows(rows)
     return None if batch is None else batch[rows]

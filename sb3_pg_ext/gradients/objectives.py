@@ -6,8 +6,8 @@ import numpy as np
 
 from sb3_pg_ext.functional.arrays import mean
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, ratio_loss, value_loss
-from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation
 
 Losses = dict[str, float]
 """The terms of a loss, unweighted, and the loss itself, by their names in the log."""
@@ -39,37 +39,34 @@ class Objective:
     clip_range_vf: float | None = None
     with_ratio: bool = True
 
-    def __call__(self, computed: PolicyEvaluation, steps: Steps) -> tuple[Losses, PolicyEvaluation]:
-        """Its terms, and the derivatives of ``"loss"``.
+    def __call__(
+        self, computed: ActorCriticEvaluation, steps: Steps, kls: np.ndarray | None = None
+    ) -> tuple[Losses, dict[str, np.ndarray]]:
+        """Its terms, and the derivatives of ``"loss"`` by the names of the numbers.
 
-        :param computed: what the policy gives for the minibatch; KL where there is a penalty
+        :param computed: what the policy gives for the minibatch
         :param steps: the minibatch
+        :param kls: KL(old‖π), [B], where there is a penalty
         """
-        log_probs, entropies, kls, values = computed
-        assert log_probs is not None
-        assert entropies is not None
-        assert values is not None
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
         if self.with_ratio:
-            policy = ratio_loss(log_probs, steps.log_probs, advantages, self.clip_range)
+            policy = ratio_loss(computed.log_probs, steps.log_probs, advantages, self.clip_range)
         else:
-            policy = policy_gradient_loss(log_probs, advantages, len(log_probs))
-        value = value_loss(values, steps.returns, steps.values, self.clip_range_vf)
+            policy = policy_gradient_loss(computed.log_probs, advantages, len(advantages))
+        value = value_loss(computed.values, steps.returns, steps.values, self.clip_range_vf)
         losses = {
             "policy_gradient_loss": policy.value,
             "value_loss": value.value,
-            "entropy_loss": -mean(entropies),
+            "entropy_loss": -mean(computed.entropies),
         }
         loss = policy.value + self.vf_coef * value.value
-        of_entropies = of_kls = None
+        derivatives = {"log_probs": policy.gradient, "values": self.vf_coef * value.gradient}
         if self.ent_coef:
             loss += self.ent_coef * losses["entropy_loss"]
-            of_entropies = np.full_like(entropies, -self.ent_coef / len(entropies))
+            derivatives["entropies"] = np.full_like(computed.entropies, -self.ent_coef / len(advantages))
         if self.kl_coef:
-            assert kls is not None
+            assert kls is not None, "a penalty on KL needs KL"
             losses["kl_loss"] = mean(kls)
             loss += self.kl_coef * losses["kl_loss"]
-            of_kls = np.full_like(kls, self.kl_coef / len(kls))
-        return losses | {"loss": loss}, PolicyEvaluation(
-            policy.gradient, of_entropies, of_kls, self.vf_coef * value.gradient
-        )
+            derivatives["kls"] = np.full_like(kls, self.kl_coef / len(kls))
+        return losses | {"loss": loss}, derivatives

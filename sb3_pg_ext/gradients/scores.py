@@ -1,16 +1,14 @@
 """Score functions, ∇_θ log π(a|s), of whole rollouts."""
 
 from functools import cached_property
-from operator import itemgetter
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.functional.tensors.gradients import influential, per_sample_gradients
 from sb3_pg_ext.policies.evaluation import action_tensor
-from sb3_pg_ext.policies.observations import Observations, map_arrays
+from sb3_pg_ext.policies.inputs import PolicyInputs
 
 BLOCK = 64
 """So many samples at most are differentiated together: fewer pay for bookkeeping, more for zeros."""
@@ -23,13 +21,13 @@ class ScoreFunctions:
     the parameters that the policy has when they are read: read them before an update.
 
     :param policy: π
-    :param observations: s, [B, …]
+    :param inputs: what the policy sees of the states s, [B, …]
     :param actions: a, [B, action_dim]
     """
 
-    def __init__(self, policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray) -> None:
+    def __init__(self, policy: ActorCriticPolicy, inputs: PolicyInputs, actions: np.ndarray) -> None:
         self._policy = policy
-        self._observations = observations
+        self._inputs = inputs
         self._actions = actions
 
     @cached_property
@@ -54,7 +52,7 @@ class ScoreFunctions:
 
     def _log_probs(self, part: slice) -> th.Tensor:
         """Log π(a|s) of a slice, with its graph."""
-        policy, obs = self._policy, map_arrays(itemgetter(part), self._observations)
+        policy, (obs, more) = self._policy, self._inputs.rows(part).tensors(self._policy.device)
         actions = action_tensor(self._actions[part], policy.action_space, policy.device)
         with th.enable_grad():
-            return policy.get_distribution(obs_as_tensor(obs, policy.device)).log_prob(actions)
+            return policy.get_distribution(obs, **more).log_prob(actions)

@@ -7,6 +7,7 @@ from collections import deque
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.log import record_count
 
 PATIENCE = 3
 """So many bad rollouts, or bad updates, in a row end the training."""
@@ -34,7 +35,7 @@ class NonFiniteGuard(BaseAlgorithm):
 
     def _keep_rollout(self) -> None:
         self._dropped_in_a_row = 0
-        self.logger.record("rollout/n_dropped", self.n_dropped_rollouts)
+        record_count(self.logger, "rollout/n_dropped", self.n_dropped_rollouts)
 
     def _skip_update(self, problem: NonFiniteError, consequence: str = "update skipped, parameters unchanged") -> None:
         self.n_skipped_updates += 1
@@ -43,7 +44,7 @@ class NonFiniteGuard(BaseAlgorithm):
 
     def _keep_update(self) -> None:
         self._skipped_in_a_row = 0
-        self.logger.record("train/n_skipped", self.n_skipped_updates)
+        record_count(self.logger, "train/n_skipped", self.n_skipped_updates)
 
     def _warn_or_give_up(self, consequence: str, in_a_row: int, problem: NonFiniteError) -> None:
         message = f"{type(self).__name__} after {self.num_timesteps} steps: {problem}"

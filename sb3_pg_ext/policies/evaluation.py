@@ -1,17 +1,16 @@
 """What algorithms ask of a policy, for whole rollouts at a time."""
 
 from collections.abc import Callable, Iterator
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.functional import mlp
-from sb3_pg_ext.policies.observations import Observations, arrays_of, map_arrays
+from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.observations import Observations, arrays_of
 from sb3_pg_ext.policies.plain_mlp import (
     UnsupportedPolicyError,
     actor_layers,
@@ -36,14 +35,15 @@ def parts(observations: Observations) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def chunks(observations: Observations, device: th.device) -> Iterator[tuple[slice, Any]]:
-    """The same slices, each with its observations as a tensor or a dictionary of tensors.
+def chunks(inputs: PolicyInputs, device: th.device) -> Iterator[tuple[slice, Any, dict[str, Any]]]:
+    """The same slices, each with what the policy's methods take.
 
-    :param observations: the batch, [B, …]
+    :param inputs: the batch, [B, …]
     :param device: where the tensors go
+    :return: the slice, the observations as a tensor or a dictionary of tensors, and further arguments by their names
     """
-    for part in parts(observations):
-        yield part, obs_as_tensor(map_arrays(itemgetter(part), observations), device)
+    for part in parts(inputs.observations):
+        yield part, *inputs.rows(part).tensors(device)
 
 
 def action_tensor(actions: np.ndarray, action_space: spaces.Space, device: th.device) -> th.Tensor:
@@ -67,12 +67,10 @@ def action_array(actions: np.ndarray, action_space: spaces.Space) -> np.ndarray:
 
 
 @th.no_grad()
-def evaluate(
-    policy: ActorCriticPolicy, observations: Observations, actions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(policy: ActorCriticPolicy, inputs: PolicyInputs, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """V(s) and log π(a|s) of a batch.
 
-    :param observations: [B, …]
+    :param inputs: what the policy sees, [B, …]
     :param actions: [B, action_dim]
     :return: values and log-probabilities, [B] each, float32
     """
@@ -80,34 +78,31 @@ def evaluate(
         actor, critic = actor_layers(policy), critic_layers(policy)
     except UnsupportedPolicyError:
         evaluated = [
-            policy.evaluate_actions(obs, action_tensor(actions[part], policy.action_space, policy.device))[:2]
-            for part, obs in chunks(observations, policy.device)
+            policy.evaluate_actions(obs, action_tensor(actions[part], policy.action_space, policy.device), **more)[:2]
+            for part, obs, more in chunks(inputs, policy.device)
         ]
         values, log_probs = (th.cat(pieces).flatten().cpu().numpy() for pieces in zip(*evaluated, strict=True))
         return values, log_probs
-    assert isinstance(observations, np.ndarray)
-    x = network_input(observations)
+    x = network_input(inputs.observations)
     return mlp.forward(critic, x)[:, 0], make_head(policy, mlp.forward(actor, x)).log_prob(
         action_array(actions, policy.action_space)
     )
 
 
 @th.no_grad()
-def predict_values(policy: ActorCriticPolicy, observations: Observations) -> np.ndarray:
+def predict_values(policy: ActorCriticPolicy, inputs: PolicyInputs) -> np.ndarray:
     """V(s) of a batch.
 
-    :param observations: [B, …]
+    :param inputs: what the policy sees, [B, …]; a value does not depend on action masks
     :return: [B], float32
     """
-    predict_chunk = _make_critic(policy)
-    return np.concatenate(
-        [predict_chunk(obs).flatten().cpu().numpy() for _, obs in chunks(observations, policy.device)]
-    )
+    predict = _make_critic(policy)
+    return np.concatenate([predict(inputs.rows(part)) for part in parts(inputs.observations)])
 
 
-def _make_critic(policy: ActorCriticPolicy) -> Callable[[Any], th.Tensor]:
+def _make_critic(policy: ActorCriticPolicy) -> Callable[[PolicyInputs], np.ndarray]:
     try:
         layers = critic_layers(policy)
     except UnsupportedPolicyError:
-        return policy.predict_values
-    return lambda obs: th.from_numpy(mlp.forward(layers, network_input(obs.numpy())))
+        return lambda inputs: policy.predict_values(inputs.tensors(policy.device)[0]).flatten().cpu().numpy()
+    return lambda inputs: mlp.forward(layers, network_input(inputs.observations))[:, 0]

@@ -23,6 +23,7 @@ from torch import nn
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, Head
 from sb3_pg_ext.policies.exploration import TemperedLinear
+from sb3_pg_ext.policies.observations import Observations
 
 DISTRIBUTIONS = (
     CategoricalDistribution,
@@ -62,9 +63,10 @@ def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     return layers_of(policy.mlp_extractor.value_net, policy.value_net)
 
 
-def network_input(obs: np.ndarray) -> np.ndarray:
+def network_input(observations: Observations) -> np.ndarray:
     """Observations [B, …] as :func:`sb3_pg_ext.functional.mlp.forward` takes them: [B, inputs], float32."""
-    return obs.reshape(len(obs), -1).astype(np.float32, copy=False)
+    assert isinstance(observations, np.ndarray), "a plain MLP has no dictionaries of observations"
+    return observations.reshape(len(observations), -1).astype(np.float32, copy=False)
 
 
 def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:

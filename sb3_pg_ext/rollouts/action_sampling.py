@@ -4,7 +4,7 @@ Values and log-probabilities are computed afterwards, for the whole rollout at o
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch as th
@@ -16,18 +16,26 @@ from stable_baselines3.common.distributions import (
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.arrays import is_finite
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, network_input
 
-ActionSampler = Callable[[Observations], np.ndarray]
-"""From the observations of all environments [N, …] to an action sampled for each, [N, …], not yet clipped."""
+
+class ActionSampler(Protocol):
+    """Samples actions while the policy stays fixed."""
+
+    def __call__(self, inputs: PolicyInputs) -> np.ndarray:
+        """From what the policy sees in all environments, [N, …], to an action for each, [N, …], not yet clipped."""
+
+    @property
+    def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """V(s_t) and log π(a_t|s_t) of all steps so far, [T, N] each, if sampling gives them as well; else None."""
+
 
 NOISE_BLOCK = 256
 """For so many steps noise is drawn at once, unless the rollout is shorter."""
@@ -76,26 +84,46 @@ def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray]
 class PolicyActionSampler:
     """The general path: asks the policy itself.
 
+    A policy with a ``forward()`` of its own is asked by it, as stock algorithms do, for actions, values and
+    log-probabilities in one.
+
     :param policy: any SB3 policy of an on-policy algorithm
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
         self._acts_by_forward = type(policy).forward is not ActorCriticPolicy.forward or "forward" in vars(policy)
+        self._evaluated: list[tuple[th.Tensor, th.Tensor]] = []
 
-    def __call__(self, obs: Observations) -> np.ndarray:
+    def __call__(self, inputs: PolicyInputs) -> np.ndarray:
         """Sample an action for every environment."""
         with th.no_grad():
-            obs_tensor = obs_as_tensor(obs, self.policy.device)
-            actions = self.policy(obs_tensor)[0] if self._acts_by_forward else self._sample(obs_tensor)
+            obs, more = inputs.tensors(self.policy.device)
+            actions = self._sample_by_forward(obs, more) if self._acts_by_forward else self._sample(obs, more)
         sampled = actions.cpu().numpy().reshape((-1, *(self.policy.action_space.shape or ())))
         if isinstance(self.policy.action_space, spaces.Box):
             check_step("policy output", sampled)
         return sampled
 
-    def _sample(self, obs: Any) -> th.Tensor:
+    @property
+    def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """What ``forward()`` gave beside the actions."""
+        if not self._evaluated:
+            return None
+        values, log_probs = (
+            th.stack([numbers.flatten() for numbers in column]).cpu().numpy()
+            for column in zip(*self._evaluated, strict=True)
+        )
+        return values, log_probs
+
+    def _sample_by_forward(self, obs: Any, more: dict[str, Any]) -> th.Tensor:
+        actions, values, log_probs = self.policy(obs, **more)
+        self._evaluated.append((values, log_probs))
+        return actions
+
+    def _sample(self, obs: Any, more: dict[str, Any]) -> th.Tensor:
         with unvalidated_distributions():
-            distribution = self.policy.get_distribution(obs)
+            distribution = self.policy.get_distribution(obs, **more)
             if not distributions.is_finite(distribution.distribution):
                 raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
             return distribution.get_actions()
@@ -147,10 +175,11 @@ class MLPActionSampler:
         self._sample = _sampler(policy)
         self._noise = noise or draw_noise(policy, layers, n_envs, min(n_steps, NOISE_BLOCK))
 
-    def __call__(self, obs: Observations) -> np.ndarray:
+    evaluated = None
+
+    def __call__(self, inputs: PolicyInputs) -> np.ndarray:
         """Sample an action for every environment."""
-        assert isinstance(obs, np.ndarray)
-        x = network_input(obs)
+        x = network_input(inputs.observations)
         check_step("observation", x)  # all that can spoil an output while the parameters are fixed
         return self._sample(mlp.forward(self.layers, x), next(self._noise)).reshape(self._shape)
 

@@ -9,8 +9,9 @@ from gymnasium import spaces
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
-from sb3_pg_ext.estimators import Rollout, estimate_advantages, resolve_estimator
+from sb3_pg_ext.estimators import resolve_estimator
 from sb3_pg_ext.estimators.contract import check_unit_interval
+from sb3_pg_ext.rollouts.assessment import StepOutcomes, estimate
 
 
 class EstimatorRolloutBuffer(RolloutBuffer):
@@ -85,16 +86,11 @@ class EstimatorRolloutBuffer(RolloutBuffer):
         :param dones: whether the last step was the last of its episode, [N]
         :raises ValueError: if a reward, a value or the estimate is not finite
         """
-        rollout = Rollout(
-            rewards=self.rewards,
-            values=self.values,
-            next_values=np.vstack([self.values[1:], last_values.cpu().numpy().reshape(1, -1)]),
-            terminated=np.vstack([self.episode_starts[1:], dones]).astype(bool),
-            truncated=np.zeros(self.rewards.shape, dtype=bool),
-            gamma=self.gamma,
-        )
-        estimate = estimate_advantages(self.estimator, rollout)
-        self.advantages, self.returns = estimate.advantages, estimate.returns
+        ends = np.vstack([self.episode_starts[1:], dones]).astype(bool)
+        outcomes = StepOutcomes(self.rewards, terminated=ends, truncated=np.zeros_like(ends))
+        next_values = np.vstack([self.values[1:], last_values.cpu().numpy().reshape(1, -1)])
+        estimated = estimate(self.estimator, outcomes, self.values, next_values, self.gamma)
+        self.advantages, self.returns = estimated.advantages, estimated.returns
 
 
 class EstimatorDictRolloutBuffer(EstimatorRolloutBuffer, DictRolloutBuffer):

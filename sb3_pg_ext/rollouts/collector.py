@@ -19,6 +19,7 @@ from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import check_transitions, evaluate_transitions
 from sb3_pg_ext.rollouts.filling import fill_rollout_buffer, unflattened
@@ -57,7 +58,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         """
         self._rollout_is_good = False
         self.policy.set_training_mode(False)
-        put_statistics_back = remember_statistics(self._vec_normalize_env)
+        put_statistics_back = remember_statistics(self.get_vec_normalize_env())
         transitions = self._start_rollout(env)
         if self.use_sde:
             self._reset_noise(env.num_envs)
@@ -73,7 +74,8 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
             while not transitions.complete:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                     self._reset_noise(env.num_envs)
-                actions = act(obs)
+                inputs = PolicyInputs(obs)
+                actions = act(inputs)
                 clipped_actions = within_bounds(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)
                 self.num_timesteps += env.num_envs
@@ -87,9 +89,10 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
 
                 n_steps += 1
                 self._update_info_buffer(*transitions.counted(infos, dones))
-                transitions.add(obs, actions, rewards, dones, infos)
+                transitions.add(inputs, actions, rewards, dones, infos)
                 obs = self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
+            transitions.evaluated = act.evaluated
             with unvalidated_distributions(), np.errstate(all="ignore"):  # non-finite values are looked for
                 self._finish_rollout(transitions, first_starts)
         except NonFiniteError as problem:
@@ -125,11 +128,16 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         :param first_starts: [N], whether its first steps begin an episode
         :raises NonFiniteError: if there is a non-finite value in it
         """
-        assert self._last_obs is not None
-        check_transitions(transitions, self._last_obs)
-        evaluation = evaluate_transitions(self.policy, transitions, self._last_obs)
+        last_inputs = self._last_inputs()
+        check_transitions(transitions, last_inputs)
+        evaluation = evaluate_transitions(self.policy, transitions, last_inputs)
         fill_rollout_buffer(self.rollout_buffer, transitions, evaluation, first_starts)
         self.logger.record("rollout/reward_mean", float(transitions.rewards.mean()))
+
+    def _last_inputs(self) -> PolicyInputs:
+        """What the policy sees after the latest step."""
+        assert self._last_obs is not None, "learn() resets the environments"
+        return PolicyInputs(self._last_obs)
 
     def _reset_noise(self, n_envs: int) -> None:
         with (

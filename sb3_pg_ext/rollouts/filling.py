@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
+from sb3_pg_ext.functional.finite import check_finite
 from sb3_pg_ext.functional.returns import gae, td_errors
 from sb3_pg_ext.policies.observations import arrays_of, map_arrays
 from sb3_pg_ext.rollouts.assessment import Evaluation
@@ -58,6 +59,7 @@ def fill_rollout_buffer(
     :param transitions: the rollout
     :param evaluation: its values and log-probabilities
     :param first_starts: [N], whether its first steps begin an episode
+    :raises NonFiniteError: if an advantage is not finite
     """
     ends = transitions.ends
     bootstraps = np.where(transitions.truncated, buffer.gamma * evaluation.next_values, np.float32(0))
@@ -68,6 +70,7 @@ def fill_rollout_buffer(
         deltas = td_errors(rewards, discounts, evaluation.values, evaluation.next_values)
         buffer.advantages = gae(deltas, ends, buffer.gamma, buffer.gae_lambda)
         buffer.returns = buffer.advantages + buffer.values
+        check_finite("advantage", buffer.advantages)
     else:
         buffer.compute_returns_and_advantage(th.as_tensor(evaluation.next_values[-1])[:, None], ends[-1])
 

@@ -1,5 +1,6 @@
 """What happened during a rollout, told truthfully."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 
-from sb3_pg_ext.policies.observations import Observations, map_arrays
+from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.observations import Observations
 
 Infos = list[dict[str, Any]]
 """SB3's infos, one dictionary for every environment."""
@@ -25,7 +27,7 @@ class Transitions:
     :param n_steps: T
     """
 
-    observations: Observations
+    inputs: PolicyInputs
     actions: np.ndarray
     rewards: np.ndarray
     terminated: np.ndarray
@@ -37,15 +39,23 @@ class Transitions:
         shape: Any = get_obs_shape(observation_space)
         if isinstance(observation_space, spaces.Dict):
             dtypes = {key: space.dtype for key, space in observation_space.items()}
-            self.observations = {key: np.empty((n_steps, n_envs, *shape[key]), dtypes[key]) for key in shape}
+            observations: Any = {key: np.empty((n_steps, n_envs, *shape[key]), dtypes[key]) for key in shape}
         else:
-            self.observations = np.empty((n_steps, n_envs, *shape), observation_space.dtype)
+            observations = np.empty((n_steps, n_envs, *shape), observation_space.dtype)
+        self.inputs = PolicyInputs(observations)
         self.actions = np.empty((n_steps, n_envs, get_action_dim(action_space)), action_space.dtype)
         self.rewards = np.empty((n_steps, n_envs), np.float32)
         self.terminated = np.zeros((n_steps, n_envs), bool)
         self.truncated = np.zeros((n_steps, n_envs), bool)
         self.final_observations: dict[tuple[int, int], Any] = {}
         """(t, n) ↦ the observation after step t of environment n, wherever that step was truncated."""
+        self.evaluated: tuple[np.ndarray, np.ndarray] | None = None
+        """V(s_t) and log π(a_t|s_t), [T, N] each, where choosing the actions has given them, too."""
+
+    @property
+    def observations(self) -> Observations:
+        """The observations that the actions answer, [T, N, …]."""
+        return self.inputs.observations
 
     @property
     def complete(self) -> bool:
@@ -54,7 +64,7 @@ class Transitions:
 
     def add(
         self,
-        obs: Observations,
+        inputs: PolicyInputs,
         actions: np.ndarray,
         rewards: np.ndarray,
         dones: np.ndarray,
@@ -62,18 +72,23 @@ class Transitions:
     ) -> None:
         """Append one step of every environment.
 
-        :param obs: the observations that the actions answer, [N, …]
+        :param inputs: what the policy saw when it chose the actions, [N, …]
         :param actions: the policy's actions, [N, …]
         :param rewards: [N]
         :param dones: [N], whether the episode ended, for whatever reason
         :param infos: SB3's infos: ``TimeLimit.truncated`` and ``terminal_observation`` tell truncation apart
         """
-        t = self.size
-        if isinstance(self.observations, dict):
-            for key, stored in self.observations.items():
-                stored[t] = obs[key].reshape(stored.shape[1:])
+        t, (observations, masks) = self.size, self.inputs
+        if isinstance(observations, dict):
+            for key, stored in observations.items():
+                stored[t] = inputs.observations[key].reshape(stored.shape[1:])
         else:
-            self.observations[t] = obs.reshape(self.observations.shape[1:])  # type: ignore[union-attr]
+            observations[t] = inputs.observations.reshape(observations.shape[1:])  # type: ignore[union-attr]
+        if inputs.action_masks is not None:
+            if masks is None:
+                masks = np.ones((*self.rewards.shape, *inputs.action_masks.shape[1:]), bool)
+                self.inputs = PolicyInputs(observations, masks)
+            masks[t] = inputs.action_masks
         self.actions[t] = actions.reshape(self.actions.shape[1:])
         self.rewards[t] = rewards
         if np.count_nonzero(dones):  # a fifth of the cost of any()
@@ -110,15 +125,23 @@ class EpisodeTransitions(Transitions):
     :param action_space: the environments' action space
     :param n_envs: N
     :param episodes_per_env: how many episodes every environment gives
+    :param expect_an_end_within: warn where no episode has ended after so many steps of all environments together;
+        ``None`` for no such expectation
     """
 
     INITIAL_CAPACITY = 1024
 
     def __init__(
-        self, observation_space: spaces.Space, action_space: spaces.Space, n_envs: int, episodes_per_env: int
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        n_envs: int,
+        episodes_per_env: int,
+        expect_an_end_within: int | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, n_envs, self.INITIAL_CAPACITY)
         self._missing = np.full(n_envs, episodes_per_env)
+        self._expect_an_end_within = expect_an_end_within
         self.active = np.zeros((self.INITIAL_CAPACITY, n_envs), bool)
 
     @property
@@ -133,7 +156,7 @@ class EpisodeTransitions(Transitions):
 
     def add(
         self,
-        obs: Observations,
+        inputs: PolicyInputs,
         actions: np.ndarray,
         rewards: np.ndarray,
         dones: np.ndarray,
@@ -141,12 +164,13 @@ class EpisodeTransitions(Transitions):
     ) -> None:
         """Append one step of every environment; only what is still missing counts."""
         if self.size == len(self.rewards):
+            self._look_for_an_end()
             self._reallocate(lambda array: np.concatenate([array, np.zeros_like(array)]))
         active = self._missing > 0
         self.active[self.size] = active
         counted_dones = dones & active
         self._missing -= counted_dones
-        super().add(obs, actions, rewards, counted_dones, infos)
+        super().add(inputs, actions, rewards, counted_dones, infos)
         if self.complete:
             self._reallocate(lambda array: array[: self.size])
 
@@ -154,7 +178,20 @@ class EpisodeTransitions(Transitions):
         """Lay an array of the rollout out episode by episode, without the steps that do not count."""
         return array.swapaxes(0, 1)[self.active.T]
 
+    def _look_for_an_end(self) -> None:
+        """An environment without any end would be collected from for ever."""
+        limit, n_steps = self._expect_an_end_within, self.rewards.size
+        if limit is not None and n_steps > limit and not self.ends.any():
+            self._expect_an_end_within = None  # once is enough
+            warnings.warn(
+                f"no episode has ended in {n_steps} steps, with total_timesteps={limit}: complete episodes are waited "
+                "for. Where there are none, give n_steps=, or put a gymnasium.wrappers.TimeLimit around the "
+                "environment",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
     def _reallocate(self, function: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.observations = map_arrays(function, self.observations)
+        self.inputs = self.inputs.map(function)
         for name in ("actions", "rewards", "terminated", "truncated", "active"):
             setattr(self, name, function(getattr(self, name)))

@@ -403,6 +403,14 @@ def test_bad_arguments_say_what_is_allowed(name):
         GradientVarianceCallback(DummyVecEnv([Walk, Walk]), **arguments)
 
 
+def test_the_reference_is_one_of_those_measured():
+    assert GradientVarianceCallback(Walk(), ["none", "value"]).reference == "none"
+    assert GradientVarianceCallback(Walk(), ["none", "mean"]).reference == "mean"
+    assert GradientVarianceCallback(Walk(), [], advantage_estimators=["gae"]).reference == "gae"
+    with pytest.raises(ValueError, match=r"baselines=\(\).*allowed: at least one"):
+        GradientVarianceCallback(Walk(), [])
+
+
 UNFIT = {
     "off-policy": (DQN, on("Discrete"), {}, {}, "in DQN; allowed: on-policy"),
     "recurrent": (RecurrentPPO, on("Discrete"), {"policy": "MlpLstmPolicy"}, {}, "allowed: no recurrence"),

@@ -60,6 +60,35 @@ def test_events_come_in_pairs(algorithm: Algorithm, n_envs):
     assert callback.n_calls * n_envs == model.num_timesteps
 
 
+class Observer(BaseCallback):
+    """Notes what docs/logging.md says of the rollout buffer and of ``self.locals``."""
+
+    def __init__(self):
+        super().__init__()
+        self.at_steps, self.at_end, self.keys = [], [], set()
+
+    def _on_step(self):
+        self.at_steps.append(self.model.rollout_buffer.pos)
+        self.keys |= self.locals.keys()
+        return True
+
+    def _on_rollout_end(self):
+        self.at_end.append((self.model.rollout_buffer.pos, self.model.rollout_buffer.full))
+
+
+def test_the_rollout_buffer_is_filled_at_the_end(algorithm: Algorithm):
+    if algorithm.spec.off_policy or algorithm.traits.asynchronous:
+        pytest.skip("it collects in another way")
+    callback = Observer()
+    algorithm().learn(STEPS, callback)
+    assert set(callback.at_steps) == {0}
+    assert callback.at_end
+    assert all(full and pos > 0 for pos, full in callback.at_end)
+    assert {"rewards", "dones", "infos", "new_obs", "actions", "clipped_actions", "n_steps", "env"} <= callback.keys
+    assert "rollout_buffer" in callback.keys
+    assert not {"values", "log_probs", "obs_tensor"} & callback.keys
+
+
 @pytest.mark.parametrize("n_envs", [1, 2])
 @pytest.mark.parametrize("stop", [1, 21])
 def test_stopping_is_immediate(algorithm: Algorithm, n_envs, stop):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch as th
-from envs import ACTION_SPACES, SpoiltEnv
+from envs import ACTION_SPACES, RandomEnv, SpoiltEnv
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from .algorithms import STEPS, Algorithm, record, vector
@@ -61,3 +62,66 @@ def test_a_bad_rollout_leaves_the_parameters_alone(algorithm: Algorithm):
     with pytest.raises(ValueError, match=f"{algorithm.cls.__name__}.*nan"):
         model.learn(20 * STEPS)
     assert th.equal(before, vector(model))
+
+
+@pytest.mark.filterwarnings("ignore:.*in a row:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_finite_rewards_that_overflow_end_as_others_that_are_not_finite(algorithm: Algorithm):
+    """Three of 3e38 are finite each, and their sum is not."""
+    model = algorithm(HugeRewards())
+    before = vector(model)
+    with pytest.raises(ValueError, match="3 in a row"):
+        model.learn(40 * STEPS)
+    assert th.isfinite(vector(model)).all()
+    assert model.n_dropped_rollouts + model.n_skipped_updates >= 3
+    assert th.equal(before, vector(model)) or algorithm.spec.off_policy
+
+
+class HugeRewards(RandomEnv):
+    """Every reward is as large as a float32 can nearly be."""
+
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return obs, 3e38, *rest
+
+
+@pytest.mark.filterwarnings("ignore:.*in a row:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_a_huge_learning_rate_leaves_parameters_finite(algorithm: Algorithm):
+    model = algorithm(learning_rate=3e38)
+    try:
+        model.learn(20 * STEPS)
+    except ValueError as error:
+        assert "3 in a row" in str(error)  # noqa: PT017
+    assert th.isfinite(vector(model)).all()
+    assert model.n_dropped_rollouts + model.n_skipped_updates > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*in a row:RuntimeWarning")
+def test_impossible_actions_are_no_matter(algorithm: Algorithm):
+    """A logit of −∞, the usual mask in a policy of one's own, makes an action impossible and nothing else."""
+    if algorithm.spec.off_policy:
+        pytest.skip("has no such policies")
+    env = Forbidding(ACTION_SPACES["Discrete"])
+    model = algorithm(env, NeverFirst)
+    before = vector(model)
+    model.learn(3 * STEPS)
+    assert not th.equal(before, vector(model))
+    assert th.isfinite(vector(model)).all()
+    assert model.n_dropped_rollouts == model.n_skipped_updates == 0
+
+
+class NeverFirst(ActorCriticPolicy):
+    """Forbids the first action."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        logits = self.action_net(latent_pi).index_fill(1, th.tensor([0]), -float("inf"))
+        return self.action_dist.proba_distribution(action_logits=logits)
+
+
+class Forbidding(RandomEnv):
+    """Fails if the first action is taken."""
+
+    def step(self, action):
+        assert action != 0
+        return super().step(action)

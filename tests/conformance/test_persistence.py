@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import importlib
 import io
 import json
 import pickle
@@ -12,10 +13,15 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch as th
-from envs import OBSERVATION_SPACES, RandomEnv
+from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_pg_ext import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
+from sb3_pg_ext.policies import MlpPolicy
 
 from .algorithms import STEPS, Algorithm, assert_identical, vector
 
@@ -138,14 +144,66 @@ def test_saves_names_and_numbers_and_references_to_classes(algorithm: Algorithm,
             assert not ours or name in CLASS_REFERENCES, f"{name} refers to {ours}"
 
 
+PUBLIC = {"sb3_pg_ext", "sb3_pg_ext.policies", "sb3_pg_ext.rollouts", "sb3_pg_ext.algorithms.naf"}
+"""The modules that saved files may name, for ever."""
+
+
+def test_saved_files_name_public_and_lasting_places(algorithm: Algorithm, tmp_path):
+    """A class may move within the package, and no file breaks."""
+    for policy in sorted(algorithm.traits.policies):
+        space = {"CnnPolicy": "image", "MultiInputPolicy": "Dict"}.get(policy, "Box")
+        model = algorithm(RandomEnv(observation_space=OBSERVATION_SPACES[space]), policy)
+        model.save(tmp_path / policy)
+        assert_public(tmp_path / f"{policy}.zip")
+
+
+@pytest.mark.parametrize("space", ["Box", "Dict"])
+@pytest.mark.parametrize("masks", [False, True])
+def test_files_of_stock_algorithms_do_so_too(space, masks, tmp_path):
+    buffer = MaskableEstimatorRolloutBuffer if masks else EstimatorRolloutBuffer
+    env = RandomEnv(ACTION_SPACES["Discrete"], OBSERVATION_SPACES[space])
+    model = (MaskablePPO if masks else PPO)(
+        "MultiInputPolicy" if space == "Dict" else MlpPolicy if not masks else "MlpPolicy",
+        env,
+        n_steps=8,
+        batch_size=8,
+        rollout_buffer_class=buffer,
+        rollout_buffer_kwargs={"advantage_estimator": "td0"},
+    )
+    model.save(tmp_path / "model")
+    assert_public(tmp_path / "model.zip")
+    loaded = type(model).load(tmp_path / "model", env=env)
+    assert type(loaded.rollout_buffer) is type(model.rollout_buffer)
+
+
+def assert_public(path: Path):
+    with zipfile.ZipFile(path) as archive:
+        data = json.loads(archive.read("data"))
+    named = {
+        reference
+        for value in data.values()
+        if isinstance(value, dict) and ":serialized:" in value
+        for reference in classes(value[":serialized:"])
+        if reference[0].startswith("sb3_pg_ext")
+    }
+    for module, name in named:
+        assert module in PUBLIC, f"it names {module}.{name}"
+        assert name in importlib.import_module(module).__all__
+
+
 def references(serialized: str) -> set[str]:
     """The modules that a pickle refers to."""
-    modules = set()
+    return {module for module, _ in classes(serialized)}
+
+
+def classes(serialized: str) -> set[tuple[str, str]]:
+    """What a pickle refers to, by module and name."""
+    found = set()
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module, name):
-            modules.add(module)
+            found.add((module, name))
             return super().find_class(module, name)
 
     Unpickler(io.BytesIO(base64.b64decode(serialized))).load()
-    return modules
+    return found

@@ -1,14 +1,7 @@
 """The example of a third party's package: built as a wheel, installed into a fresh environment, and used there."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import sysconfig
-import venv
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -22,28 +15,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """``python(*arguments)`` runs the Python of the fresh environment in a copy of the example and gives its output."""
-    source = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("source") / "plugin")
-    root = tmp_path_factory.mktemp("environment")
-    venv.create(root, with_pip=False)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    executable = root / ("Scripts" if os.name == "nt" else "bin") / Path(sys.executable).name
-
-    def run(*arguments: str | Path, program: str | Path = executable) -> str:
-        done = subprocess.run([program, *arguments], cwd=source, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    # What is installed here is visible there, by way of site.addsitedir, which also heeds editable installs.
-    here, there = sysconfig.get_path("purelib"), run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
-    Path(there.strip(), "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-    pip = ["-m", "pip", "--disable-pip-version-check", "--python", executable]
-    wheels = root / "wheels"
-    run(*pip[:3], "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", wheels, ".", program=sys.executable)
-    run(*pip, "install", "--no-deps", "--no-index", *wheels.iterdir(), program=sys.executable)
-    (source / "sb3_pg_ext_huberized.py").unlink()  # only the installed module is left
-    return run
+def python(install):
+    return install(EXAMPLE, "sb3_pg_ext_huberized.py")
 
 
 def test_it_is_registered_where_it_is_installed(python):

@@ -354,3 +354,41 @@ def test_arguments_are_left_alone(kind):
         np.testing.assert_array_equal(first, second)
     for array, copy in zip(arguments, before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+def test_a_logit_of_minus_infinity_makes_a_choice_impossible():
+    """Against the distribution over the choices that are left, in double precision."""
+    rng = np.random.default_rng(0)
+    outputs, c = rng.normal(size=(6, 5)), rng.normal(size=6)
+    allowed = np.array([True, False, True, False, True])
+    masked = np.where(allowed, outputs, -np.inf)
+    head, left = Categorical(masked, (5,)), Categorical(outputs[:, allowed], (3,))
+    old_left = Categorical(rng.normal(size=(6, 3)), (3,))
+    old_outputs = np.full((6, 5), -np.inf)
+    old_outputs[:, allowed] = old_left.parameters[0]
+    old = Categorical(old_outputs, (5,))
+    actions, actions_left = np.full((6, 1), 2), np.full((6, 1), 1)
+    assert (head.probs[:, ~allowed] == 0).all()
+    np.testing.assert_allclose(head.log_prob(actions), left.log_prob(actions_left), rtol=1e-12)
+    np.testing.assert_allclose(head.entropy(), left.entropy(), rtol=1e-12)
+    np.testing.assert_allclose(head.kl(old), left.kl(old_left), rtol=1e-12)
+    for ours, theirs in (
+        (head.log_prob_vjp(actions, c), left.log_prob_vjp(actions_left, c)),
+        (head.entropy_vjp(c), left.entropy_vjp(c)),
+        (head.kl_vjp(old, c), left.kl_vjp(old_left, c)),
+        (head.information((outputs,)), left.information((outputs[:, allowed],))),
+    ):
+        np.testing.assert_allclose(ours[0][:, allowed], theirs[0], rtol=1e-9, atol=1e-12)
+        assert (ours[0][:, ~allowed] == 0).all()
+    assert (head.log_prob(np.ones((6, 1), int)) == -np.inf).all()
+    assert (head.kl(Categorical(outputs, (5,))) == np.inf).all()
+    assert np.isfinite(Categorical(outputs, (5,)).kl(head)).all()
+    assert (head[:2].kl(old[:2]) == head.kl(old)[:2]).all()
+
+
+def test_impossible_choices_among_several():
+    outputs = np.array([[0.0, -np.inf, 1.0, 2.0, -np.inf]], np.float32)
+    head = Categorical(outputs, (2, 3))
+    np.testing.assert_allclose(head.probs, [[1, 0, 0.26894143, 0.7310586, 0]], rtol=1e-6)
+    np.testing.assert_allclose(head.log_prob(np.array([[0, 1]])), np.log([0.7310586]), rtol=1e-5)
+    assert np.isfinite(head.entropy()).all()

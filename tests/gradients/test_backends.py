@@ -9,7 +9,9 @@ import stable_baselines3
 import torch as th
 from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
 from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -19,10 +21,10 @@ from sb3_pg_ext import NPG, REINFORCE, AdaptiveKLPPO, fast
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
-from sb3_pg_ext.gradients.backend import PolicyEvaluation
 from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.gradients.minibatches import action_array
 from sb3_pg_ext.policies.exploration import MlpPolicy
+from sb3_pg_ext.policies.inputs import PolicyInputs
 
 ENGINES = ["array", "autograd"]
 SPACES = ["Box", "Discrete", "MultiDiscrete", "MultiBinary"]
@@ -38,13 +40,18 @@ def make_policy(cls=MlpPolicy, action_space="Discrete", observation_space=VECTOR
 
 
 def make_batch(policy, size=16):
-    """Observations, actions, and derivatives of every number."""
+    """What the policy sees, actions, and derivatives of every number."""
     rng = np.random.default_rng(0)
     policy.action_space.seed(0)
     observations = rng.uniform(-1, 1, (size, *policy.observation_space.shape)).astype(np.float32)
     actions = np.stack([np.reshape(policy.action_space.sample(), -1) for _ in range(size)])
-    derivatives = PolicyEvaluation(*rng.normal(size=(4, size)).astype(np.float32))
-    return observations, action_array(actions, policy.action_space), derivatives
+    numbers = rng.normal(size=(4, size)).astype(np.float32)
+    derivatives = dict(zip(("log_probs", "entropies", "kls", "values"), numbers, strict=True))
+    return PolicyInputs(observations), action_array(actions, policy.action_space), derivatives
+
+
+def without_kl(derivatives):
+    return {name: array for name, array in derivatives.items() if name != "kls"}
 
 
 def gradient_of(policy):
@@ -62,22 +69,22 @@ def move(policy):
 def compute_everything(policy, choice):
     """All that an engine gives: numbers at a policy that has moved from the old one, gradients, products and KL."""
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
     start = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    old = engine.snapshot(observations)
+    old = engine.snapshot(inputs)
     move(policy)
-    numbers = engine.forward(observations, actions, old)
+    numbers = [*engine.evaluate_actions(inputs, actions), engine.kl(old)]
     engine.zero_gradient()
     engine.backward(derivatives)
     gradient = gradient_of(policy)
-    values = engine.forward(observations).values
-    engine.forward(observations, actions, with_values=False)
-    _, policy_gradient = engine.policy_gradient(derivatives.log_probs)
+    numbers += [engine.predict_values(inputs), *engine.evaluate_policy(inputs, actions)]
+    _, policy_gradient = engine.policy_gradient(derivatives["log_probs"])
     product = engine.fisher_product()(th.linspace(-1, 1, len(policy_gradient)))
-    kl = engine.mean_kl(old, observations)
-    part = engine.forward(observations[::2], actions[::2], old[np.arange(0, 16, 2)]).kls
+    kl = engine.mean_kl(old, inputs)
+    engine.evaluate_policy(inputs.rows(slice(None, None, 2)), actions[::2])
+    part = engine.kl(old[np.arange(0, 16, 2)])
     policy.load_state_dict(start)
-    return [*map(th.as_tensor, numbers), gradient, th.as_tensor(values), policy_gradient, product, th.tensor(kl), part]
+    return [*map(th.as_tensor, numbers), gradient, policy_gradient, product, th.tensor(kl), part]
 
 
 FIT = {
@@ -130,11 +137,11 @@ def test_policies_of_sb3():
 def test_gradients_add_up(choice):
     policy = make_policy()
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
 
     def backward(rows):
-        engine.forward(observations[rows], actions[rows])
-        engine.backward(PolicyEvaluation(*(None if c is None else c[rows] for c in derivatives._replace(kls=None))))
+        engine.evaluate_actions(inputs.rows(rows), actions[rows])
+        engine.backward({name: c[rows] for name, c in without_kl(derivatives).items()})
 
     engine.zero_gradient()
     backward(slice(None))
@@ -155,10 +162,10 @@ def test_no_gradient_leaks_from_one_engine_to_the_other(choices):
 
 def gradient_by(choice, policy):
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
-    engine.forward(observations, actions)
+    inputs, actions, derivatives = make_batch(policy)
+    engine.evaluate_actions(inputs, actions)
     engine.zero_gradient()
-    engine.backward(derivatives._replace(kls=None))
+    engine.backward(without_kl(derivatives))
     return gradient_of(policy)
 
 
@@ -167,10 +174,10 @@ def test_what_no_derivative_reaches_has_no_gradient(choice):
     policy = make_policy()
     gradient_by(choice, policy)
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
-    engine.forward(observations, actions)
+    inputs, actions, derivatives = make_batch(policy)
+    engine.evaluate_actions(inputs, actions)
     engine.zero_gradient()
-    engine.backward(PolicyEvaluation(log_probs=derivatives.log_probs))
+    engine.backward({"log_probs": derivatives["log_probs"]})
     without = {name for name, parameter in policy.named_parameters() if parameter.grad is None}
     assert without == {name for name, _ in policy.named_parameters() if name.startswith(CRITIC)}
 
@@ -182,14 +189,14 @@ CRITIC = ("mlp_extractor.value_net", "value_net")
 def test_frozen_parameters_stay_where_they_are(choice):
     policy = make_policy(action_space="Box", optimizer_class=th.optim.AdamW)
     engine, _ = make_backend(policy, choice)
-    observations, actions, derivatives = make_batch(policy)
-    engine.forward(observations, actions)
-    parameters, _ = engine.policy_gradient(derivatives.log_probs)
+    inputs, actions, derivatives = make_batch(policy)
+    engine.evaluate_actions(inputs, actions)
+    parameters, _ = engine.policy_gradient(derivatives["log_probs"])
     engine.freeze(parameters)
     before = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
     for _ in range(3):
-        engine.forward(observations)
-        engine.descend(PolicyEvaluation(values=derivatives.values), None)
+        engine.predict_values(inputs)
+        engine.descend({"values": derivatives["values"]}, None)
     moved = {name for name, parameter in policy.named_parameters() if not th.equal(parameter, before[name])}
     assert moved == {name for name in before if name.startswith(CRITIC)}
 
@@ -200,13 +207,11 @@ def test_clipping(max_norm, size):
     norms, clipped = [], []
     for choice in ENGINES:
         policy = make_policy()
-        observations, actions, derivatives = make_batch(policy)
+        inputs, actions, derivatives = make_batch(policy)
         engine, _ = make_backend(policy, choice)
-        engine.forward(observations, actions)
+        engine.evaluate_actions(inputs, actions)
         engine.zero_gradient()
-        engine.backward(
-            PolicyEvaluation(*(c if c is None else np.float32(size) * c for c in derivatives._replace(kls=None)))
-        )
+        engine.backward({name: np.float32(size) * c for name, c in without_kl(derivatives).items()})
         before = gradient_of(policy)
         norms.append(engine.clip_gradient(max_norm))
         clipped.append(gradient_of(policy))
@@ -220,19 +225,19 @@ def test_clipping(max_norm, size):
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_no_step_along_a_gradient_that_is_not_finite(choice, number):
     policy = make_policy()
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
     engine, _ = make_backend(policy, choice)
 
     def descend(derivatives):
-        engine.forward(observations, actions)
-        return engine.descend(derivatives._replace(kls=None), 0.5)
+        engine.evaluate_actions(inputs, actions)
+        return engine.descend(without_kl(derivatives), 0.5)
 
     descend(derivatives)
     before = copy.deepcopy((policy.state_dict(), policy.optimizer.state_dict()))
-    spoilt = derivatives.log_probs.copy()
+    spoilt = derivatives["log_probs"].copy()
     spoilt[3] = number
     with pytest.raises(NonFiniteError, match="norm of the gradient"), np.errstate(all="ignore"):
-        descend(derivatives._replace(log_probs=spoilt))
+        descend(derivatives | {"log_probs": spoilt})
     th.testing.assert_close((policy.state_dict(), policy.optimizer.state_dict()), before, **EXACTLY)
     descend(derivatives)  # nothing of it is left
     assert all(p.isfinite().all() for p in policy.parameters())
@@ -595,11 +600,11 @@ def test_copies_of_the_policy_are_on_their_own(cls, make_copy):
 
 def descend(policy, choice, n_steps=3):
     """Some steps of the optimiser, and what they make of parameters and moments."""
-    observations, actions, derivatives = make_batch(policy)
+    inputs, actions, derivatives = make_batch(policy)
     engine, _ = make_backend(policy, choice)
     for _ in range(n_steps):
-        engine.forward(observations, actions)
-        engine.descend(derivatives._replace(kls=None), 0.5)
+        engine.evaluate_actions(inputs, actions)
+        engine.descend(without_kl(derivatives), 0.5)
     return copy.deepcopy((policy.state_dict(), policy.optimizer.state_dict()))
 
 
@@ -651,3 +656,140 @@ def test_an_update_leaves_gradients_and_numbers_that_are_the_users_own(cls, engi
         return True
 
     th.testing.assert_close(train(spoil), train(None), **EXACTLY)
+
+
+# The distribution that gives the log-probabilities.
+
+
+class Masked(ActorCriticPolicy):
+    """Forbids the first action, by a distribution of its own."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        logits = super()._get_action_dist_from_latent(latent_pi).distribution.logits
+        allowed = th.tensor([False, True, True])
+        return CategoricalDistribution(3).proba_distribution(logits.masked_fill(~allowed, -float("inf")))
+
+
+class Apart(ActorCriticPolicy):
+    """Never touches ``action_dist``."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        return CategoricalDistribution(3).proba_distribution(2 * self.action_net(latent_pi))
+
+
+class Evaluated(Apart):
+    """Evaluates actions in a way of its own, too."""
+
+    def evaluate_actions(self, obs, actions):
+        distribution = CategoricalDistribution(3).proba_distribution(
+            2 * self.action_net(self.mlp_extractor.forward_actor(self.extract_features(obs)))
+        )
+        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
+
+
+OWN_DISTRIBUTIONS = [Masked, Apart, Evaluated]
+
+
+@pytest.mark.parametrize("cls", OWN_DISTRIBUTIONS)
+def test_kl_and_fisher_products_are_those_of_the_distribution_that_the_policy_makes(cls):
+    policy = make_policy(cls)
+    inputs, _, derivatives = make_batch(policy)
+    actions = np.full((16, 1), 2)
+    engine, _ = make_backend(policy)
+    old = engine.snapshot(inputs)
+
+    def p():
+        return policy.get_distribution(th.from_numpy(inputs.observations)).distribution.probs.double()
+
+    before = p().detach()
+    engine.evaluate_actions(inputs, actions)
+    np.testing.assert_allclose(engine.kl(old), 0, atol=1e-6)
+    move(policy)
+    computed = engine.evaluate_actions(inputs, actions)
+    after = p().detach()
+    np.testing.assert_allclose(computed.log_probs, after[:, 2].log(), rtol=1e-5)
+    expected = th.where(before > 0, before * (before / after).log(), 0).sum(1)
+    np.testing.assert_allclose(engine.kl(old), expected, rtol=1e-4, atol=1e-6)
+    engine.evaluate_policy(inputs, actions)
+    parameters, gradient = engine.policy_gradient(derivatives["log_probs"])
+    v = th.linspace(-1, 1, len(gradient))
+    # F = Σ_s Σ_a p ∇log p ∇log pᵀ / B, one action at a time.
+    product = th.zeros_like(v).double()
+    for action in range(3):
+        for s in range(16):
+            chosen = p()[s, action]
+            if chosen > 0:
+                row = th.cat([g.flatten() for g in th.autograd.grad(chosen.log(), parameters)]).double()
+                product += after[s, action] * row * (row @ v.double()) / 16
+    th.testing.assert_close(engine.fisher_product()(v).double(), product, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [REINFORCE, NPG, AdaptiveKLPPO, fast.PPO, fast.A2C])
+@pytest.mark.parametrize("cls", OWN_DISTRIBUTIONS)
+def test_models_train_with_policies_that_make_their_own_distributions(model, cls):
+    trained = make_model(model, cls, action_space="Discrete").learn(32)
+    assert trained.n_dropped_rollouts == trained.n_skipped_updates == 0
+    assert trained._n_updates > 0
+    if cls is Masked:
+        env = trained.get_env()
+        assert 0 not in {trained.predict(env.reset())[0].item() for _ in range(30)}
+
+
+@pytest.mark.parametrize("choice", ENGINES)
+def test_parameters_frozen_before_the_first_backward_pass_stay_where_they_are(choice):
+    policy = make_policy(action_space="Box")
+    inputs, actions, derivatives = make_batch(policy)
+    engine, _ = make_backend(policy, choice)
+    actor = [parameter for name, parameter in policy.named_parameters() if not name.startswith(CRITIC)]
+    engine.freeze(actor)
+    before = {name: parameter.detach().clone() for name, parameter in policy.named_parameters()}
+    for _ in range(2):
+        engine.evaluate_actions(inputs, actions)
+        norm = engine.descend(without_kl(derivatives), None)
+        of_critic = [p.grad for name, p in policy.named_parameters() if name.startswith(CRITIC)]
+        assert norm == pytest.approx(float(th.cat([g.flatten() for g in of_critic]).norm()), rel=1e-5)
+    moved = {name for name, parameter in policy.named_parameters() if not th.equal(parameter, before[name])}
+    assert moved == {name for name in before if name.startswith(CRITIC)}
+
+
+def test_the_norm_is_that_of_all_parameters_whatever_the_optimiser_holds():
+    """As stock SB3 clips."""
+    norms = []
+    for choice in ENGINES:
+        policy = make_policy()
+        policy.optimizer = th.optim.Adam(policy.value_net.parameters(), lr=1e-3)
+        inputs, actions, derivatives = make_batch(policy)
+        engine, _ = make_backend(policy, choice)
+        for _ in range(2):  # nothing of the first one is left
+            engine.evaluate_actions(inputs, actions)
+            engine.zero_gradient()
+            engine.backward(without_kl(derivatives))
+        gradient = gradient_of(policy)
+        norms.append(engine.clip_gradient(0.5))
+        assert norms[-1] == pytest.approx(float(gradient.norm()), rel=1e-5)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+def test_masks_reach_a_policy_that_takes_them():
+    th.manual_seed(0)
+    policy = MaskableActorCriticPolicy(VECTOR, spaces.Discrete(3), lambda _: 1e-2, net_arch=[8])
+    inputs, _, _ = make_batch(policy)
+    masks = np.ones((16, 3), bool)
+    masks[:, 1] = False
+    masked, actions = PolicyInputs(inputs.observations, masks), np.full((16, 1), 2)
+    engine = AutogradBackend(policy)
+    computed = engine.evaluate_actions(masked, actions)
+    obs = th.from_numpy(inputs.observations)
+    p = policy.get_distribution(obs).distribution.probs.detach()
+    np.testing.assert_allclose(computed.log_probs, (p[:, 2] / (p[:, 0] + p[:, 2])).log(), rtol=1e-5)
+    old = engine.snapshot(masked)
+    np.testing.assert_allclose(engine.kl(old), 0, atol=1e-6)
+    np.testing.assert_allclose(engine.kl(old[np.arange(16)]), 0, atol=1e-7)
+    part = masked.rows(slice(4))
+    np.testing.assert_allclose(engine.evaluate_policy(part, actions[:4]).log_probs, computed.log_probs[:4], rtol=1e-6)
+
+
+def test_what_differentiates_can_be_asked_for():
+    model = make_model()
+    assert model.describe_engine() == "arrays"
+    assert make_model(policy_kwargs={"activation_fn": nn.GELU}).describe_engine().startswith("autograd, because")

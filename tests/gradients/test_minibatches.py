@@ -37,7 +37,7 @@ def test_what_belongs_together_stays_together(name, action_space, rows):
         np.testing.assert_array_equal(getattr(some, array), scale * numbers)
     assert some.actions.dtype == (np.int64 if isinstance(action_space, spaces.Discrete) else np.float32)
     assert (some.actions == numbers[:, None]).all()
-    observations = some.observations.values() if name == "Dict" else [some.observations]
+    observations = some.inputs.observations.values() if name == "Dict" else [some.inputs.observations]
     for array in observations:
         assert (array.reshape(3, -1) == numbers[:, None]).all()
 
@@ -45,8 +45,8 @@ def test_what_belongs_together_stays_together(name, action_space, rows):
 def test_double_precision_becomes_single():
     space = spaces.Box(-1, 1, (2,), np.float64)
     steps = Steps.of(full_buffer(space, spaces.Discrete(20)), spaces.Discrete(20))
-    assert steps.observations.dtype == np.float32
-    assert Steps.of(full_buffer(OBSERVATION_SPACES["image"], space), space).observations.dtype == np.uint8
+    assert steps.inputs.observations.dtype == np.float32
+    assert Steps.of(full_buffer(OBSERVATION_SPACES["image"], space), space).inputs.observations.dtype == np.uint8
 
 
 def test_a_new_estimate_replaces_advantages_and_returns_alone():
@@ -62,8 +62,9 @@ def test_a_new_estimate_replaces_advantages_and_returns_alone():
 def test_memory_is_shared_with_the_buffer():
     buffer = full_buffer(VECTOR, spaces.Box(-1, 1, (2,)))
     steps = Steps.of(buffer, spaces.Box(-1, 1, (2,)))
-    for name in (*NAMES, "observations"):
+    for name in NAMES:
         assert np.shares_memory(getattr(steps, name), getattr(buffer, name)), name
+    assert np.shares_memory(steps.inputs.observations, buffer.observations)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.gradients import scores
 from sb3_pg_ext.gradients.scores import ScoreFunctions
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 
 SMALL_CNN = {"net_arch": [4], "features_extractor_kwargs": {"features_dim": 8}}
@@ -73,7 +74,7 @@ def test_the_critic_has_no_part_in_them():
 def test_slices_are_rows():
     model, buffer = play("softmax")
     obs, actions = buffer.observations[:, 0], buffer.actions[:, 0]
-    rows = ScoreFunctions(model.policy, obs, actions)
+    rows = ScoreFunctions(model.policy, PolicyInputs(obs), actions)
     np.testing.assert_allclose(rows[2:7], rows[:][2:7], rtol=1e-5, atol=1e-7)
     assert rows[3:3].shape == (0, rows.shape[1])
     assert rows.shape == (len(obs), 3 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3)

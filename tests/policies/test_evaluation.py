@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import (
 
 from sb3_pg_ext.policies import evaluation as policies
 from sb3_pg_ext.policies.evaluation import chunks, evaluate, predict_values
+from sb3_pg_ext.policies.inputs import PolicyInputs
 
 CPU = th.device("cpu")
 IMAGE = spaces.Box(0, 255, (1, 36, 36), np.uint8)
@@ -49,10 +50,10 @@ def assert_as_the_policy_says(policy, n=9):
     space.seed(0)
     observations = batch_of(space, n)
     actions = batch_of(policy.action_space, n).reshape(n, -1)
-    values, log_probs = evaluate(policy, observations, actions)
+    values, log_probs = evaluate(policy, PolicyInputs(observations), actions)
     assert values.shape == log_probs.shape == (n,)
     assert values.dtype == log_probs.dtype == np.float32
-    np.testing.assert_allclose(predict_values(policy, observations), values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predict_values(policy, PolicyInputs(observations)), values, rtol=1e-5, atol=1e-6)
     is_discrete = isinstance(policy.action_space, spaces.Discrete)
     for i, obs in enumerate(one_by_one(observations, n)):
         taken = th.as_tensor(actions[i : i + 1]).float()
@@ -95,13 +96,13 @@ def test_state_dependent_exploration(squash):
 def test_chunks_cover_the_batch_in_order(chunk_bytes, lengths, monkeypatch):
     monkeypatch.setattr(policies, "CHUNK_BYTES", chunk_bytes)
     batch = np.arange(30, dtype=np.float32).reshape(10, 3)
-    parts = list(chunks(batch, CPU))
-    assert [len(obs) for _, obs in parts] == lengths
-    np.testing.assert_array_equal(np.concatenate([obs for _, obs in parts]), batch)
-    np.testing.assert_array_equal(np.concatenate([batch[part] for part, _ in parts]), batch)
+    parts = list(chunks(PolicyInputs(batch), CPU))
+    assert [len(obs) for _, obs, _ in parts] == lengths
+    np.testing.assert_array_equal(np.concatenate([obs for _, obs, _ in parts]), batch)
+    np.testing.assert_array_equal(np.concatenate([batch[part] for part, _, _ in parts]), batch)
 
 
 def test_chunks_of_dictionaries_count_all_their_arrays(monkeypatch):
     monkeypatch.setattr(policies, "CHUNK_BYTES", 32)
     batch = {"vector": np.zeros((10, 3), np.float32), "number": np.zeros(10, np.float32)}
-    assert [len(obs["vector"]) for _, obs in chunks(batch, CPU)] == [2] * 5
+    assert [len(obs["vector"]) for _, obs, _ in chunks(PolicyInputs(batch), CPU)] == [2] * 5

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 
 from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import actor_layers
 from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, draw_noise, make_action_sampler
 
@@ -37,7 +38,7 @@ def sample(policy, path):
     obs = np.tile(np.float32([0.3, -0.9, 0.5]), (N_ENVS, 1))
     act = make_path(policy, path)
     th.manual_seed(2)
-    actions = np.concatenate([act(obs) for _ in range(N_CALLS)])
+    actions = np.concatenate([act(PolicyInputs(obs)) for _ in range(N_CALLS)])
     with th.no_grad():
         return actions, policy.get_distribution(th.as_tensor(obs[:1])).distribution
 
@@ -92,7 +93,7 @@ def test_gaussian(path):
 def test_shapes_and_types(path, name, n_envs):
     space = ACTION_SPACES[name]
     act = make_path(make_policy(space), path, n_envs)
-    actions = act(np.zeros((n_envs, 3), np.float32))
+    actions = act(PolicyInputs(np.zeros((n_envs, 3), np.float32)))
     assert actions.shape == (n_envs, *space.shape)
     as_floats = path == "PolicyActionSampler" and name == "MultiBinary"  # so does SB3
     assert actions.dtype.kind == ("f" if as_floats else np.dtype(space.dtype).kind)
@@ -106,7 +107,7 @@ def test_the_seed_decides(path):
 
 def test_noise_is_not_used_twice():
     act, _ = make_action_sampler(make_policy(GAUSSIAN), n_envs=2, n_steps=None)
-    seen = np.concatenate([act(np.zeros((2, 3), np.float32)) for _ in range(600)])
+    seen = np.concatenate([act(PolicyInputs(np.zeros((2, 3), np.float32))) for _ in range(600)])
     assert len(np.unique(seen[:, 0])) == 1200
 
 
@@ -128,7 +129,7 @@ def test_bad_outputs_are_caught(path, name, number):
     with th.no_grad():
         policy.action_net.bias[0] = number
     with pytest.raises(NonFiniteError, match="policy output"):
-        make_path(policy, path, 2)(np.zeros((2, 3), np.float32))
+        make_path(policy, path, 2)(PolicyInputs(np.zeros((2, 3), np.float32)))
 
 
 @each_path
@@ -138,7 +139,7 @@ def test_bad_observations_are_caught(path):
     obs[1, 2] = np.nan
     problem = "observation nan in environment 1" if path == "MLPActionSampler" else "policy output.* distribution"
     with pytest.raises(NonFiniteError, match=problem):
-        act(obs)
+        act(PolicyInputs(obs))
 
 
 @pytest.mark.parametrize("space", [GAUSSIAN, DISCRETE, spaces.MultiBinary(2), spaces.MultiDiscrete([2, 3])])
@@ -147,11 +148,11 @@ def test_noise_goes_on_from_rollout_to_rollout(space):
     layers = actor_layers(policy)
     th.manual_seed(3)
     in_one = MLPActionSampler(policy, layers, 4, 10)
-    at_once = [in_one(obs) for _ in range(10)]
+    at_once = [in_one(PolicyInputs(obs)) for _ in range(10)]
     th.manual_seed(3)
     noise = draw_noise(policy, layers, 4, block=10)
     rollouts = (MLPActionSampler(policy, layers, 4, 5, noise) for _ in range(2))
-    np.testing.assert_array_equal([act(obs) for act in rollouts for _ in range(5)], at_once)
+    np.testing.assert_array_equal([act(PolicyInputs(obs)) for act in rollouts for _ in range(5)], at_once)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1000.0])
@@ -162,7 +163,7 @@ def test_bad_deviations_are_caught(number):
     with pytest.raises(NonFiniteError, match="standard deviation"):
         make_path(policy, "MLPActionSampler")
     with pytest.raises(NonFiniteError, match="policy output"):
-        PolicyActionSampler(policy)(np.zeros((2, 3), np.float32))
+        PolicyActionSampler(policy)(PolicyInputs(np.zeros((2, 3), np.float32)))
 
 
 def test_large_outputs_are_not_bad():
@@ -191,7 +192,7 @@ def with_other_forward(policy):
 def test_a_policy_that_overrides_forward_acts_by_it(make):
     act, path = make_action_sampler(make(), n_envs=5, n_steps=None)
     assert "it overrides forward()" in path
-    assert act(np.zeros((5, 3), np.float32)).tolist() == [2] * 5
+    assert act(PolicyInputs(np.zeros((5, 3), np.float32))).tolist() == [2] * 5
 
 
 def test_dictionaries():
@@ -199,7 +200,7 @@ def test_dictionaries():
     policy = make_policy(DISCRETE, space, MultiInputActorCriticPolicy)
     act, _ = make_action_sampler(policy, n_envs=4, n_steps=None)
     obs = {"vector": np.zeros((4, 3), np.float32), "number": np.array([0, 1, 2, 0])}
-    assert act(obs).shape == (4,)
+    assert act(PolicyInputs(obs)).shape == (4,)
 
 
 @pytest.mark.parametrize("squash", [False, True])
@@ -208,9 +209,9 @@ def test_state_dependent_noise_is_the_same_until_it_is_reset(squash):
     act, _ = make_action_sampler(policy, n_envs=3, n_steps=None)
     obs = np.ones((3, 3), np.float32) / 2
     policy.reset_noise(3)
-    first, again = act(obs), act(obs)
+    first, again = act(PolicyInputs(obs)), act(PolicyInputs(obs))
     np.testing.assert_array_equal(first, again)
     assert len(np.unique(first[:, 0])) == 3
     policy.reset_noise(3)
-    assert not np.array_equal(first, act(obs))
+    assert not np.array_equal(first, act(PolicyInputs(obs)))
     assert not squash or (np.abs(first) <= 1).all()

@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext import EstimatorRolloutBuffer, fast
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.assessment import evaluate_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 
@@ -203,7 +204,7 @@ def test_values_and_log_probs_of_a_rollout(n_envs, cls):
         with th.no_grad():
             actions, values, log_probs = model.policy(model.policy.obs_to_tensor(obs)[0])
         new_obs, rewards, dones, infos = vec_env.step(actions.numpy())
-        transitions.add(obs, actions.numpy(), rewards, dones, infos)
+        transitions.add(PolicyInputs(obs), actions.numpy(), rewards, dones, infos)
         obs = new_obs
         next_values = model.policy.predict_values(model.policy.obs_to_tensor(obs)[0]).detach().numpy().ravel()
         for n in np.flatnonzero(dones):
@@ -216,7 +217,7 @@ def test_values_and_log_probs_of_a_rollout(n_envs, cls):
         expected["log_probs"].append(log_probs.numpy())
     assert transitions.terminated.any()
     assert transitions.truncated.any()
-    actual = evaluate_transitions(model.policy, transitions, obs)
+    actual = evaluate_transitions(model.policy, transitions, PolicyInputs(obs))
     for name, rows in expected.items():
         np.testing.assert_allclose(getattr(actual, name), np.stack(rows), rtol=1e-5, atol=1e-5, err_msg=name)
 

@@ -5,6 +5,7 @@ import pytest
 from envs import ACTION_SPACES, OBSERVATION_SPACES, VECTOR
 from gymnasium import spaces
 
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions, Transitions
 
 DISCRETE = spaces.Discrete(3)
@@ -20,7 +21,7 @@ def add(transitions, t, dones, truncated=(), final=True):
         infos.append(info)
     numbers = 10 * np.arange(len(dones)) + t
     obs = np.repeat(numbers, 3).reshape(-1, 3).astype(np.float32)
-    transitions.add(obs, numbers % 3, numbers.astype(np.float32), np.array(dones), infos)
+    transitions.add(PolicyInputs(obs), numbers % 3, numbers.astype(np.float32), np.array(dones), infos)
 
 
 def test_ends_and_final_observations():
@@ -75,7 +76,7 @@ def test_room_is_made_for_long_episodes(monkeypatch):
     transitions = EpisodeTransitions(space, DISCRETE, n_envs=1, episodes_per_env=1)
     for t in range(21):
         obs = {"vector": np.full((1, 3), t, np.float32), "number": np.array([t])}
-        transitions.add(obs, np.array([t % 3]), np.array([t], np.float32), np.array([t == 20]), [{}])
+        transitions.add(PolicyInputs(obs), np.array([t % 3]), np.array([t], np.float32), np.array([t == 20]), [{}])
     for array in (transitions.rewards, transitions.observations["vector"][..., 0], transitions.observations["number"]):
         np.testing.assert_array_equal(transitions.flat(array).ravel(), np.arange(21))
     assert transitions.terminated.tolist() == [[False]] * 20 + [[True]]
@@ -90,7 +91,7 @@ def test_every_space_is_kept_as_it_is(observations, actions):
     done = [action_space.sample() for _ in range(2)]
     is_dict = isinstance(observation_space, spaces.Dict)
     obs = {key: np.stack([one[key] for one in seen]) for key in seen[0]} if is_dict else np.stack(seen)
-    transitions.add(obs, np.stack(done), np.zeros(2, np.float32), np.zeros(2, bool), [{}, {}])
+    transitions.add(PolicyInputs(obs), np.stack(done), np.zeros(2, np.float32), np.zeros(2, bool), [{}, {}])
     assert transitions.actions.dtype == action_space.dtype
     np.testing.assert_array_equal(transitions.actions[0].reshape(np.stack(done).shape), np.stack(done))
     if not is_dict:

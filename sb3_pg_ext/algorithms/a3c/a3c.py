@@ -26,6 +26,7 @@ from sb3_pg_ext.envs.taking_apart import make_environments, split
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.guards.normalization import named_statistics
+from sb3_pg_ext.log import TABLE, record_count
 from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
 
 SelfA3C = TypeVar("SelfA3C", bound="A3C")
@@ -284,12 +285,12 @@ class A3C(ActorCriticBase):
         progress_remaining = max(0.0, 1.0 - self.num_timesteps / max(1, self._total_timesteps))
         self.logger.record("train/learning_rate", self.lr_schedule(progress_remaining))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/n_skipped", self.n_skipped_updates)
-        self.logger.record("rollout/n_dropped", self.n_dropped_rollouts)
-        self.logger.record("workers/restarts", self._n_restarts)
+        record_count(self.logger, "train/n_skipped", self.n_skipped_updates)
+        record_count(self.logger, "rollout/n_dropped", self.n_dropped_rollouts)
+        record_count(self.logger, "workers/restarts", self._n_restarts)
         for key, number in self._inbox.pop_statistics().items():
             if np.isfinite(number):
-                self.logger.record(key, number)
+                self.logger.record(key, number, exclude=TABLE if key.startswith("workers/fps_") else ())
         super().dump_logs(iteration)
 
     def _hire(self, env: VecEnv) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from sb3_pg_ext.algorithms.a3c import hyperparams
 from sb3_pg_ext.algorithms.a3c.a3c import A3C
+from sb3_pg_ext.algorithms.a3c.hyperparams import SPACE
 from sb3_pg_ext.plugins import AlgorithmSpec, hookimpl
 
 
@@ -14,6 +14,6 @@ def sb3_pg_ext_algorithms() -> Iterable[AlgorithmSpec]:
         "a3c",
         A3C,
         config="sb3_pg_ext:zoo_configs/a3c.yml",
-        sampler=hyperparams.sample,
-        converter=hyperparams.convert,
+        sampler=SPACE.sample,
+        converter=SPACE.convert,
     )

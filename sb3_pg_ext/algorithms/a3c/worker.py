@@ -25,16 +25,16 @@ from sb3_pg_ext.algorithms.a3c.flat import flatten
 from sb3_pg_ext.algorithms.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
 from sb3_pg_ext.algorithms.a3c.shared_state import Counters, SharedState
 from sb3_pg_ext.algorithms.base.threads import limited_threads
-from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages
+from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional import mlp
-from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
+from sb3_pg_ext.functional.finite import NonFiniteError, check_number
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.gradients.choice import make_backend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Objective
 from sb3_pg_ext.guards.counting import PATIENCE
 from sb3_pg_ext.policies.evaluation import action_array, predict_values
-from sb3_pg_ext.policies.observations import Observations, map_arrays
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, critic_layers, network_input
 from sb3_pg_ext.rollouts.action_sampling import (
     NOISE_BLOCK,
@@ -45,7 +45,7 @@ from sb3_pg_ext.rollouts.action_sampling import (
     draw_noise,
     make_bounds,
 )
-from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
+from sb3_pg_ext.rollouts.assessment import assess, check_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 from sb3_pg_ext.workers.monitor_files import continued_monitor_files
 from sb3_pg_ext.workers.shared_statistics import share_statistics
@@ -242,15 +242,17 @@ class Worker:
                 return None
             if task.use_sde and task.sde_sample_freq > 0 and transitions.size % task.sde_sample_freq == 0:
                 policy.reset_noise(1)
-            actions = act(self.obs)
+            inputs = PolicyInputs(self.obs)
+            actions = act(inputs)
             new_obs, rewards, dones, infos = self.env.step(self.within_bounds(actions))
             self.counters.steps[self.index] += 1
-            transitions.add(self.obs, actions, rewards, dones, infos)
+            transitions.add(inputs, actions, rewards, dones, infos)
             self.outbox.add_step(float(rewards[0]), bool(dones[0]), infos[0])
             self.obs = new_obs
             if self.outbox.is_due:
                 self._report()
-        check_transitions(transitions, self.obs)
+        transitions.evaluated = act.evaluated
+        check_transitions(transitions, PolicyInputs(self.obs))
         return transitions
 
     def _make_actor(self) -> ActionSampler:
@@ -266,21 +268,24 @@ class Worker:
             applied
         """
         start = time.perf_counter()
-        task, observations = self.task, map_arrays(_only_env, transitions.observations)
+        task, inputs = self.task, transitions.inputs.map(_only_env)
         actions = action_array(_only_env(transitions.actions), self.policy.action_space)
-        computed = self.engine.forward(observations, actions)
-        log_probs, _, _, values = computed
-        assert log_probs is not None
-        assert values is not None
-        estimate = self._estimate(transitions, values[:, None], log_probs[:, None])
-        advantages, returns = _only_env(estimate.advantages), _only_env(estimate.returns)
-        steps = Steps(observations, actions, log_probs, values, advantages, returns)
+        computed = self.engine.evaluate_actions(inputs, actions)
+        if transitions.evaluated is None:
+            transitions.evaluated = computed.values[:, None], computed.log_probs[:, None]
+        evaluation, estimate = assess(
+            self.policy, transitions, PolicyInputs(self.obs), task.estimator, task.gamma, predict=self._predict_values
+        )
+        values, log_probs, advantages, returns = map(
+            _only_env, (evaluation.values, evaluation.log_probs, estimate.advantages, estimate.returns)
+        )
+        steps = Steps(inputs, actions, log_probs, values, advantages, returns)
         objective = Objective(task.ent_coef, task.vf_coef, task.normalize_advantage, with_ratio=False)
         losses, derivatives = objective(computed, steps)
         self.engine.zero_gradient()
         self.engine.backward(derivatives)
         norm = self.engine.clip_gradient(task.max_grad_norm)
-        lag = self._diagnosed(self._apply_gradient, observations)
+        lag = self._diagnosed(self._apply_gradient, inputs)
         self.outbox.add_update(
             Update(
                 _only_env(transitions.rewards),
@@ -293,31 +298,10 @@ class Worker:
             )
         )
 
-    def _estimate(self, transitions: Transitions, values: np.ndarray, log_probs: np.ndarray) -> AdvantageEstimate:
-        next_values = np.empty_like(values)
-        next_values[:-1] = values[1:]
-        next_values[-1] = self._predict_values(self.obs)
-        next_values[transitions.terminated] = 0.0
-        put_final_values(self.policy, transitions, next_values)
-        for name, array in [("value", values), ("next value", next_values), ("log-probability", log_probs)]:
-            check_finite(name, array)
-        rollout = Rollout(
-            rewards=transitions.rewards,
-            values=values,
-            next_values=next_values,
-            terminated=transitions.terminated,
-            truncated=transitions.truncated,
-            gamma=self.task.gamma,
-            behaviour_log_probs=log_probs,
-            target_log_probs=log_probs,
-        )
-        return estimate_advantages(self.task.estimator, rollout)
-
-    def _predict_values(self, obs: Observations) -> np.ndarray:
+    def _predict_values(self, inputs: PolicyInputs) -> np.ndarray:
         if self._mlp is None:
-            return predict_values(self.policy, obs)
-        assert isinstance(obs, np.ndarray)
-        return mlp.forward(self._mlp.critic, network_input(obs))[:, 0]
+            return predict_values(self.policy, inputs)
+        return mlp.forward(self._mlp.critic, network_input(inputs.observations))[:, 0]
 
     def _apply_gradient(self) -> int:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
@@ -328,15 +312,15 @@ class Worker:
         self.counters.updates[self.index] += 1
         return lag
 
-    def _diagnosed(self, apply_gradient: Callable[[], int], observations: Observations) -> int:
+    def _diagnosed(self, apply_gradient: Callable[[], int], inputs: PolicyInputs) -> int:
         """Apply the gradient and, once in a report, measure how the parameters and the policy change meanwhile."""
         if self.outbox.report.latest:
             return apply_gradient()
-        before, old = self._own_parameters.copy(), self.engine.snapshot(observations)
+        before, old = self._own_parameters.copy(), self.engine.snapshot(inputs)
         lag = apply_gradient()
         np.copyto(self._own_parameters, self._shared_parameters)
         latest: dict[str, Any] = {
-            "train/kl": self.engine.mean_kl(old, observations),
+            "train/kl": self.engine.mean_kl(old, inputs),
             "train/step_norm": np.linalg.norm(self._own_parameters - before),
         }
         if hasattr(self.policy, "log_std"):

@@ -10,9 +10,9 @@ from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_range
-from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages, resolve_estimator
+from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.plugins import EstimatorSpec, registry
-from sb3_pg_ext.rollouts.assessment import Evaluation, check_transitions, evaluate_transitions
+from sb3_pg_ext.rollouts.assessment import assess, check_transitions
 from sb3_pg_ext.rollouts.filling import store_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 
@@ -69,14 +69,14 @@ class ActorCriticBase(OnPolicyBase):
         return [*super()._excluded_save_params(), "_estimator", "_transitions", "_behaviour_log_probs"]
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
-        assert self._last_obs is not None
-        check_transitions(transitions, self._last_obs)
-        evaluation = evaluate_transitions(self.policy, transitions, self._last_obs)
+        last_inputs = self._last_inputs()
+        check_transitions(transitions, last_inputs)
+        evaluation, estimate = assess(self.policy, transitions, last_inputs, self._estimator, self.gamma)
         store_transitions(self.rollout_buffer, transitions, transitions.rewards, evaluation, first_starts)
-        estimate = self._estimate(transitions, evaluation, evaluation.log_probs)
         self.rollout_buffer.advantages, self.rollout_buffer.returns = estimate.advantages, estimate.returns
         if self.recompute_advantages:
             self._transitions, self._behaviour_log_probs = transitions, evaluation.log_probs
+            transitions.evaluated = None  # by a policy that changes now
         self.logger.record("rollout/reward_mean", float(transitions.rewards.mean()))
 
     def _recompute_advantages(self) -> None:
@@ -85,32 +85,22 @@ class ActorCriticBase(OnPolicyBase):
         For the start of every epoch but the first, where ``recompute_advantages`` is set. Values and log-probabilities
         in the buffer stay those of the rollout; the estimator sees both the old and the new log-probabilities.
 
-        :raises NonFiniteError: if a value or a log-probability is not finite
+        :raises NonFiniteError: if a value, a log-probability or an advantage is not finite
         """
-        assert self._last_obs is not None
         self.policy.set_training_mode(False)
-        evaluation = evaluate_transitions(self.policy, self._transitions, self._last_obs)
+        _, estimate = assess(
+            self.policy,
+            self._transitions,
+            self._last_inputs(),
+            self._estimator,
+            self.gamma,
+            behaviour_log_probs=self._behaviour_log_probs,
+        )
         self.policy.set_training_mode(True)
-        estimate = self._estimate(self._transitions, evaluation, self._behaviour_log_probs)
         buffer = self.rollout_buffer
         # SB3's buffer flattens its arrays when minibatches are first drawn.
         flat = buffer.swap_and_flatten if buffer.generator_ready else np.asarray
         buffer.advantages, buffer.returns = flat(estimate.advantages), flat(estimate.returns)
-
-    def _estimate(
-        self, transitions: Transitions, evaluation: Evaluation, behaviour_log_probs: np.ndarray
-    ) -> AdvantageEstimate:
-        rollout = Rollout(
-            rewards=transitions.rewards,
-            values=evaluation.values,
-            next_values=evaluation.next_values,
-            terminated=transitions.terminated,
-            truncated=transitions.truncated,
-            gamma=self.gamma,
-            behaviour_log_probs=behaviour_log_probs,
-            target_log_probs=evaluation.log_probs,
-        )
-        return estimate_advantages(self._estimator, rollout)
 
     def _log_rollout(self) -> None:
         """Log what the rollout says of critic, advantages and exploration, whatever the update does with it."""

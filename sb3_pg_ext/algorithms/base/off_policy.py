@@ -105,7 +105,7 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         :raises ValueError: if this was the third rollout in a row that was spoilt by non-finite values
         """
         self._rollout_was_dropped = False
-        put_statistics_back = remember_statistics(self._vec_normalize_env)
+        put_statistics_back = remember_statistics(self.get_vec_normalize_env())
         try:
             rollout = super().collect_rollouts(env, callback, *args, **kwargs)
         except NonFiniteError as problem:
@@ -127,8 +127,9 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         assert self.replay_buffer is not None
         truncate_trajectories(self.replay_buffer)
         self._last_obs = observations
-        if self._vec_normalize_env is not None:
-            self._last_original_obs = self._vec_normalize_env.get_original_obs()
+        normalizer = self.get_vec_normalize_env()
+        if normalizer is not None:
+            self._last_original_obs = normalizer.get_original_obs()
 
     def _store_transition(
         self,
@@ -158,7 +159,7 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         with fused_step(self.policy.optimizer):
             for _ in range(gradient_steps):
-                batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
+                batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self.get_vec_normalize_env())
                 try:
                     with np.errstate(all="ignore"):  # non-finite values are looked for
                         self._improve(batch)

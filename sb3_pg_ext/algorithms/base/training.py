@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.gradients.backend import GradientBackend
 from sb3_pg_ext.gradients.choice import make_backend
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.rollouts.collector import RolloutCollector
 
@@ -27,6 +27,10 @@ class OnPolicyTraining(RolloutCollector):
         super()._setup_model()
         self._check_engine()
 
+    def describe_engine(self) -> str:
+        """What differentiates the policy as it is now, and why: ``"arrays"``, or ``"autograd, because …"``."""
+        return self._choose_backend()[1]
+
     def _check_engine(self) -> None:
         """Refuse an unknown engine, or one that cannot do what is asked of it."""
         if self.engine != "auto":
@@ -45,13 +49,13 @@ class OnPolicyTraining(RolloutCollector):
         """What ``train()`` does with a good rollout; here, the ``train()`` of the stock class."""
         super().train()
 
-    def _make_backend(self) -> GradientBackend:
+    def _make_backend(self) -> PolicyBackend:
         """What differentiates the policy in the coming update."""
         engine, path = self._choose_backend()
         self._announce("Differentiating", path)
         return engine
 
-    def _choose_backend(self) -> tuple[GradientBackend, str]:
+    def _choose_backend(self) -> tuple[PolicyBackend, str]:
         """The engine and, in words, which it is and why.
 
         :raises ValueError: if it cannot do what is asked of it

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sb3_pg_ext.algorithms.naf import hyperparams
+from sb3_pg_ext.algorithms.naf.hyperparams import SPACE
 from sb3_pg_ext.algorithms.naf.naf import NAF
 from sb3_pg_ext.plugins import AlgorithmSpec, hookimpl
 
@@ -14,7 +14,7 @@ def sb3_pg_ext_algorithms() -> Iterable[AlgorithmSpec]:
         "naf",
         NAF,
         config="sb3_pg_ext:zoo_configs/naf.yml",
-        sampler=hyperparams.sample,
-        converter=hyperparams.convert,
+        sampler=SPACE.sample,
+        converter=SPACE.convert,
         off_policy=True,
     )

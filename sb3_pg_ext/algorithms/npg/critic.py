@@ -3,11 +3,11 @@
 import numpy as np
 
 from sb3_pg_ext.functional.surrogates import value_loss
-from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 
 
-def fit_critic(engine: GradientBackend, steps: Steps, n_epochs: int, batch_size: int) -> float:
+def fit_critic(engine: PolicyBackend, steps: Steps, n_epochs: int, batch_size: int) -> float:
     """Regress V on the returns with the policy's optimiser, which serves the critic alone.
 
     :param engine: differentiates the policy; the parameters that the action distribution depends on are frozen
@@ -19,11 +19,9 @@ def fit_critic(engine: GradientBackend, steps: Steps, n_epochs: int, batch_size:
     losses = []
     for _ in range(n_epochs):
         for batch in steps.minibatches(batch_size):
-            values = engine.forward(batch.observations).values
-            assert values is not None
-            loss = value_loss(values, batch.returns)
+            loss = value_loss(engine.predict_values(batch.inputs), batch.returns)
             engine.zero_gradient()
-            engine.backward(PolicyEvaluation(values=loss.gradient))
+            engine.backward({"values": loss.gradient})
             engine.step()
             losses.append(loss.value)
     return float(np.mean(losses))

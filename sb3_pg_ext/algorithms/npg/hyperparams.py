@@ -1,46 +1,27 @@
 """NPG's search space for RL Zoo's ``-optimize``."""
 
-from typing import Any
+from sb3_pg_ext.algorithms.base.hyperparams import (
+    NETWORKS,
+    Space,
+    choice,
+    integer,
+    log_uniform,
+    one_minus,
+    power_of_two,
+)
 
-from sb3_pg_ext.algorithms.base.hyperparams import convert_network, sample_network
-
-
-def sample(trial: Any, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
-    """Sample constructor arguments for one trial.
-
-    :param trial: the Optuna trial
-    :param n_actions: number of action dimensions; unused
-    :param n_envs: number of environments; unused
-    :param additional_args: unused
-    :return: arguments of :class:`~sb3_pg_ext.NPG`
-    """
-    return convert(
-        {
-            "n_steps_pow": trial.suggest_int("n_steps_pow", 5, 12),
-            "batch_size_pow": trial.suggest_int("batch_size_pow", 5, 10),
-            "one_minus_gamma": trial.suggest_float("one_minus_gamma", 1e-4, 0.03, log=True),
-            "one_minus_gae_lambda": trial.suggest_float("one_minus_gae_lambda", 1e-4, 0.2, log=True),
-            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
-            "n_critic_updates": trial.suggest_int("n_critic_updates", 5, 30),
-            "target_kl": trial.suggest_float("target_kl", 3e-3, 0.1, log=True),
-            "cg_max_steps": trial.suggest_int("cg_max_steps", 5, 30),
-            "cg_damping": trial.suggest_float("cg_damping", 1e-4, 0.3, log=True),
-            "line_search": trial.suggest_categorical("line_search", [False, True]),
-            **sample_network(trial),
-        }
-    )
-
-
-def convert(sampled: dict[str, Any]) -> dict[str, Any]:
-    """From the parameters of a trial, numbers and names, to constructor arguments.
-
-    :param sampled: what Optuna stores of a trial
-    :return: arguments of :class:`~sb3_pg_ext.NPG`
-    """
-    arguments = dict(sampled)
-    for name in ("n_steps", "batch_size"):
-        arguments[name] = 2 ** arguments.pop(f"{name}_pow")
-    for name in ("gamma", "gae_lambda"):
-        arguments[name] = 1 - arguments.pop(f"one_minus_{name}")
-    convert_network(arguments)
-    return arguments
+SPACE = Space(
+    {
+        "n_steps": power_of_two(5, 12),
+        "batch_size": power_of_two(5, 10),
+        "gamma": one_minus(log_uniform(1e-4, 0.03)),
+        "gae_lambda": one_minus(log_uniform(1e-4, 0.2)),
+        "learning_rate": log_uniform(1e-4, 1e-2),
+        "n_critic_updates": integer(5, 30),
+        "target_kl": log_uniform(3e-3, 0.1),
+        "cg_max_steps": integer(5, 30),
+        "cg_damping": log_uniform(1e-4, 0.3),
+        "line_search": choice(False, True),
+        "policy_kwargs": NETWORKS,
+    }
+)

@@ -29,13 +29,17 @@ from sb3_pg_ext.functional.importance import effective_sample_size
 from sb3_pg_ext.functional.surrogates import normalize
 from sb3_pg_ext.functional.tensors.solvers import LineSearch, Solution, backtrack, conjugate_gradients
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
-from sb3_pg_ext.gradients.backend import GradientBackend
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
+from sb3_pg_ext.log import TABLE, record_count
 
 SelfNPG = TypeVar("SelfNPG", bound="NPG")
 
 MIN_CURVATURE = 1e-3
 """The curvature xᵀFx/‖x‖² is taken to be at least so much, so that no step is longer than √(2·target_kl / 1e-3)."""
+
+DETAILS = ("train/policy_objective", "train/natural_grad_norm", "train/cg_steps")
+"""What is logged, but not printed."""
 
 
 class NPG(ActorCriticBase):
@@ -256,7 +260,7 @@ class NPG(ActorCriticBase):
         self.logger.record("train/value_loss", check_number("loss of the critic", value_loss))
         self._log_rollout()
 
-    def _improve_actor(self, engine: GradientBackend, steps: Steps) -> Sequence[th.Tensor]:
+    def _improve_actor(self, engine: PolicyBackend, steps: Steps) -> Sequence[th.Tensor]:
         """Make the policy's step; gives the parameters that the action distribution depends on."""
         advantages = normalize(steps.advantages) if self.normalize_advantage else steps.advantages
         surrogate = Surrogate(engine, steps, advantages)
@@ -310,8 +314,8 @@ class NPG(ActorCriticBase):
             "train/natural_grad_norm": float(th.linalg.vector_norm(solution.x)),
             "train/cg_residual": solution.residual,
             "train/cg_steps": solution.n_steps,
-            "train/cg_breakdown": float(solution.broke_down),
         }
         for key, number in numbers.items():
-            self.logger.record(key, check_number(key, number))
+            self.logger.record(key, check_number(key, number), exclude=TABLE if key in DETAILS else ())
+        record_count(self.logger, "train/cg_breakdown", int(solution.broke_down))
         self.logger.record("train/effective_sample_size", effective_sample_size(outcome.ratios))

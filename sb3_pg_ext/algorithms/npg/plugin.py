@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sb3_pg_ext.algorithms.npg import hyperparams
+from sb3_pg_ext.algorithms.npg.hyperparams import SPACE
 from sb3_pg_ext.algorithms.npg.npg import NPG
 from sb3_pg_ext.plugins import AlgorithmSpec, hookimpl
 
@@ -14,6 +14,6 @@ def sb3_pg_ext_algorithms() -> Iterable[AlgorithmSpec]:
         "npg",
         NPG,
         config="sb3_pg_ext:zoo_configs/npg.yml",
-        sampler=hyperparams.sample,
-        converter=hyperparams.convert,
+        sampler=SPACE.sample,
+        converter=SPACE.convert,
     )

@@ -6,8 +6,8 @@ import numpy as np
 import torch as th
 
 from sb3_pg_ext.functional.tensors.curvature import Product
-from sb3_pg_ext.gradients.backend import GradientBackend
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 
 
 class Outcome(NamedTuple):
@@ -33,11 +33,10 @@ class Surrogate:
     :param advantages: A, [B]
     """
 
-    def __init__(self, engine: GradientBackend, steps: Steps, advantages: np.ndarray) -> None:
+    def __init__(self, engine: PolicyBackend, steps: Steps, advantages: np.ndarray) -> None:
         self._engine, self._steps, self._advantages = engine, steps, advantages
-        self._old = engine.snapshot(steps.observations)
-        self._old_log_probs, entropies, *_ = engine.forward(steps.observations, steps.actions, with_values=False)
-        assert entropies is not None
+        self._old = engine.snapshot(steps.inputs)
+        self._old_log_probs, entropies = engine.evaluate_policy(steps.inputs, steps.actions)
         self.entropy = float(entropies.mean())
         """Mean entropy of π_old, in nats."""
         self.parameters, self.gradient = engine.policy_gradient(advantages / len(steps))
@@ -51,16 +50,14 @@ class Surrogate:
         if sub_sampling_factor > 1:
             n_steps = len(self._steps)
             sample = self._steps[th.randperm(n_steps)[: n_steps // sub_sampling_factor].numpy()]
-            self._engine.forward(sample.observations, sample.actions, with_values=False)
+            self._engine.evaluate_policy(sample.inputs, sample.actions)
         return self._engine.fisher_product()
 
     @th.no_grad()
     def outcome(self) -> Outcome:
         """Compare the policy as it is now with π_old."""
-        steps = self._steps
-        log_probs, _, kls, _ = self._engine.forward(steps.observations, steps.actions, self._old, with_values=False)
-        assert log_probs is not None
-        assert kls is not None
+        log_probs, _ = self._engine.evaluate_policy(self._steps.inputs, self._steps.actions)
+        kls = self._engine.kl(self._old)
         log_ratios = log_probs - self._old_log_probs
         ratios = np.exp(log_ratios)
         return Outcome(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sb3_pg_ext.algorithms.ppo_kl import hyperparams
+from sb3_pg_ext.algorithms.ppo_kl.hyperparams import SPACE
 from sb3_pg_ext.algorithms.ppo_kl.ppo_kl import AdaptiveKLPPO
 from sb3_pg_ext.plugins import AlgorithmSpec, hookimpl
 
@@ -14,6 +14,6 @@ def sb3_pg_ext_algorithms() -> Iterable[AlgorithmSpec]:
         "ppo_kl",
         AdaptiveKLPPO,
         config="sb3_pg_ext:zoo_configs/ppo_kl.yml",
-        sampler=hyperparams.sample,
-        converter=hyperparams.convert,
+        sampler=SPACE.sample,
+        converter=SPACE.convert,
     )

@@ -19,6 +19,7 @@ from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.importance import effective_sample_size, fraction_outside
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Losses, Objective
+from sb3_pg_ext.log import TABLE
 from sb3_pg_ext.policies.evaluation import evaluate
 
 SelfAdaptiveKLPPO = TypeVar("SelfAdaptiveKLPPO", bound="AdaptiveKLPPO")
@@ -250,20 +251,21 @@ class AdaptiveKLPPO(ActorCriticBase):
         self.policy.set_training_mode(False)  # as in the rollout
         objective, engine, history = self._objective(), self._make_backend(), []
         steps = Steps.of(self.rollout_buffer, self.action_space)
-        steps = replace(steps, old=engine.snapshot(steps.observations))
+        steps = replace(steps, old=engine.snapshot(steps.inputs))
         for epoch in range(1, self.n_epochs + 1):
             if epoch > 1 and self.recompute_advantages:
                 self._recompute_advantages()
                 steps = steps.with_estimate_of(self.rollout_buffer)
             self.policy.set_training_mode(True)
             for batch in steps.minibatches(self.batch_size):
-                old = batch.old if objective.kl_coef else None
-                losses, derivatives = objective(engine.forward(batch.observations, batch.actions, old), batch)
+                computed = engine.evaluate_actions(batch.inputs, batch.actions)
+                kls = engine.kl(batch.old) if objective.kl_coef else None
+                losses, derivatives = objective(computed, batch, kls)
                 grad_norm = engine.descend(derivatives, self.max_grad_norm)
                 history.append(losses | {"grad_norm": grad_norm})
             self.policy.set_training_mode(False)
-            kl = engine.mean_kl(steps.old, steps.observations)
-            self.logger.record(f"kl/epoch_{epoch}", kl)
+            kl = engine.mean_kl(steps.old, steps.inputs)
+            self.logger.record(f"kl/epoch_{epoch}", kl, exclude=TABLE)
             if not kl < (self.early_stop_kl or float("inf")):  # NaN ends it, too
                 break
         if self.adaptive_kl:
@@ -294,16 +296,18 @@ class AdaptiveKLPPO(ActorCriticBase):
 
     def _log_ratios(self, steps: Steps) -> None:
         """Statistics of π(a|s) / π_old(a|s) over the whole rollout, after the last epoch."""
-        _, log_probs = evaluate(self.policy, steps.observations, steps.actions)
+        _, log_probs = evaluate(self.policy, steps.inputs, steps.actions)
         with np.errstate(over="ignore"):  # it is caught by its mean
             ratios = np.exp(log_probs.astype(np.float64) - steps.log_probs)
-        self.logger.record("train/ratio_mean", check_number("mean of π(a|s) / π_old(a|s)", ratios.mean()))
-        self.logger.record("train/ratio_std", ratios.std())
-        self.logger.record("train/ratio_min", ratios.min())
-        self.logger.record("train/ratio_max", ratios.max())
+        ratio_mean = check_number("mean of π(a|s) / π_old(a|s)", ratios.mean())
+        self.logger.record("train/ratio_mean", ratio_mean, exclude=TABLE)
+        self.logger.record("train/ratio_std", ratios.std(), exclude=TABLE)
+        self.logger.record("train/ratio_min", ratios.min(), exclude=TABLE)
+        self.logger.record("train/ratio_max", ratios.max(), exclude=TABLE)
         self.logger.record("train/effective_sample_size", effective_sample_size(ratios))
         for clip_range in CLIP_RANGES:
-            self.logger.record(f"train/clip_fraction_{clip_range}", fraction_outside(ratios, clip_range))
+            fraction = fraction_outside(ratios, clip_range)
+            self.logger.record(f"train/clip_fraction_{clip_range}", fraction, exclude=TABLE)
 
     def _log_settings(self, objective: Objective) -> None:
         self.logger.record("train/kl_coef", objective.kl_coef)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sb3_pg_ext.algorithms.reinforce import hyperparams
+from sb3_pg_ext.algorithms.reinforce.hyperparams import SPACE
 from sb3_pg_ext.algorithms.reinforce.reinforce import REINFORCE
 from sb3_pg_ext.plugins import AlgorithmSpec, hookimpl
 
@@ -14,6 +14,6 @@ def sb3_pg_ext_algorithms() -> Iterable[AlgorithmSpec]:
         "reinforce",
         REINFORCE,
         config="sb3_pg_ext:zoo_configs/reinforce.yml",
-        sampler=hyperparams.sample,
-        converter=hyperparams.convert,
+        sampler=SPACE.sample,
+        converter=SPACE.convert,
     )

@@ -1,14 +1,15 @@
 """REINFORCE, with and without baselines."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from operator import itemgetter
 from types import NoneType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
@@ -18,12 +19,13 @@ from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES, OnPoli
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag
 from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
-from sb3_pg_ext.functional.surrogates import policy_gradient_loss, value_loss
+from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
-from sb3_pg_ext.gradients.backend import GradientBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.plugins import BaselineSpec, registry
 from sb3_pg_ext.policies.evaluation import action_array, parts, predict_values
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
 from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
@@ -66,8 +68,8 @@ class REINFORCE(OnPolicyBase):
     :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
     :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and standard
         deviation 1
-    :param n_episodes: number of episodes for one update, a multiple of the number of environments; ``None`` (without
-        ``n_steps``) means 10, rounded up to such a multiple
+    :param n_episodes: number of episodes for one update, rounded up to a multiple of the number of environments;
+        ``None`` (without ``n_steps``) means 10
     :param returns: ``"reward_to_go"`` for G_t; ``"total"`` for the return of the whole episode at each of its steps
         (Williams' original, not with ``n_steps``)
     :param bootstrap_truncated: whether an episode that was cut, by a time limit for example, is continued with V of its
@@ -204,16 +206,33 @@ class REINFORCE(OnPolicyBase):
         if self.n_episodes is not None:
             check_count("n_episodes", self.n_episodes)
             if self.n_episodes % self.n_envs:
-                raise ValueError(
-                    f"n_episodes={self.n_episodes!r} cannot be shared equally by {self.n_envs} environments; "
-                    f"allowed: a multiple of {self.n_envs}"
+                warnings.warn(
+                    f"n_episodes={self.n_episodes} cannot be shared equally by {self.n_envs} environments: every "
+                    f"update takes {self._episodes_per_env * self.n_envs}",
+                    UserWarning,
+                    stacklevel=2,
                 )
         if self.discount_state_distribution and self.returns == "total":
             raise ValueError(
                 "discount_state_distribution=True together with returns='total'; allowed: returns='reward_to_go', "
                 "since total returns are discounted from the start of the episode already"
             )
+        self._refuse_monitors_without_early_resets()
         self._set_up_baseline()
+
+    def _refuse_monitors_without_early_resets(self) -> None:
+        """Environments that have given their episodes are reset in the middle of another one."""
+        env = self.env
+        if env is None or self.n_steps is not None or self.n_envs == 1:
+            return
+        monitored = np.flatnonzero(env.env_is_wrapped(Monitor)).tolist()
+        strict = [n for n in monitored if not env.get_attr("allow_early_resets", [n])[0]]
+        if strict:
+            raise ValueError(
+                f"allow_early_resets=False of the Monitor of environment {strict[0]}, together with n_episodes in "
+                f"{self.n_envs} environments, which go on until the last has given its episodes, and are then reset; "
+                "allowed: allow_early_resets=True, n_steps, or a single environment"
+            )
 
     def _set_up_baseline(self) -> None:
         if not isinstance(self.baseline_kwargs, (Mapping, NoneType)):
@@ -245,7 +264,13 @@ class REINFORCE(OnPolicyBase):
         if not self._last_episode_starts.all():
             self._last_obs = env.reset()  # type: ignore[assignment]
             self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
-        return EpisodeTransitions(self.observation_space, self.action_space, env.num_envs, self._episodes_per_env)
+        return EpisodeTransitions(
+            self.observation_space,
+            self.action_space,
+            env.num_envs,
+            self._episodes_per_env,
+            expect_an_end_within=self._total_timesteps,
+        )
 
     @property
     def _episodes_per_env(self) -> int:
@@ -263,16 +288,15 @@ class REINFORCE(OnPolicyBase):
             self._steps_into_episode = steps_into_episode(transitions, steps_before, transitions.size, ended)
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
-        assert self._last_obs is not None
-        check_transitions(transitions, self._last_obs)
-        flat_obs = map_arrays(transitions.flat, transitions.observations)
-        values = predict_values(self.policy, flat_obs) if self.trains_critic else None
+        check_transitions(transitions, self._last_inputs())
+        self._inputs = inputs = transitions.inputs.map(transitions.flat)
+        values = self._predict_values(inputs) if self.trains_critic else None
         to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
         check_finite("return", to_go)
         steps_before = self._steps_before(first_starts)
         self._steps_into_episode = steps_into_episode(transitions, steps_before, -1, transitions.ends[-1])
-        episodes = to_episodes(transitions, flat_obs, to_go, self.returns == "total", steps_before, values)
-        self._scores = ScoreFunctions(self.policy, flat_obs, transitions.flat(transitions.actions))
+        episodes = to_episodes(transitions, inputs.observations, to_go, self.returns == "total", steps_before, values)
+        self._scores = ScoreFunctions(self.policy, inputs, transitions.flat(transitions.actions))
         weights = (self.gamma**episodes.t).astype(np.float32) if self.discount_state_distribution else 1.0
         self._episodes = replace(episodes, scores=self._scores, weights=weights)
         self._fill_rollout_buffer(transitions, transitions.flat(to_go), self._subtract_baseline())
@@ -297,11 +321,13 @@ class REINFORCE(OnPolicyBase):
             return None
         next_values = np.zeros_like(transitions.rewards)
         if self.n_steps is not None:
-            assert self._last_obs is not None
-            next_values[-1] = np.where(transitions.ends[-1], 0, predict_values(self.policy, self._last_obs))
+            next_values[-1] = np.where(transitions.ends[-1], 0, self._predict_values(self._last_inputs()))
         if self.bootstrap_truncated:
-            put_final_values(self.policy, transitions, next_values)
+            put_final_values(self._predict_values, transitions, next_values)
         return next_values
+
+    def _predict_values(self, inputs: PolicyInputs) -> np.ndarray:
+        return predict_values(self.policy, inputs)
 
     def _fill_rollout_buffer(self, transitions: Transitions, to_go: np.ndarray, advantages: np.ndarray) -> None:
         """Lay the rollout into SB3's buffer as that of one environment, episode by episode, without log-probs."""
@@ -322,12 +348,12 @@ class REINFORCE(OnPolicyBase):
         buffer.pos, buffer.full = len(advantages), True
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_baseline", "_episodes", "_scores", "_subtrahend"]
+        return [*super()._excluded_save_params(), "_baseline", "_episodes", "_inputs", "_scores", "_subtrahend"]
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
         engine, sums = self._make_backend(), dict.fromkeys(("policy_loss", "entropy", "value_loss"), 0.0)
-        old = engine.snapshot(self._episodes.observations)
+        old = engine.snapshot(self._inputs)
         engine.zero_gradient()
         self._differentiate_policy(engine, sums)
         self.logger.record("train/grad_norm", engine.clip_gradient(self.max_grad_norm))
@@ -341,31 +367,30 @@ class REINFORCE(OnPolicyBase):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         engine.step()
-        kl = engine.mean_kl(old, self._episodes.observations)
+        kl = engine.mean_kl(old, self._inputs)
         self.logger.record("train/kl", check_number("KL(old‖new)", kl))
         self._log(sums)
         if isinstance(self._baseline, LearningBaseline):
             self._baseline.fit(self._episodes)
             self._baseline_state = self._baseline.state_dict()
 
-    def _differentiate_policy(self, engine: GradientBackend, sums: dict[str, float]) -> None:
+    def _differentiate_policy(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the policy's loss, chunk by chunk, and to ``sums`` what is to be logged."""
         denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
         advantages = self.rollout_buffer.advantages[:, 0]
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if self.normalize_advantage:
+            advantages = normalize(advantages)
         weights = np.full_like(advantages, self._episodes.weights)
         actions = action_array(self.rollout_buffer.actions[:, 0], self.action_space)
-        for part in parts(self._episodes.observations):
-            obs = map_arrays(itemgetter(part), self._episodes.observations)
-            log_probs, entropies, *_ = engine.forward(obs, actions[part], with_values=False)
-            assert log_probs is not None
-            assert entropies is not None
+        for part in parts(self._inputs.observations):
+            log_probs, entropies = engine.evaluate_policy(self._inputs.rows(part), actions[part])
             loss = policy_gradient_loss(log_probs, (weights * advantages)[part], denominator)
             sums["policy_loss"] += loss.value
             sums["entropy"] += float(entropies.sum())
-            of_entropies = weights[part] * (-self.ent_coef / denominator) if self.ent_coef else None
-            engine.backward(PolicyEvaluation(loss.gradient, of_entropies))
+            derivatives = {"log_probs": loss.gradient}
+            if self.ent_coef:
+                derivatives["entropies"] = weights[part] * (-self.ent_coef / denominator)
+            engine.backward(derivatives)
         if self._per_component:
             subtrahend = th.as_tensor(self._subtrahend / denominator, dtype=th.float32, device=self.device)
             pieces = split_like(subtrahend, self._scores.parameters)
@@ -373,16 +398,15 @@ class REINFORCE(OnPolicyBase):
                 assert parameter.grad is not None
                 parameter.grad += piece
 
-    def _differentiate_critic(self, engine: GradientBackend, sums: dict[str, float]) -> None:
+    def _differentiate_critic(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the critic's loss, likewise."""
         n_steps, returns = len(self._episodes.t), self.rollout_buffer.returns[:, 0]
-        for part in parts(self._episodes.observations):
-            values = engine.forward(map_arrays(itemgetter(part), self._episodes.observations)).values
-            assert values is not None
+        for part in parts(self._inputs.observations):
+            values = engine.predict_values(self._inputs.rows(part))
             loss = value_loss(values, returns[part])
             share = len(values) / n_steps
             sums["value_loss"] += share * loss.value
-            engine.backward(PolicyEvaluation(values=self.vf_coef * share * loss.gradient))
+            engine.backward({"values": self.vf_coef * share * loss.gradient})
 
     def _log(self, sums: dict[str, float]) -> None:
         buffer, n_steps = self.rollout_buffer, len(self._episodes.t)

@@ -4,12 +4,12 @@ A policy's action distribution is one torch distribution, or, for several discre
 the first dimension; further dimensions are independent action dimensions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch as th
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 ActionDistribution = Distribution | Sequence[Distribution]
 
@@ -29,8 +29,15 @@ def parameters(part: Distribution) -> dict[str, th.Tensor]:
 
 
 def is_finite(distribution: ActionDistribution) -> bool:
-    """Whether every parameter of the distribution (mean and scale, or logits) is finite."""
-    return all(bool(p.isfinite().all()) for part in parts(distribution) for p in parameters(part).values())
+    """Whether every parameter is finite; of a choice, its probabilities: a logit of −∞ makes one of them 0.
+
+    :param distribution: the distribution
+    """
+    return all(bool(p.isfinite().all()) for part in parts(distribution) for p in _finite_parameters(part))
+
+
+def _finite_parameters(part: Distribution) -> Iterable[th.Tensor]:
+    return [part.probs] if isinstance(part, Categorical) else parameters(part).values()
 
 
 def snapshot(distribution: ActionDistribution) -> list[Distribution]:

@@ -156,7 +156,7 @@ def test_fisher_products_of_policies_are_those_of_the_hessian_of_the_kl(policy, 
     steps = Steps.of(model.rollout_buffer, model.action_space)
     surrogate = Surrogate(AutogradBackend(policy), steps, steps.advantages.astype(np.float64))
     v = th.randn(len(surrogate.gradient), dtype=th.float64, generator=th.Generator().manual_seed(0))
-    distribution = policy.get_distribution(obs_as_tensor(steps.observations, policy.device)).distribution
+    distribution = policy.get_distribution(obs_as_tensor(steps.inputs.observations, policy.device)).distribution
     divergence = kl(snapshot(distribution), distribution).mean()
     gradient = flatten(th.autograd.grad(divergence, surrogate.parameters, create_graph=True))
     expected = flatten(th.autograd.grad(gradient @ v, surrogate.parameters))

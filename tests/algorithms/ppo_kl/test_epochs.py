@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_pg_ext.estimators import GAE
-from sb3_pg_ext.gradients.backend import GradientBackend
+from sb3_pg_ext.gradients.protocol import GradientBackend
 
 from .models import make_model
 
@@ -56,7 +56,7 @@ def test_every_minibatch_is_used_once_an_epoch(monkeypatch):
     sizes = []
 
     def descend(engine, derivatives, max_norm):
-        sizes.append(len(derivatives.values))
+        sizes.append(len(derivatives["values"]))
         return original(engine, derivatives, max_norm)
 
     original = GradientBackend.descend

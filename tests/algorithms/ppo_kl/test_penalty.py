@@ -70,13 +70,15 @@ def test_gradient(action_space, oracle, arguments, engine):
     steps = Steps.of(model.rollout_buffer, action_space)
     steps.advantages[:] = 0
     engine, _ = make_backend(policy, engine)
-    obs = th.from_numpy(steps.observations)
+    obs = th.from_numpy(steps.inputs.observations)
     old = parameters(policy.get_distribution(obs).distribution)
-    snapshot = engine.snapshot(steps.observations)
+    snapshot = engine.snapshot(steps.inputs)
     with th.no_grad():
         for parameter in policy.parameters():
             parameter += 0.3 * th.randn(parameter.shape)
-    losses, derivatives = PENALTY_ALONE(engine.forward(steps.observations, steps.actions, snapshot), steps)
+    losses, derivatives = PENALTY_ALONE(
+        engine.evaluate_actions(steps.inputs, steps.actions), steps, engine.kl(snapshot)
+    )
     engine.zero_gradient()
     engine.backward(derivatives)
     new = parameters(policy.get_distribution(obs).distribution)
@@ -117,7 +119,7 @@ def test_the_kl_that_is_logged_is_that_between_the_policies_before_and_after(nam
     model = make_model(RandomEnv(ACTION_SPACES[name]), learning_rate=1e-2)
     before = deepcopy(model.policy)
     model.learn(16)
-    observations = th.from_numpy(Steps.of(model.rollout_buffer, model.action_space).observations)
+    observations = th.from_numpy(Steps.of(model.rollout_buffer, model.action_space).inputs.observations)
     old, new = (parameters(policy.get_distribution(observations).distribution) for policy in (before, model.policy))
     expected = sum(DIVERGENCES[name](*pair).sum() for pair in zip(old, new, strict=True)) / 16
     logged = model.logger.name_to_value

@@ -65,7 +65,7 @@ def test_default_number_of_episodes_is_shared_equally(n_envs, n_episodes):
 
 def test_episodes_longer_than_what_room_was_made_for():
     env = scripted(2500, 3)
-    model = make_model(env, n_episodes=2).learn(1)
+    model = make_model(env, n_episodes=2).learn(2501)
     np.testing.assert_array_equal(model._episodes.lengths, [2500, 3])
     np.testing.assert_array_equal(
         model._episodes.observations, env.played[0].observations[:-1] + env.played[1].observations[:-1]

@@ -5,7 +5,8 @@ import re
 import gymnasium as gym
 import pytest
 from envs import OBSERVATION_SPACES, RandomEnv
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_pg_ext import REINFORCE
 
@@ -17,10 +18,6 @@ def make_model(n_envs=1, **kwargs):
 
 BAD = {
     "both": ({"n_steps": 8, "n_episodes": 4}, "n_steps=8 together with n_episodes=4; allowed: one of them"),
-    "not shared equally": (
-        {"n_episodes": 5, "n_envs": 2},
-        "n_episodes=5 cannot be shared .* 2 .* a multiple of 2",
-    ),
     "no episodes": ({"n_episodes": 0}, "n_episodes=0; allowed: an integer ≥ 1"),
     "half an episode": ({"n_episodes": 2.5}, r"n_episodes=2\.5; allowed: an integer ≥ 1"),
     "no steps": ({"n_steps": 0}, "n_steps=0; allowed: an integer ≥ 1"),
@@ -108,8 +105,9 @@ def test_loading(arguments, message, tmp_path):
 
 def test_episodes_that_other_environments_cannot_share(tmp_path):
     make_model(2, n_episodes=4).save(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"n_episodes=4 .* 3 environments"):
-        REINFORCE.load(tmp_path / "model", env=DummyVecEnv([RandomEnv] * 3), device="cpu")
+    with pytest.warns(UserWarning, match=r"n_episodes=4 .* 3 environments: every update takes 6"):
+        model = REINFORCE.load(tmp_path / "model", env=DummyVecEnv([RandomEnv] * 3), device="cpu")
+    assert model.learn(1).rollout_buffer.episode_starts.sum() == 6
 
 
 def test_defaults_load_under_any_number_of_environments(tmp_path):
@@ -141,3 +139,51 @@ def test_unsupported_action_spaces_are_refused_by_sb3():
 
 def test_it_just_works():
     assert REINFORCE("MlpPolicy", "CartPole-v1", device="cpu").learn(1).num_timesteps >= 10
+
+
+def test_episodes_that_cannot_be_shared_equally_are_rounded_up():
+    with pytest.warns(UserWarning, match="n_episodes=5 cannot be shared equally by 3 environments: .* takes 6"):
+        model = make_model(n_episodes=5, n_envs=3)
+    lengths = []
+    model.learn(1, lambda caller, _: lengths.append(1) or True)
+    assert model.rollout_buffer.episode_starts.sum() == 6
+
+
+def strictly_monitored():
+    return Monitor(RandomEnv(), allow_early_resets=False)
+
+
+@pytest.mark.parametrize("vec_env", [DummyVecEnv, SubprocVecEnv])
+def test_a_monitor_that_allows_no_early_resets_is_refused_where_there_would_be_some(vec_env):
+    env = vec_env([strictly_monitored, strictly_monitored])
+    try:
+        with pytest.raises(ValueError, match=r"allow_early_resets=False .* environment 0.*allowed: .*n_steps"):
+            REINFORCE("MlpPolicy", env)
+        REINFORCE("MlpPolicy", env, n_steps=8).learn(32)
+    finally:
+        env.close()
+
+
+def test_a_single_environment_is_never_reset_early():
+    REINFORCE("MlpPolicy", strictly_monitored(), n_episodes=2).learn(60)
+
+
+class Endless(RandomEnv):
+    """No episode ends."""
+
+    def step(self, action):
+        obs, reward, *_ = super().step(action)
+        return obs, reward, False, False, {}
+
+
+def test_where_no_episode_ends_a_warning_says_what_to_do():
+    model = REINFORCE("MlpPolicy", Endless(), device="cpu")
+    message = "no episode has ended in 1024 steps, with total_timesteps=1000: .* n_steps=, or .*TimeLimit"
+    with pytest.warns(RuntimeWarning, match=message):
+        model.learn(1000, lambda caller, _: caller["self"].num_timesteps < 5000)
+
+
+def test_episodes_longer_than_the_training_are_nothing_to_warn_of():
+    model = REINFORCE("MlpPolicy", RandomEnv(length=600), device="cpu", n_episodes=4)
+    model.learn(100)
+    assert model.num_timesteps > 1200

@@ -143,7 +143,7 @@ def descent(actor, critic, pieces, per_step, arguments):
             add(x[i], score, discount * weight)
         optima = optimal_numbers(g, x, per_component=baseline.endswith("per_component"))
     if arguments.get("normalize_advantage"):
-        weights = (np.array(weights) - np.mean(weights)) / np.std(weights)
+        weights = (np.array(weights) - np.mean(weights)) / np.std(weights, ddof=1)
 
     denominator = len(steps) if per_step else len(pieces)
     actor_gradient, critic_gradient = {}, {}

@@ -1,0 +1,114 @@
+"""The pages are narrow, their links lead somewhere, and what they name exists."""
+
+import ast
+import importlib
+import re
+import textwrap
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FOLDERS = ("sb3_pg_ext", "benchmarks", "docs", "examples", "tests", "zoo_configs")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ +(.*)$", prose(page), re.MULTILINE)
+    return {anchor(heading) for heading in headings}
+
+
+def anchor(heading: str) -> str:
+    kept = (c for c in heading.lower() if c in " -_" or unicodedata.category(c)[0] in "LN")
+    return "".join(kept).replace(" ", "-")
+
+
+def names(page: Path) -> list[str]:
+    """What stands in backticks, line breaks within it apart."""
+    return [" ".join(name.split()) for name in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def test_the_project_has_pages():
+    assert {page.name for page in PAGES} >= {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "engines.md", "zoo.md"}
+
+
+@each_page
+def test_no_line_is_too_wide(page):
+    lines = enumerate(page.read_text(encoding="utf-8").splitlines(), start=1)
+    assert [number for number, line in lines if len(line) > 120] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("What is learned is the same", "what-is-learned-is-the-same"),
+        ("Clipping or a penalty?", "clipping-or-a-penalty"),
+        ("Differences from SB3's `PPO`, n_steps", "differences-from-sb3s-ppo-n_steps"),
+    ],
+)
+def test_anchors_are_githubs(heading, expected):
+    assert anchor(heading) == expected
+
+
+@each_page
+def test_every_link_within_the_project_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(page)):
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if fragment:
+            assert fragment in anchors(linked), target
+
+
+@each_page
+def test_every_file_named_exists(page):
+    """Files and folders of the project, in backticks or in commands; ``*`` stands for anything."""
+    commands = re.findall(r"python3? (\S+\.py)", page.read_text(encoding="utf-8"))
+    paths = [name for name in names(page) if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w./*-]*", name)]
+    for path in {*commands, *paths}:
+        assert any(ROOT.glob(path.rstrip("/"))), path
+
+
+@each_page
+def test_every_name_of_the_package_exists(page):
+    for name in names(page):
+        if re.fullmatch(r"sb3_pg_ext(\.\w+)+", name):
+            assert exists(name), name
+
+
+def exists(name: str) -> bool:
+    """Whether there is a module of this name, or something of this name in a module."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return bool(module) and exists(module) and hasattr(importlib.import_module(module), attribute)
+    return True
+
+
+def test_a_name_that_is_not_there_is_noticed():
+    assert exists("sb3_pg_ext.fast")
+    assert exists("sb3_pg_ext.callbacks.GradientVarianceCallback")
+    assert not exists("sb3_pg_ext.fast.nothing")
+    assert not exists("sb3_pg_ext.nothing")
+
+
+@each_page
+def test_every_import_shown_works(page):
+    """Imports of this package in blocks of Python."""
+    for language, code in FENCED.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            for node in ast.walk(ast.parse(textwrap.dedent(code))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sb3_pg_ext":
+                    for alias in node.names:
+                        assert exists(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}"
