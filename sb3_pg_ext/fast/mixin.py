@@ -17,7 +17,11 @@ from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.policies.evaluation import action_array
+from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.plain_mlp import network_input
 from sb3_pg_ext.rollouts.collector import RolloutCollector
+from sb3_pg_ext.rollouts.filling import FLATTENED
 
 
 class FastUpdate(OnPolicyTraining):
@@ -47,6 +51,11 @@ class FastUpdate(OnPolicyTraining):
         own = inspect.signature(FastUpdate.__init__).parameters["engine"]
         *arguments, last = inspect.signature(stock).parameters.values()
         cls.__signature__ = inspect.Signature([*arguments, last, own])  # type: ignore[attr-defined]
+
+    def train(self) -> None:
+        """Update the policy with the rollout buffer, whoever filled it; a rollout that was dropped is passed over."""
+        self._rollout_is_good = not self._dropped_in_a_row
+        super().train()
 
     def _update(self) -> None:
         self._n_spoilt = 0
@@ -107,10 +116,18 @@ class FastUpdate(OnPolicyTraining):
             self._n_spoilt += 1
 
     def _steps(self) -> Steps:
-        """The rollout in SB3's order, environment by environment."""
-        n_steps, n_envs = self.rollout_buffer.advantages.shape
-        steps = Steps.of(self.rollout_buffer, self.action_space)
-        return steps[np.arange(n_steps * n_envs).reshape(n_steps, n_envs).T.ravel()]
+        """The rollout in SB3's order, environment by environment, in which the buffer is left, as SB3's update does."""
+        buffer = self.rollout_buffer
+        assert buffer.full, "the rollout buffer is not full"
+        if not buffer.generator_ready:
+            for name in ("observations", *FLATTENED):
+                setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
+            buffer.generator_ready = True
+        return Steps(
+            PolicyInputs(network_input(buffer.observations)),
+            action_array(buffer.actions, self.action_space),
+            *(getattr(buffer, name).ravel() for name in ("log_probs", "values", "advantages", "returns")),
+        )
 
     def _minibatches(self, steps: Steps, batch_size: int) -> Iterator[Steps]:
         """One epoch as SB3 makes it: with its permutation, and the rest of the steps as a last minibatch."""

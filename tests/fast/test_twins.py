@@ -10,13 +10,13 @@ import pytest
 import sb3_contrib
 import stable_baselines3
 import torch as th
+from comparison import Exchange, assert_close, exactly, parameters
 from envs import ACTION_SPACES, RandomEnv
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext import fast
@@ -36,37 +36,6 @@ def make_model(algorithm, action_space="Box", policy="MlpPolicy", **kwargs):
     env = RandomEnv(ACTION_SPACES[action_space])
     arguments = {"n_steps": 32, "seed": 0, "device": "cpu", **kwargs}
     return algorithm(policy, env, policy_kwargs={"net_arch": [8]}, **arguments)
-
-
-def parameters(model):
-    return {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
-
-
-def assert_close(one, other, **tolerance):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        th.testing.assert_close(tensor, other[name], **tolerance, msg=lambda message, name=name: f"{name}: {message}")
-
-
-exactly = {"rtol": 0, "atol": 0}
-
-
-class Exchange(BaseCallback):
-    """Keeps the first rollout buffer that it sees, and puts it in the place of all others."""
-
-    def __init__(self):
-        super().__init__()
-        self.arrays = None
-
-    def _on_step(self):
-        return True
-
-    def _on_rollout_end(self):
-        buffer = vars(self.model.rollout_buffer)
-        if self.arrays is None:
-            self.arrays = {name: array.copy() for name, array in buffer.items() if isinstance(array, np.ndarray)}
-        buffer.update({name: array.copy() for name, array in self.arrays.items()})
-        set_random_seed(1)
 
 
 @each_twin
