@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import cloudpickle
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
@@ -40,7 +39,6 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
-from sb3_pg_ext.algorithms.a3c.reports import Outbox
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
@@ -48,6 +46,7 @@ from sb3_pg_ext.functional.tensors.distributions import unvalidated_distribution
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.objectives import Objective
 from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler
+from sb3_pg_ext.workers.process import WorkerContext
 
 RESULTS = Path(__file__).parent / "results" / "asynchrony.jsonl"
 ENV_ID = "CartPole-v1"
@@ -137,10 +136,10 @@ def profile(env_id: str, n_updates: int = 5000) -> str:
     model = a3c(env_id, 1)
     model._total_timesteps = sys.maxsize
     assert model.env is not None
-    (task,) = model._make_tasks(model.env)
-    assert isinstance(task, bytes)
-    worker = Worker(0, 0, cloudpickle.loads(task), SharedState.of(model._optimizer, 1, {}))
-    worker.open(Outbox(0, lambda report: None))  # reports come on top: twenty in a second
+    (config,) = model._make_configs(model.env)
+    shared = SharedState.of(model._optimizer, 1, {})
+    worker = Worker(WorkerContext(0, 0, config, shared, lambda report: None))  # reports come on top: twenty in a second
+    worker.open()
     with ExitStack() as scope:
         scope.enter_context(unvalidated_distributions())
         scope.enter_context(np.errstate(all="ignore"))

@@ -1,7 +1,7 @@
 """From the environments that a user gives to one for every worker, built in the worker's own process."""
 
 from collections.abc import Callable
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,19 @@ ALLOWED = (
     "the id of an environment, a function that makes one, a list of such functions, or a VecEnv whose environments can "
     "be built again or copied: FastDummyVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
 )
+
+
+NORMALIZER_ARGUMENTS = (
+    "training",
+    "norm_obs",
+    "norm_reward",
+    "clip_obs",
+    "clip_reward",
+    "gamma",
+    "epsilon",
+    "norm_obs_keys",
+)
+"""What ``VecNormalize`` is made with, beside the VecEnv."""
 
 
 def make_environments(env: Any, n_workers: int | None) -> Any:
@@ -124,7 +137,7 @@ def _rewrapper(wrapper: VecEnvWrapper) -> Callable[[VecEnv], VecEnv]:
     """How to wrap another VecEnv as this wrapper does its own. By exact type: a subclass may do something else."""
     match wrapper:
         case VecNormalize() if type(wrapper) is VecNormalize:
-            return partial(_normalize, copy(wrapper))  # a copy leaves the wrapped VecEnv behind
+            return partial(_normalize, _arguments(wrapper, NORMALIZER_ARGUMENTS), _statistics(wrapper))
         case VecFrameStack(stacked_obs=stacked) if type(wrapper) is VecFrameStack:
             return partial(VecFrameStack, n_stack=stacked.n_stack, channels_order=_channels_order(stacked))
         case VecTransposeImage(skip=skip) if type(wrapper) is VecTransposeImage:
@@ -132,8 +145,7 @@ def _rewrapper(wrapper: VecEnvWrapper) -> Callable[[VecEnv], VecEnv]:
         case VecExtractDictObs(key=key) if type(wrapper) is VecExtractDictObs:
             return partial(VecExtractDictObs, key=key)
         case VecCheckNan() if type(wrapper) is VecCheckNan:
-            names = ("raise_exception", "warn_once", "check_inf")
-            return partial(VecCheckNan, **{name: getattr(wrapper, name) for name in names})
+            return partial(VecCheckNan, **_arguments(wrapper, ("raise_exception", "warn_once", "check_inf")))
         case VecMonitor(results_writer=None, info_keywords=keywords) if type(wrapper) is VecMonitor:
             return partial(VecMonitor, info_keywords=keywords)
     raise ValueError(
@@ -143,8 +155,20 @@ def _rewrapper(wrapper: VecEnvWrapper) -> Callable[[VecEnv], VecEnv]:
     )
 
 
-def _normalize(normalizer: VecNormalize, env: VecEnv) -> VecNormalize:
-    normalizer.set_venv(env)
+def _arguments(wrapper: VecEnvWrapper, names: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments of a wrapper's constructor, which keeps them under their names."""
+    return {name: getattr(wrapper, name) for name in names}
+
+
+def _statistics(normalizer: VecNormalize) -> dict[str, Any]:
+    """Copies of the running statistics, by attribute; without ``norm_obs`` there are none of observations."""
+    return {name: deepcopy(vars(normalizer)[name]) for name in ("obs_rms", "ret_rms") if name in vars(normalizer)}
+
+
+def _normalize(arguments: dict[str, Any], statistics: dict[str, Any], env: VecEnv) -> VecNormalize:
+    """Normalise another VecEnv. The normaliser itself would not do: SB3 cannot pickle one that has no VecEnv."""
+    normalizer = VecNormalize(env, **arguments)
+    vars(normalizer).update(statistics)
     return normalizer
 
 

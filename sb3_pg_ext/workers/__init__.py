@@ -1,1 +1,1 @@
-"""Worker processes, and what they share."""
+"""A pool of worker processes: starting, watching, replacing and stopping them, and what they share."""

@@ -11,15 +11,16 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.guards.normalization import OBSERVATIONS, named_statistics
+from sb3_pg_ext.workers.shared_memory import SharedArray
 
-Slots = dict[str, th.Tensor]
-"""By the name of the statistics, [n_workers, 1 + 2D], float64, in shared memory."""
+Slots = dict[str, SharedArray]
+"""By the name of the statistics, [n_workers, 1 + 2D], float64."""
 
 
 def allocate_slots(env: VecNormalize | None, n_workers: int) -> Slots:
     """Empty slots for all statistics of an environment."""
     return {
-        name: th.zeros(n_workers, 1 + 2 * rms.mean.size, dtype=th.float64).share_memory_()
+        name: SharedArray(n_workers, 1 + 2 * rms.mean.size, dtype=th.float64)
         for name, rms in named_statistics(env).items()
     }
 
@@ -89,9 +90,7 @@ def share_statistics(env: VecNormalize | None, slots: Slots, index: int) -> list
     """
     if env is None:
         return []
-    shared = {
-        name: SharedRunningMeanStd(rms, slots[name].numpy(), index) for name, rms in named_statistics(env).items()
-    }
+    shared = {name: SharedRunningMeanStd(rms, slots[name].array, index) for name, rms in named_statistics(env).items()}
     for name, rms in shared.items():
         if name == "returns":
             env.ret_rms = rms

@@ -51,7 +51,7 @@ class Traits:
 
 TRAITS = {
     "a3c": Traits(
-        {"start_method": "fork"},
+        {},
         {
             "Adam": {"use_rms_prop": False},
             "everything in the loss": {"ent_coef": 0.1, "normalize_advantage": True, "max_grad_norm": 0.1},

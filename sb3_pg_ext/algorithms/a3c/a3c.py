@@ -12,12 +12,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_pg_ext.algorithms.a3c.crew import Crew, pack
 from sb3_pg_ext.algorithms.a3c.flat import flatten, frozen_elements, lay_out
 from sb3_pg_ext.algorithms.a3c.reports import Inbox, Problem, Report, Step
 from sb3_pg_ext.algorithms.a3c.shared_optimizers import SharedAdam, SharedOptimizer, SharedRMSprop
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
-from sb3_pg_ext.algorithms.a3c.worker import Task
+from sb3_pg_ext.algorithms.a3c.worker import WorkerConfig, run_worker
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
 from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
 from sb3_pg_ext.arguments import check_choice, check_count, check_positive, check_range
@@ -27,6 +26,7 @@ from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.guards.normalization import named_statistics
 from sb3_pg_ext.log import TABLE, record_count
+from sb3_pg_ext.workers.pool import WorkerPool, pack
 from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
 
 SelfA3C = TypeVar("SelfA3C", bound="A3C")
@@ -160,7 +160,7 @@ class A3C(ActorCriticBase):
         self.worker_timeout = worker_timeout
         self.on_worker_failure = on_worker_failure
         self.max_restarts = max_restarts
-        self._crew: Crew | None = None
+        self._pool: WorkerPool | None = None
         self.engine = engine
         if _init_setup_model:
             self._setup_model()
@@ -202,10 +202,15 @@ class A3C(ActorCriticBase):
         else:
             self.policy.optimizer = SharedAdam(flat)
         if self.env is not None:
-            self._make_tasks(self.env)  # so that what cannot be sent to workers is an error now
+            for config in self._make_configs(self.env):
+                pack(config, self._start_method)  # so that what cannot be sent to workers is an error now
+
+    def _make_rollout_buffer(self) -> None:
+        """None: rollouts stay with the workers."""
+        self.rollout_buffer = None  # type: ignore[assignment]
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_crew", "_inbox", "_statistics_before"]
+        return [*super()._excluded_save_params(), "_pool", "_inbox", "_statistics_before"]
 
     def learn(
         self: SelfA3C,
@@ -237,7 +242,7 @@ class A3C(ActorCriticBase):
                 total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
             )
         finally:
-            self._dismiss()
+            self._stop_workers()
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -251,8 +256,8 @@ class A3C(ActorCriticBase):
         :return: whether training goes on; False if the callback stopped it
         :raises WorkerError: if a worker fails and is not replaced
         """
-        if self._crew is None:
-            self._hire(env)
+        if self._pool is None:
+            self._start_workers(env)
         callback.on_rollout_start()
         n_workers, n_calls = self.n_workers, 0
         while n_calls < n_rollout_steps or self.num_timesteps >= self._total_timesteps:
@@ -262,12 +267,12 @@ class A3C(ActorCriticBase):
             if True in done:  # no episode ended, no news of one
                 self._update_info_buffer(infos, np.array(done))
             if len(steps) < n_workers:  # all workers have finished
-                self._dismiss()
+                self._stop_workers()
                 break
             rewards, dones = np.array(reward, np.float32), np.array(done)
             callback.update_locals(locals())
             if not callback.on_step():
-                self._dismiss()
+                self._stop_workers()
                 return False
             n_calls += 1
         callback.update_locals(locals())
@@ -293,7 +298,7 @@ class A3C(ActorCriticBase):
                 self.logger.record(key, number, exclude=TABLE if key.startswith("workers/fps_") else ())
         super().dump_logs(iteration)
 
-    def _hire(self, env: VecEnv) -> None:
+    def _start_workers(self, env: VecEnv) -> None:
         """Start the workers."""
         lay_out(self.policy, self._optimizer.parameter)  # a copied or moved policy has its parameters elsewhere
         self._optimizer.hold(frozen_elements(self.policy))
@@ -305,16 +310,28 @@ class A3C(ActorCriticBase):
         normalizer = unwrap_vec_normalize(env)
         slots = allocate_slots(normalizer, self.n_workers)
         self._statistics_before = {name: rms.copy() for name, rms in named_statistics(normalizer).items()}
-        self._crew = Crew(
-            self._make_tasks(env),
-            SharedState.of(self._optimizer, self.n_workers, slots),
+        shared = SharedState.of(self._optimizer, self.n_workers, slots)
+        steps, updates, n_reported = shared.steps.array, shared.updates.array, self._inbox.n_reported
+
+        def make_again(index: int) -> None:
+            """Steps that a worker did not live to report are made again by the one that replaces it."""
+            steps[index] = n_reported[index]
+
+        self._pool = WorkerPool(
+            run_worker,
+            self._make_configs(env),
+            shared,
+            progress=lambda index: (steps[index], updates[index]),
+            on_restart=make_again,
+            name="A3C worker",
+            no_progress="neither a step nor an update",
             # NumPy's generator, since SB3 leaves it unseeded where no seed is given.
             entropy=int(np.random.randint(2**31)),
             start_method=self._start_method,
             worker_timeout=self.worker_timeout,
             max_restarts=self.max_restarts if self.on_worker_failure == "restart" else 0,
         )
-        self._crew.start()
+        self._pool.start()
 
     @property
     def _optimizer(self) -> SharedOptimizer:
@@ -326,10 +343,10 @@ class A3C(ActorCriticBase):
         available = multiprocessing.get_all_start_methods()
         return "spawn" if self.start_method == "forkserver" and "forkserver" not in available else self.start_method
 
-    def _make_tasks(self, env: VecEnv) -> list[Task | bytes]:
-        """What every worker has to know, ready to be sent to it.
+    def _make_configs(self, env: VecEnv) -> list[WorkerConfig]:
+        """What every worker has to know.
 
-        :raises ValueError: if the environments cannot be taken apart, or sent
+        :raises ValueError: if the environments cannot be taken apart
         """
         make_policy: Any = partial(
             self.policy_class,
@@ -339,8 +356,8 @@ class A3C(ActorCriticBase):
             use_sde=self.use_sde,
             **self.policy_kwargs,
         )
-        tasks = [
-            Task(
+        return [
+            WorkerConfig(
                 make_env=make_env,
                 make_policy=make_policy,
                 trainable=[parameter.requires_grad for parameter in self.policy.parameters()],
@@ -360,37 +377,37 @@ class A3C(ActorCriticBase):
             )
             for make_env in split(env)
         ]
-        return [pack(task, self._start_method) for task in tasks]
 
     def _next_steps(self, n: int) -> list[Step]:
         """The next ``n`` steps; fewer when all workers have finished."""
-        assert self._crew is not None
+        assert self._pool is not None
         inbox = self._inbox.steps
-        while len(inbox) < n and not self._crew.finished:
-            self._take_in(self._crew.receive())
+        while len(inbox) < n and not self._pool.finished:
+            self._take_in(self._pool.receive())
         return [inbox.popleft() for _ in range(min(n, len(inbox)))]
 
-    def _take_in(self, reports: list[Report]) -> None:
+    def _take_in(self, reports: list[tuple[int, Report]]) -> None:
         """Take reports and the parameters of this moment.
 
         :raises ValueError: if non-finite values have spoilt three rollouts or updates of a worker in a row
         """
         self._take_snapshot()
-        for report in reports:
-            self._inbox.take(report)
+        for worker, report in reports:
+            self._inbox.take(worker, report)
             for problem in report.problems:
                 self._count_problem(problem)
 
     def _take_snapshot(self) -> None:
         """Copy parameters, the optimiser's state and running statistics from shared memory."""
-        assert self._crew is not None
-        shared = self._crew.shared
-        self._n_restarts, self._n_updates = self._crew.n_restarts, self._first_update + self._crew.n_updates
+        assert self._pool is not None
+        shared: SharedState = self._pool.shared
+        self._n_restarts = self._pool.n_restarts
+        self._n_updates = self._first_update + int(shared.updates.array.sum())
         self._optimizer.parameter.data.copy_(shared.optimizer.parameter.data)
         self._optimizer.take_state(shared.optimizer)
         for name, rms in named_statistics(self._vec_normalize_env).items():
             combined = self._statistics_before[name].copy()
-            combine_into(combined, shared.slots[name].numpy())
+            combine_into(combined, shared.slots[name].array)
             rms.mean, rms.var, rms.count = combined.mean, combined.var, combined.count
 
     def _count_problem(self, problem: Problem) -> None:
@@ -402,17 +419,17 @@ class A3C(ActorCriticBase):
             self._skipped_in_a_row = problem.in_a_row - 1
             self._skip_update(error)
 
-    def _dismiss(self) -> None:
+    def _stop_workers(self) -> None:
         """End the workers, and keep what they have reached."""
-        crew = self._crew
-        if crew is None:
+        pool = self._pool
+        if pool is None:
             return
         try:
-            crew.dismiss()
+            pool.stop()
         finally:
             self._take_snapshot()
-            self.num_timesteps = self._first_step + crew.n_steps
-            self._crew = None
+            self.num_timesteps = self._first_step + int(pool.shared.steps.array.sum())
+            self._pool = None
 
 
 def _cpu(device: th.device | str) -> str:

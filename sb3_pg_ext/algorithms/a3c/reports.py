@@ -40,7 +40,6 @@ class Problem:
 class Report:
     """What a worker did since its last report. Column by column, its steps take half the time to send.
 
-    :param worker: index of the worker
     :param rewards: of every step, as the algorithm got it
     :param dones: of every step, whether the episode ended with it
     :param infos: of every step SB3's info, without the final observation
@@ -49,33 +48,12 @@ class Report:
     :param problems: in the order of time
     """
 
-    worker: int
     rewards: list[float] = field(default_factory=list)
     dones: list[bool] = field(default_factory=list)
     infos: list[dict[str, Any]] = field(default_factory=list)
     sums: Sums = field(default_factory=Counter)
     latest: dict[str, float] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Ready:
-    """The worker's process runs; it begins to build its environment."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The worker has ended as it should."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The worker ends because of an exception.
-
-    :param traceback: its traceback
-    """
-
-    traceback: str
 
 
 class Update(NamedTuple):
@@ -105,16 +83,15 @@ LOSSES = ("policy_loss", "value_loss", "entropy_loss", "grad_norm")
 class Outbox:
     """Gathers what the parent is to hear of, and sends it now and then.
 
-    :param worker: index of the worker
-    :param send: sends a message to the parent
+    :param send: sends a report to the parent
     """
 
-    def __init__(self, worker: int, send: Callable[[Any], None]) -> None:
-        self._worker, self._send = worker, send
+    def __init__(self, send: Callable[[Report], None]) -> None:
+        self._send = send
         self._start_report()
 
     def _start_report(self) -> None:
-        self.report = Report(self._worker)
+        self.report = Report()
         self._updates: list[Update] = []
         self._due = time.monotonic() + REPORT_SECONDS
 
@@ -192,25 +169,31 @@ class Inbox:
     def __init__(self, n_workers: int) -> None:
         self.steps: deque[Step] = deque()
         self.latest: dict[str, float] = {}
-        self._n_workers = n_workers
+        self.n_reported = dict.fromkeys(range(n_workers), 0)
+        """How many steps every worker, with those that it replaces, has reported."""
         self._start_statistics()
 
     def _start_statistics(self) -> None:
         self._since = time.monotonic()
         self._sums: Sums = Counter()
-        self._n_steps = Counter(dict.fromkeys(range(self._n_workers), 0))
+        self._n_reported_before = dict(self.n_reported)
 
-    def take(self, report: Report) -> None:
-        """Take in a report."""
-        self.steps.extend(zip(repeat(report.worker), report.rewards, report.dones, report.infos, strict=False))
+    def take(self, worker: int, report: Report) -> None:
+        """Take in a report.
+
+        :param worker: index of the worker
+        :param report: its report
+        """
+        self.steps.extend(zip(repeat(worker), report.rewards, report.dones, report.infos, strict=False))
         self.latest.update(report.latest)
         self._sums.update(report.sums)
-        self._n_steps[report.worker] += len(report.rewards)
+        self.n_reported[worker] += len(report.rewards)
 
     def pop_statistics(self) -> dict[str, float]:
         """Everything to log about the time since the last call, by its key."""
         seconds = max(time.monotonic() - self._since, 1e-9)
-        speeds = {f"workers/fps_{worker}": n / seconds for worker, n in self._n_steps.items()}
+        before = self._n_reported_before
+        speeds = {f"workers/fps_{worker}": (n - before[worker]) / seconds for worker, n in self.n_reported.items()}
         statistics = {**self.latest, **_summarize(self._sums), **speeds}
         self._start_statistics()
         return statistics

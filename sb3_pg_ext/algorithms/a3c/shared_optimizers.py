@@ -11,6 +11,9 @@ from typing import ClassVar
 import numpy as np
 import torch as th
 
+from sb3_pg_ext.functional.arrays import is_finite
+from sb3_pg_ext.functional.finite import NonFiniteError
+
 
 class SharedOptimizer(th.optim.Optimizer):
     """What both optimisers have in common.
@@ -32,14 +35,49 @@ class SharedOptimizer(th.optim.Optimizer):
     def apply(self, learning_rate: float) -> None:
         """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``.
 
+        Of a gradient whose squared norm is finite no element exceeds the root of the largest number. While the step is
+        not so much longer that it reaches what the largest numbers are apart from each other, it leaves every finite
+        number finite, whatever others add meanwhile. Any other step is tried on copies first.
+
         :param learning_rate: its learning rate
+        :raises NonFiniteError: if parameter or state would not be finite after it; then they are as they were
         """
+        parameter, gradient, statistics = arrays = self._arrays()
+        numbers = np.finfo(parameter.dtype)
+        safe = float(numbers.eps) * math.sqrt(numbers.max) / 1024
+        if self._stretch(learning_rate) < safe and math.isfinite(np.dot(gradient, gradient)):
+            self._advance(*arrays, learning_rate)
+            return
+        copies = parameter.copy(), gradient, [array.copy() for array in statistics]
+        self._advance(*copies, learning_rate)
+        parameter_copy, _, statistics_copies = copies
+        for name, array in zip(["parameters", *self.statistics], [parameter_copy, *statistics_copies], strict=True):
+            if not is_finite(array):
+                raise NonFiniteError(f"{name} after a step of {type(self).__name__} with learning rate {learning_rate}")
+        for array, new in zip([parameter, *statistics], [parameter_copy, *statistics_copies], strict=True):
+            np.copyto(array, new)
+
+    def _advance(
+        self, parameter: np.ndarray, gradient: np.ndarray, statistics: list[np.ndarray], learning_rate: float
+    ) -> None:
+        """Make a step, in place.
+
+        :param parameter: [P]
+        :param gradient: [P]
+        :param statistics: the state
+        :param learning_rate: η
+        """
+        raise NotImplementedError
+
+    def _stretch(self, learning_rate: float) -> float:
+        """How many times as long as the longest gradient a step may be, whatever the state."""
         raise NotImplementedError
 
     @th.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Make one step along the parameter's gradient."""
-        self.apply(self.param_groups[0]["lr"])
+        """Make one step along the parameter's gradient, unless it is not finite: see :meth:`apply`."""
+        with np.errstate(all="ignore"):  # non-finite values are looked for
+            self.apply(self.param_groups[0]["lr"])
 
     @property
     def parameter(self) -> th.nn.Parameter:
@@ -95,10 +133,15 @@ class SharedRMSprop(SharedOptimizer):
         super().__init__([parameter], {"lr": lr, "alpha": alpha, "eps": eps})
         self.state[parameter]["square_avg"] = th.zeros_like(parameter, requires_grad=False)
 
-    def apply(self, learning_rate: float) -> None:
-        """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``."""
+    def _stretch(self, learning_rate: float) -> float:
+        """η/√ε."""
         (group,) = self.param_groups
-        parameter, gradient, (square_avg,) = self._arrays()
+        return abs(learning_rate) / math.sqrt(group["eps"])
+
+    def _advance(
+        self, parameter: np.ndarray, gradient: np.ndarray, statistics: list[np.ndarray], learning_rate: float
+    ) -> None:
+        (group,), (square_avg,) = self.param_groups, statistics
         change = gradient * gradient
         change *= 1 - group["alpha"]
         square_avg *= group["alpha"]
@@ -134,10 +177,15 @@ class SharedAdam(SharedOptimizer):
         for moment in ("exp_avg", "exp_avg_sq"):
             self.state[parameter][moment] = th.zeros_like(parameter, requires_grad=False)
 
-    def apply(self, learning_rate: float) -> None:
-        """Make one step along the parameter's gradient, without the hooks that PyTorch puts around ``step``."""
+    def _stretch(self, learning_rate: float) -> float:
+        """η/((1−β₁)ε)."""
         (group,) = self.param_groups
-        parameter, gradient, (step, mean, square) = self._arrays()
+        return abs(learning_rate) / ((1 - group["betas"][0]) * group["eps"])
+
+    def _advance(
+        self, parameter: np.ndarray, gradient: np.ndarray, statistics: list[np.ndarray], learning_rate: float
+    ) -> None:
+        (group,), (step, mean, square) = self.param_groups, statistics
         step += 1
         beta1, beta2 = group["betas"]
         correction1, correction2 = (1 - beta ** int(step) for beta in group["betas"])

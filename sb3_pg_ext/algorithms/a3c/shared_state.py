@@ -1,30 +1,27 @@
-"""All that the parent and its workers share in memory. Every element of the counters has one writer."""
+"""All that the parent and its workers share in memory."""
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch as th
 from torch import nn
 
 from sb3_pg_ext.algorithms.a3c.shared_optimizers import SharedOptimizer
+from sb3_pg_ext.workers.shared_memory import SharedArray
 from sb3_pg_ext.workers.shared_statistics import Slots
 
 
 @dataclass(frozen=True)
 class SharedState:
-    """Everything lies in shared memory; what a process unpickles is the same memory.
+    """Everything lies in shared memory; what a process is started with is the same memory.
 
     :param optimizer: the optimiser, and in it the parameters
-    :param steps: how many steps of its environment every worker has made, [n_workers]
-    :param updates: how many gradients every worker has applied, [n_workers]
-    :param stopping: whether the parent wants the workers to stop, [1]
+    :param steps: how many steps of its environment every worker has made, [n_workers], each written by the worker
+    :param updates: how many gradients every worker has applied, [n_workers], likewise
     :param slots: what every worker has seen for the running statistics, by the statistics' name
     """
 
     optimizer: SharedOptimizer
-    steps: th.Tensor
-    updates: th.Tensor
-    stopping: th.Tensor
+    steps: SharedArray
+    updates: SharedArray
     slots: Slots
 
     @classmethod
@@ -38,17 +35,4 @@ class SharedState:
         parameter = nn.Parameter(optimizer.parameter.detach().clone().share_memory_())
         shared = optimizer.copy_to(parameter)
         shared.share_memory()
-        steps, updates, stopping = (th.zeros(n, dtype=th.int64).share_memory_() for n in (n_workers, n_workers, 1))
-        return cls(shared, steps, updates, stopping, slots)
-
-
-class Counters:
-    """The counters as NumPy sees them, which is several times faster for single numbers.
-
-    :param shared: where they lie
-    """
-
-    def __init__(self, shared: SharedState) -> None:
-        self.steps: np.ndarray = shared.steps.numpy()
-        self.updates: np.ndarray = shared.updates.numpy()
-        self.stopping: np.ndarray = shared.stopping.numpy()
+        return cls(shared, SharedArray(n_workers), SharedArray(n_workers), slots)

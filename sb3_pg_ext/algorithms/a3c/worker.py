@@ -3,18 +3,11 @@
 It repeats: take the shared parameters; make ``n_steps`` steps; compute the gradient; apply it to the shared parameters.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import cloudpickle
 import numpy as np
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
@@ -22,8 +15,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from sb3_pg_ext.algorithms.a3c.flat import flatten
-from sb3_pg_ext.algorithms.a3c.reports import Failure, Finished, Outbox, Problem, Ready, Update
-from sb3_pg_ext.algorithms.a3c.shared_state import Counters, SharedState
+from sb3_pg_ext.algorithms.a3c.reports import Outbox, Problem, Update
+from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.base.threads import limited_threads
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional import mlp
@@ -48,14 +41,12 @@ from sb3_pg_ext.rollouts.action_sampling import (
 from sb3_pg_ext.rollouts.assessment import assess, check_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 from sb3_pg_ext.workers.monitor_files import continued_monitor_files
+from sb3_pg_ext.workers.process import WorkerContext
 from sb3_pg_ext.workers.shared_statistics import share_statistics
-
-ORPHAN_SECONDS = 1.0
-"""So often a worker looks whether its parent still lives."""
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerConfig:
     """What a worker has to know. The names are those of A3C's arguments.
 
     :param make_env: builds its environment, a VecEnv of one
@@ -103,103 +94,70 @@ class MLPLayers:
         return cls(actor, critic, draw_noise(policy, actor, 1, NOISE_BLOCK))
 
 
-def run_worker(index: int, seed: int, task: Task | bytes, shared: SharedState, connection: Connection) -> None:
-    """Work until all steps are made, or the parent wants to stop. The target of the worker's process.
+def run_worker(context: WorkerContext) -> None:
+    """Work until all steps are made, or the parent wants to stop. The target of A3C's workers.
 
-    :param index: index of the worker
-    :param seed: its own seed
-    :param task: what it has to know; pickled by cloudpickle where the process does not inherit it
-    :param shared: what it shares with the others
-    :param connection: to the parent
+    :param context: the worker's, with a :class:`WorkerConfig` and A3C's
+        :class:`~sb3_pg_ext.algorithms.a3c.shared_state.SharedState`
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the parent decides what follows
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        with (
-            limited_threads(1),
-            unvalidated_distributions(),
-            np.errstate(all="ignore"),
-        ):  # non-finite values are looked for
-            worker = Worker(index, seed, cloudpickle.loads(task) if isinstance(task, bytes) else task, shared)
-            connection.send(Ready())
-            worker.run(Outbox(index, connection.send))
-            connection.send(Finished())
-    except BrokenPipeError:
-        pass  # the parent is gone, or has given up waiting
-    except Exception:
-        connection.send(Failure(traceback.format_exc()))
-    finally:
-        connection.close()
-
-
-def _end_with_parent() -> None:
-    """An environment that blocks would keep the process alive for ever.
-
-    A forked worker holds both ends of the sentinel's pipe itself, but becomes another process's child; one of a fork
-    server, which lives as long as its children, sees the pipe's end.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    started_by = os.getppid()
-    while not wait([parent.sentinel], ORPHAN_SECONDS) and os.getppid() == started_by:
-        pass
-    os._exit(1)
+    with limited_threads(1), unvalidated_distributions(), np.errstate(all="ignore"):  # non-finite values are looked for
+        Worker(context).run()
 
 
 class Worker:
     """What a worker does.
 
-    :param index: its index
-    :param seed: its own seed
-    :param task: what it has to know
-    :param shared: what it shares with the others
+    :param context: what it is given, see :func:`run_worker`
     """
 
-    def __init__(self, index: int, seed: int, task: Task, shared: SharedState) -> None:
-        set_random_seed(seed)
-        self.index, self.task, self.shared = index, task, shared
-        self.counters = Counters(shared)
-        self.policy = task.make_policy()
-        for parameter, trainable in zip(self.policy.parameters(), task.trainable, strict=True):
+    def __init__(self, context: WorkerContext) -> None:
+        set_random_seed(context.seed)
+        self.index, self._seed, self._send = context.index, context.seed, context.send
+        self.config: WorkerConfig = context.config
+        self.shared: SharedState = context.shared
+        self._steps, self._updates = self.shared.steps.array, self.shared.updates.array
+        self._stopping = context.stopping.array
+        self.policy = self.config.make_policy()
+        for parameter, trainable in zip(self.policy.parameters(), self.config.trainable, strict=True):
             parameter.requires_grad_(trainable)
         self.flat = flatten(self.policy)
+        optimizer = self.shared.optimizer
         self._own_parameters, self._shared_parameters = (
-            parameter.detach().numpy() for parameter in (self.flat, shared.optimizer.parameter)
+            parameter.detach().numpy() for parameter in (self.flat, optimizer.parameter)
         )
-        shared.optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
+        optimizer.parameter.grad = self.flat.grad  # the gradients stay this process's own
         assert self.flat.grad is not None
-        self.engine, _ = make_backend(self.policy, task.engine, self.flat.grad.numpy())
+        self.engine, _ = make_backend(self.policy, self.config.engine, self.flat.grad.numpy())
         self._mlp = MLPLayers.of(self.policy)
         self.within_bounds = make_bounds(self.policy, 1)
-        self._seed = seed
-        self._n_bad = {True: 0, False: 0}
+        self.dropped_in_a_row = self.skipped_in_a_row = 0
 
-    def run(self, outbox: Outbox) -> None:
+    def run(self) -> None:
         """Build the environment, work, and report."""
-        self.open(outbox)
+        self.open()
         try:
-            while self._goes_on and max(self._n_bad.values()) < PATIENCE:
+            while self._goes_on and max(self.dropped_in_a_row, self.skipped_in_a_row) < PATIENCE:
                 self.work()
         finally:
             self._report()
             self.env.close()
 
-    def open(self, outbox: Outbox) -> None:
+    def open(self) -> None:
         """Build and reset the environment."""
-        self.outbox = outbox
+        self.outbox = Outbox(self._send)
         with continued_monitor_files():
-            self.env = self.task.make_env()
+            self.env = self.config.make_env()
         self.env.seed(self._seed)
         self.statistics = share_statistics(unwrap_vec_normalize(self.env), self.shared.slots, self.index)
         self.obs: Any = self.env.reset()
 
     @property
     def _goes_on(self) -> bool:
-        return not self.counters.stopping[0] and self._global_step < self.task.total_timesteps
+        return not self._stopping[0] and self._global_step < self.config.total_timesteps
 
     @property
     def _global_step(self) -> int:
-        return self.task.first_step + int(self.counters.steps.sum())
+        return self.config.first_step + int(self._steps.sum())
 
     def work(self) -> None:
         """One rollout and one update."""
@@ -207,24 +165,26 @@ class Worker:
         try:
             transitions = self._collect()
         except NonFiniteError as problem:
-            self._note_problem(problem, dropped=True)
+            self.dropped_in_a_row += 1
+            self._report_problem(problem, self.dropped_in_a_row, dropped=True)
             for statistics in self.statistics:
                 statistics.recover()
             self.obs = self.env.reset()
             return
         if transitions is None:
             return
-        self._n_bad[True] = 0
+        self.dropped_in_a_row = 0
         try:
             self._update(transitions)
         except NonFiniteError as problem:
-            self._note_problem(problem, dropped=False)
+            self.skipped_in_a_row += 1
+            self._report_problem(problem, self.skipped_in_a_row, dropped=False)
         else:
-            self._n_bad[False] = 0
+            self.skipped_in_a_row = 0
 
     def take_parameters(self) -> None:
         """Copy the shared parameters into the policy."""
-        self._updates_before = int(self.counters.updates.sum())
+        self._updates_before = int(self._updates.sum())
         np.copyto(self._own_parameters, self._shared_parameters)
 
     def _collect(self) -> Transitions | None:
@@ -232,20 +192,20 @@ class Worker:
 
         :raises NonFiniteError: if there is a non-finite value in the rollout
         """
-        task, policy = self.task, self.policy
-        transitions = Transitions(policy.observation_space, policy.action_space, 1, task.n_steps)
-        if task.use_sde:
+        config, policy = self.config, self.policy
+        transitions = Transitions(policy.observation_space, policy.action_space, 1, config.n_steps)
+        if config.use_sde:
             policy.reset_noise(1)
         act = self._make_actor()
         while not transitions.complete:
-            if self.counters.stopping[0]:
+            if self._stopping[0]:
                 return None
-            if task.use_sde and task.sde_sample_freq > 0 and transitions.size % task.sde_sample_freq == 0:
+            if config.use_sde and config.sde_sample_freq > 0 and transitions.size % config.sde_sample_freq == 0:
                 policy.reset_noise(1)
             inputs = PolicyInputs(self.obs)
             actions = act(inputs)
             new_obs, rewards, dones, infos = self.env.step(self.within_bounds(actions))
-            self.counters.steps[self.index] += 1
+            self._steps[self.index] += 1
             transitions.add(inputs, actions, rewards, dones, infos)
             self.outbox.add_step(float(rewards[0]), bool(dones[0]), infos[0])
             self.obs = new_obs
@@ -259,32 +219,37 @@ class Worker:
         """What samples actions with the present parameters."""
         if self._mlp is None:
             return PolicyActionSampler(self.policy)
-        return MLPActionSampler(self.policy, self._mlp.actor, 1, self.task.n_steps, self._mlp.noise)
+        return MLPActionSampler(self.policy, self._mlp.actor, 1, self.config.n_steps, self._mlp.noise)
 
     def _update(self, transitions: Transitions) -> None:
         """Compute the gradient, and apply it to the shared parameters.
 
-        :raises NonFiniteError: if a value, a log-probability, a loss or the gradient is not finite; then nothing is
-            applied
+        :raises NonFiniteError: if a value, a log-probability, a loss, the gradient or the step is not finite; then
+            nothing is applied
         """
         start = time.perf_counter()
-        task, inputs = self.task, transitions.inputs.map(_only_env)
+        config, inputs = self.config, transitions.inputs.map(_only_env)
         actions = action_array(_only_env(transitions.actions), self.policy.action_space)
         computed = self.engine.evaluate_actions(inputs, actions)
         if transitions.evaluated is None:
             transitions.evaluated = computed.values[:, None], computed.log_probs[:, None]
         evaluation, estimate = assess(
-            self.policy, transitions, PolicyInputs(self.obs), task.estimator, task.gamma, predict=self._predict_values
+            self.policy,
+            transitions,
+            PolicyInputs(self.obs),
+            config.estimator,
+            config.gamma,
+            predict=self._predict_values,
         )
         values, log_probs, advantages, returns = map(
             _only_env, (evaluation.values, evaluation.log_probs, estimate.advantages, estimate.returns)
         )
         steps = Steps(inputs, actions, log_probs, values, advantages, returns)
-        objective = Objective(task.ent_coef, task.vf_coef, task.normalize_advantage, with_ratio=False)
+        objective = Objective(config.ent_coef, config.vf_coef, config.normalize_advantage, with_ratio=False)
         losses, derivatives = objective(computed, steps)
         self.engine.zero_gradient()
         self.engine.backward(derivatives)
-        norm = self.engine.clip_gradient(task.max_grad_norm)
+        norm = self.engine.clip_gradient(config.max_grad_norm)
         lag = self._diagnosed(self._apply_gradient, inputs)
         self.outbox.add_update(
             Update(
@@ -305,11 +270,11 @@ class Worker:
 
     def _apply_gradient(self) -> int:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
-        progress_remaining = max(0.0, 1.0 - self._global_step / self.task.total_timesteps)
-        learning_rate = check_number("learning rate", self.task.lr_schedule(progress_remaining))
-        lag = int(self.counters.updates.sum()) - self._updates_before
+        progress_remaining = max(0.0, 1.0 - self._global_step / self.config.total_timesteps)
+        learning_rate = check_number("learning rate", self.config.lr_schedule(progress_remaining))
+        lag = int(self._updates.sum()) - self._updates_before
         self.shared.optimizer.apply(learning_rate)
-        self.counters.updates[self.index] += 1
+        self._updates[self.index] += 1
         return lag
 
     def _diagnosed(self, apply_gradient: Callable[[], int], inputs: PolicyInputs) -> int:
@@ -328,9 +293,8 @@ class Worker:
         self.outbox.report.latest = {key: float(number) for key, number in latest.items()}
         return lag
 
-    def _note_problem(self, problem: NonFiniteError, *, dropped: bool) -> None:
-        self._n_bad[dropped] += 1
-        self.outbox.add_problem(Problem(f"{problem} of worker {self.index}", self._n_bad[dropped], dropped))
+    def _report_problem(self, problem: NonFiniteError, in_a_row: int, *, dropped: bool) -> None:
+        self.outbox.add_problem(Problem(f"{problem} of worker {self.index}", in_a_row, dropped))
         self._report()
 
     def _report(self) -> None:

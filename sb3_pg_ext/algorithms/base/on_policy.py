@@ -122,6 +122,13 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
         self._check_arguments()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
+        self._make_rollout_buffer()
+        self.policy = policy_factory(self)().to(self.device)
+        self._check_engine()
+        self._maybe_recommend_cpu()
+
+    def _make_rollout_buffer(self) -> None:
+        """Make ``rollout_buffer``, of SB3's class for the observations unless there is another."""
         if self.rollout_buffer_class is None:
             is_dict = isinstance(self.observation_space, spaces.Dict)
             self.rollout_buffer_class = DictRolloutBuffer if is_dict else RolloutBuffer
@@ -135,9 +142,6 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
             n_envs=self.n_envs,
             **self.rollout_buffer_kwargs,
         )
-        self.policy = policy_factory(self)().to(self.device)
-        self._check_engine()
-        self._maybe_recommend_cpu()
 
     def _update(self) -> None:
         self.policy.set_training_mode(True)

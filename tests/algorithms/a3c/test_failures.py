@@ -1,6 +1,8 @@
 """A3C never hangs and leaves nothing behind, whatever happens to its workers: with real processes and signals."""
 
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch as th
+import troubled
+from leftovers import alive
 from stable_baselines3.common.callbacks import BaseCallback
-from troubled import Troubled
+from troubled import Assisted, Troubled
 
 from sb3_pg_ext.algorithms.a3c import A3C
-from sb3_pg_ext.algorithms.a3c.crew import WorkerError
+from sb3_pg_ext.workers.pool import WorkerError
 
 FOREVER = 10**9
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 0}
@@ -152,7 +156,7 @@ from sb3_pg_ext.algorithms.a3c import A3C
 
 def tell(caller, _):
     if caller["n_calls"] == 0:
-        print(*caller["self"]._crew.pids, flush=True)
+        print(*caller["self"]._pool.pids, flush=True)
     return True
 
 if __name__ == "__main__":
@@ -165,24 +169,18 @@ if __name__ == "__main__":
 """
 
 
-def start_script(start_method, path):
+def start(script):
+    """Start a script that tells the process ids of its workers."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(start_method=start_method, path=path)],
+        [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(troubled.__file__).parent)},
         start_new_session=True,
     )
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2
     return process, workers
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def assert_ends(pids, seconds=10):
@@ -195,8 +193,10 @@ def assert_ends(pids, seconds=10):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
 @pytest.mark.parametrize("start_method", ["fork", "forkserver"])
 def test_ctrl_c_at_the_keyboard_reaches_all_processes_and_the_parent_saves(start_method, tmp_path):
-    process, workers = start_script(start_method, tmp_path / "model")
+    process, workers = start(SCRIPT.format(start_method=start_method, path=tmp_path / "model"))
     os.killpg(process.pid, signal.SIGINT)
+    for worker in workers:  # they have groups of their own
+        os.kill(worker, signal.SIGINT)
     process.communicate(timeout=10)
     assert process.returncode == 0
     assert A3C.load(tmp_path / "model").num_timesteps > 0
@@ -206,10 +206,99 @@ def test_ctrl_c_at_the_keyboard_reaches_all_processes_and_the_parent_saves(start
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
 @pytest.mark.parametrize("start_method", ["fork", "forkserver"])
 def test_workers_do_not_outlive_a_parent_that_is_killed(start_method, tmp_path):
-    process, workers = start_script(start_method, tmp_path / "model")
+    process, workers = start(SCRIPT.format(start_method=start_method, path=tmp_path / "model"))
     process.kill()
     process.communicate(timeout=10)
     assert_ends(workers)
+
+
+LEAVING = """
+import threading
+from troubled import Assisted
+from sb3_pg_ext.algorithms.a3c import A3C
+
+def train():
+    model.learn(10**9, tell)
+
+def tell(caller, _):
+    trains.set()
+    return True
+
+if __name__ == "__main__":
+    trains = threading.Event()
+    model = A3C("MlpPolicy", [lambda: Assisted("{folder}")] * 2, start_method="{start_method}", seed=0)
+    threading.Thread(target=train, daemon=True).start()
+    trains.wait()
+    model.env.close()
+    print(*model._pool.pids, flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
+def test_the_interpreter_exits_while_a_thread_trains(start_method, tmp_path):
+    process, workers = start(LEAVING.format(start_method=start_method, folder=tmp_path))
+    process.communicate(timeout=10)  # with any status: PyTorch may abort where the exit interrupts a thread in it
+    assert_ends([*workers, *assistants(tmp_path)])
+
+
+def assistants(folder, n=2):
+    """Of workers; those of the parent's environments, of which there are as many, are gone."""
+    pids = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
+    assert len(pids) >= 2 * n
+    return pids
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+def test_environments_may_start_processes(start_method, tmp_path):
+    model = build(*[partial(Assisted, str(tmp_path))] * 2, start_method=start_method)
+    before = vector(model)
+    model.learn(500)
+    assert_has_progressed(model, before, tmp_path)
+    model.env.close()
+    assert_ends(assistants(tmp_path), 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
+@pytest.mark.parametrize(("trouble", "message"), [("kill", "killed by SIGKILL"), ("block", "neither a step")])
+def test_a_worker_that_is_killed_takes_along_what_it_has_started(trouble, message, tmp_path):
+    make = partial(Assisted, str(tmp_path))
+    model = build(make, partial(make, trouble), worker_timeout=2)
+    start = time.monotonic()
+    with pytest.raises(WorkerError, match=message):
+        model.learn(FOREVER)
+    assert time.monotonic() - start < 10
+    model.env.close()
+    assert_ends(assistants(tmp_path), 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
+def test_what_workers_have_started_does_not_outlive_a_parent_that_is_killed(tmp_path):
+    process, workers = start(
+        LEAVING.format(start_method="forkserver", folder=tmp_path) + "    threading.Event().wait()"
+    )
+    process.kill()
+    process.communicate(timeout=10)
+    assert_ends([*workers, *assistants(tmp_path)])
+
+
+def test_in_a_daemonic_process_it_says_what_is_allowed():
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    model = build(Troubled)
+
+    def train():
+        try:
+            model.learn(100)
+        except RuntimeError as error:
+            sender.send(str(error))
+
+    process = context.Process(target=train, daemon=True, name="the nursery")
+    process.start()
+    process.join()
+    assert receiver.poll()
+    assert re.search("A3C workers cannot.* the nursery, is daemonic.*allowed: .*daemon=False", receiver.recv())
+    model.learn(100)
 
 
 @pytest.mark.parametrize("trouble", ["raise", "kill", "block"])

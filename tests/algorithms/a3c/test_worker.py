@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_pg_ext.algorithms.a3c import A3C
-from sb3_pg_ext.algorithms.a3c.reports import Outbox
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.choice import make_backend
+from sb3_pg_ext.workers.process import WorkerContext
 from sb3_pg_ext.workers.shared_statistics import SharedRunningMeanStd, combine_into
 
 SCRIPTS = [Script((1.0, -2.0, 3.0)), Script((0.5, 0.25), truncated=True), Script((4.0,)), Script((-1.0,) * 7)]
@@ -30,15 +30,15 @@ def employ(env=None, n_workers=1, index=0, **kwargs):
     model = A3C("MlpPolicy", env, **arguments)
     model._total_timesteps = 1000
     shared = SharedState.of(model.policy.optimizer, n_workers, {})
-    (task,) = model._make_tasks(model.env)
-    worker = Worker(index, 1, cloudpickle.loads(task), shared)
-    worker.open(Outbox(index, lambda report: None))
+    (config,) = cloudpickle.loads(cloudpickle.dumps(model._make_configs(model.env)))
+    worker = Worker(WorkerContext(index, 1, config, shared, lambda report: None))
+    worker.open()
     return model, worker
 
 
 def test_what_is_shared_is_shared_and_what_is_local_is_local():
     model, one = employ()
-    two = Worker(0, 2, one.task, one.shared)
+    two = Worker(WorkerContext(0, 2, one.config, one.shared, lambda report: None))
     shared = one.shared.optimizer
     assert shared.parameter.is_shared()
     assert shared.parameter.data_ptr() == two.shared.optimizer.parameter.data_ptr()
@@ -150,7 +150,7 @@ def test_the_learning_rate_follows_the_steps_of_all_workers():
     _, worker = employ(n_steps=5, learning_rate=lambda remaining: remaining)
     applied = spy_on_gradient(worker)
     worker.work()
-    worker.counters.steps[:] += 100
+    worker.shared.steps.array[:] += 100
     worker.work()
     assert [rate for _, rate in applied] == pytest.approx([1 - 5 / 1000, 1 - 110 / 1000])
 
@@ -161,7 +161,7 @@ def test_policy_lag():
     update = worker._update
 
     def update_late(transitions):
-        worker.counters.updates[0] += 3
+        worker.shared.updates.array[0] += 3
         update(transitions)
 
     worker._update = update_late
@@ -176,7 +176,7 @@ def test_bad_gradients_are_not_applied():
     before = worker.shared.optimizer.parameter.detach().clone()
     worker.work()
     assert th.equal(before, worker.shared.optimizer.parameter)
-    assert worker._n_bad == {True: 0, False: 1}
+    assert (worker.dropped_in_a_row, worker.skipped_in_a_row) == (0, 1)
 
 
 def test_statistics_of_several_workers_are_those_of_all_their_data():

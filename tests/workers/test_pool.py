@@ -1,0 +1,223 @@
+"""The pool with targets that have nothing to do with learning."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jobs
+import pytest
+from leftovers import alive
+
+from sb3_pg_ext.workers.pool import WorkerError, WorkerPool
+from sb3_pg_ext.workers.shared_memory import SharedArray
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+
+
+@pytest.fixture
+def make():
+    """Makes pools, and stops them after the test."""
+    pools = []
+
+    def make(target, configs, **kwargs):
+        shared = SharedArray(len(configs))
+        arguments = {
+            "progress": lambda index: shared.array[index],
+            "on_restart": lambda index: None,
+            "name": "test worker",
+            "no_progress": "no progress",
+            "entropy": 5,
+            "start_method": "fork",
+            "worker_timeout": 60.0,
+            "max_restarts": 0,
+            **kwargs,
+        }
+        pools.append(WorkerPool(target, configs, shared, **arguments))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.stop()
+
+
+def run(pool, seconds=30):
+    """Everything that is reported until all have finished."""
+    pool.start()
+    reports, deadline = [], time.monotonic() + seconds
+    while not pool.finished:
+        assert time.monotonic() < deadline
+        reports += pool.receive()
+    return reports
+
+
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+def test_workers_get_what_they_need_and_report_any_object(make, start_method):
+    pool = make(jobs.tell, [float, lambda number: 2 * number], start_method=start_method)
+    reports = run(pool)
+    assert sorted(index for index, _ in reports) == [0, 0, 1, 1]
+    told = {index: report for index, report in reports if report is not None}
+    assert [told[index]["result"] for index in (0, 1)] == [5.0, 10]
+    assert [told[index]["pid"] for index in (0, 1)] == pool.pids
+    assert told[0]["seed"] != told[1]["seed"]
+    assert pool.shared.array.tolist() == [1, 1]
+    pool.stop()
+    assert not any(map(alive, pool.pids))
+
+
+def test_seeds_follow_from_the_entropy(make):
+    seeds = [
+        [report["seed"] for _, report in sorted(run(make(jobs.tell, [float] * 2, entropy=entropy)), key=str) if report]
+        for entropy in (5, 5, 6)
+    ]
+    assert set(seeds[0]) == set(seeds[1])
+    assert not set(seeds[0]) & set(seeds[2])
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raise", r"Worker 1 has failed:(.|\n)*jobs.py(.|\n)*ZeroDivisionError: out of order$"),
+        ("kill", "Worker 1 was killed by SIGKILL$"),
+        ("exit", "Worker 1 has ended with the exit status 3$"),
+        ("leave", "Worker 1 has ended with the exit status 4$"),
+        ("block", "Worker 1 has made no progress for 1 seconds, worker_timeout=1$"),
+    ],
+)
+def test_a_failure_is_an_error_after_all_reports(make, how, message):
+    pool = make(jobs.misbehave, [how] * 2, worker_timeout=1.0)
+    pool.start()
+    reports = []
+
+    def receive():
+        while True:
+            reports.extend(pool.receive())
+
+    with pytest.raises(WorkerError, match=message):
+        receive()
+    assert [index for index, _ in reports] == [1, 1, 1]
+    assert alive(pool.pids[0])
+    pool.stop()
+    assert not any(map(alive, pool.pids))
+
+
+@pytest.mark.parametrize("how", ["raise", "kill", "block"])
+def test_a_replacement_has_another_seed_and_comes_after_all_reports(make, how):
+    reports, before_restarts = [], []
+    pool = make(
+        jobs.misbehave,
+        [how] * 2,
+        worker_timeout=1.0,
+        max_restarts=2,
+        on_restart=lambda index: before_restarts.append((index, len(reports))),
+    )
+    pool.start()
+
+    def receive():
+        while True:
+            reports.extend(pool.receive())
+
+    with pytest.raises(WorkerError, match="after 2 restarts"):
+        receive()
+    assert before_restarts == [(1, 3), (1, 6)]
+    seeds = [seed for _, seed in reports]
+    assert len(seeds) == 9
+    assert len(set(seeds)) == 3
+    assert pool.n_restarts == 2
+
+
+def test_stopping_lets_workers_end_by_themselves(make):
+    pool = make(jobs.count, [None] * 2)
+    pool.start()
+    while not pool.shared.array.all():
+        pool.receive()
+    assert not pool.finished
+    start = time.monotonic()
+    pool.stop()
+    assert time.monotonic() - start < 2
+    assert pool.shared.array.tolist() == [-1, -1]
+    assert pool.finished
+    assert pool.receive() == []
+
+
+def test_a_second_ctrl_c_leaves_nobody(make):
+    """One that arrives while workers are stopped."""
+    pool = make(jobs.misbehave, ["block"] * 2)
+    pool.start()
+    while not pool.shared.array.all():
+        pool.receive()
+    thread = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.stop()
+    thread.join()
+    assert not any(map(alive, pool.pids))
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+def test_what_cannot_be_sent(make, start_method):
+    with pytest.raises(ValueError, match=f"start_method='{start_method}'.*cannot be pickled.*lock"):
+        make(jobs.tell, [threading.Lock()], start_method=start_method)
+
+
+SCRIPT = """
+import jobs, multiprocessing, os, signal, sys
+from sb3_pg_ext.workers.pool import WorkerPool
+from sb3_pg_ext.workers.shared_memory import SharedArray
+
+def main():
+    shared = SharedArray(2)
+    pool = WorkerPool(
+        jobs.count, [None] * 2, shared, progress=lambda index: shared.array[index], on_restart=print, name="worker",
+        no_progress="no progress", entropy=0, start_method="{start_method}", worker_timeout=60.0, max_restarts=3,
+    )
+    pool.start()
+    while not shared.array.all():
+        pool.receive()
+    print(*pool.pids, flush=True)
+    {ending}
+
+if __name__ == "__main__":
+    {main}
+"""
+CHILD = "process = multiprocessing.get_context('fork').Process(target=main); process.start(); process.join()"
+ENDINGS = {
+    "return": "pass",
+    "exit": "sys.exit(5)",
+    "exception": "1 / 0",
+    "at once": "os._exit(6)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGINT": "os.kill(os.getpid(), signal.SIGINT)",
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
+@pytest.mark.parametrize(
+    ("start_method", "ending", "main"),
+    [
+        *(("fork", ending, "main()") for ending in ENDINGS),
+        ("fork", "return", CHILD),
+        ("forkserver", "return", "main()"),
+        ("forkserver", "SIGKILL", "main()"),
+    ],
+)
+def test_workers_that_nobody_stops_do_not_outlive_the_parent(start_method, ending, main):
+    script = SCRIPT.format(start_method=start_method, ending=ENDINGS[ending], main=main)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    process.communicate(timeout=20)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(map(alive, workers)):
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
