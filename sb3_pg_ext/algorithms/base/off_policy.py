@@ -170,15 +170,14 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         optimizers = [*self._optimizers().values()]
         self._update_learning_rate(optimizers)
         self._undo = undo = self._undo or Undo()
-        with ExitStack() as scope:
+        with ExitStack() as scope, np.errstate(all="ignore"):  # non-finite values are looked for
             for optimizer in optimizers:
                 scope.enter_context(fused_step(optimizer))
             for _ in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self._vec_normalize_env)
                 undo.keep(optimizers, self.policy)
                 try:
-                    with np.errstate(all="ignore"):  # non-finite values are looked for
-                        self._improve(batch)
+                    self._improve(batch)
                     undo.check()
                 except NonFiniteError as problem:
                     undo.restore()
