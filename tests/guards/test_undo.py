@@ -7,6 +7,7 @@ import torch as th
 from torch import nn
 
 from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.guards import undo as module_under_test
 from sb3_pg_ext.guards.undo import Undo
 
 OPTIMIZERS = {
@@ -17,6 +18,13 @@ OPTIMIZERS = {
     "NAdam": th.optim.NAdam,
 }
 each_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+
+
+@pytest.fixture(autouse=True, params=["NumPy", "PyTorch"])
+def _way(request, monkeypatch):
+    """How memory is copied and checked: PyTorch does it where not everything is on the CPU."""
+    if request.param == "PyTorch":
+        monkeypatch.setattr(module_under_test, "_arrays", lambda tensors: [])
 
 
 def make_networks(make):
