@@ -6,9 +6,12 @@ noise and callbacks work as ever.
 
 import time
 import warnings
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -18,25 +21,34 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.algorithms.base.progress import BoundedProgress
+from sb3_pg_ext.algorithms.base.targets import Target, follow
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
+from sb3_pg_ext.guards.undo import Undo
 from sb3_pg_ext.policies.observations import Observations, arrays_of
 
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
 
 
 class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
-    """The base of this package's off-policy algorithms. Each adds its arguments and its update.
+    """The base of this package's off-policy algorithms. Each adds its arguments, its optimisers, its target networks
+    and its update.
 
     A transition with a NaN or an infinity never reaches the replay buffer. It ends the rollout, which is what SB3
     collects between two updates: the environments are reset, the trajectory in the buffer counts as truncated there,
     the update is left out.
+
+    An update that meets a non-finite value, or leaves one in the parameters, is undone.
     """
 
+    transient: ClassVar[tuple[str, ...]] = ("_undo",)
+    """What is made anew when it is needed: it is neither saved nor copied."""
+
+    _undo: Undo | None = None
     _rollout_was_dropped = False
     _chose_n_step_buffer = False
     _reward_sum = 0.0
@@ -142,7 +154,7 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
     ) -> None:
         guarded: Any = FiniteOnly(replay_buffer)
         super()._store_transition(guarded, buffer_action, new_obs, reward, dones, infos)
-        self._reward_sum += float(reward.sum())
+        self._reward_sum += float(reward.sum(dtype=np.float64))  # finite rewards may overflow together
         self._n_rewards += len(reward)
 
     def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
@@ -156,25 +168,45 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
             return
         assert self.replay_buffer is not None
         start = time.perf_counter()
-        self._update_learning_rate(self.policy.optimizer)
-        with fused_step(self.policy.optimizer):
+        optimizers = [*self._optimizers().values()]
+        self._update_learning_rate(optimizers)
+        self._undo = undo = self._undo or Undo()
+        with ExitStack() as scope, np.errstate(all="ignore"):  # non-finite values are looked for
+            for optimizer in optimizers:
+                scope.enter_context(fused_step(optimizer))
             for _ in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self.get_vec_normalize_env())
+                undo.keep(optimizers, self.policy)
                 try:
-                    with np.errstate(all="ignore"):  # non-finite values are looked for
-                        self._improve(batch)
+                    self._improve(batch)
+                    undo.check()
                 except NonFiniteError as problem:
+                    undo.restore()
                     self._skip_update(problem)
                 else:
                     self._n_updates += 1
+                    self._let_targets_follow()
                     self._keep_update()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/update_seconds", time.perf_counter() - start)
 
-    def _improve(self, batch: ReplayBufferSamples) -> None:
-        """One update with one batch: what makes an algorithm.
+    def _let_targets_follow(self) -> None:
+        for target in self._targets():
+            if self._n_updates % target.interval == 0:
+                follow(target)
 
-        :raises NonFiniteError: if the loss or its gradient is not finite; then nothing has been changed
+    def _optimizers(self) -> Mapping[str, th.optim.Optimizer]:
+        """The optimisers, by the names under which SB3 saves them: the model's attributes, with dots."""
+        raise NotImplementedError
+
+    def _targets(self) -> Sequence[Target]:
+        """The target networks, and what they follow after an update."""
+        raise NotImplementedError
+
+    def _improve(self, batch: ReplayBufferSamples) -> None:
+        """One update with one batch: what makes an algorithm. Target networks follow afterwards.
+
+        :raises NonFiniteError: if something is not finite; then parameters and optimisers are put back
         """
         raise NotImplementedError
 
@@ -186,7 +218,13 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         super().dump_logs()
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return ["policy", *self._optimizers()], []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), *self.transient]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self.transient}
 
 
 class FiniteOnly:
