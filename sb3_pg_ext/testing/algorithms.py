@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
+from os import PathLike
 from pkgutil import resolve_name
 from typing import Any
 
@@ -53,6 +54,7 @@ def find_algorithm_failures(spec: AlgorithmSpec, **kwargs: Any) -> list[str]:
 
     :param spec: the record under which a plug-in provides it
     :param kwargs: constructor arguments, to make it faster for example
+    :raises ValueError: if it refuses every action space because of these arguments
     """
 
     def build(description: str) -> BaseAlgorithm:
@@ -65,24 +67,32 @@ def find_algorithm_failures(spec: AlgorithmSpec, **kwargs: Any) -> list[str]:
         with limited_threads(thread_count(model.policy)):
             return _flatten(model.get_parameters()), model.learn(TOTAL_TIMESTEPS)
 
-    failures = _find_training_failures(build, train)
+    refusals = _find_refusals(build)
+    supported = {description: description for description in ACTION_SPACES if description not in refusals}
+    if supported:
+        failures = _find_training_failures(train, supported)
+    elif kwargs and all(isinstance(refusal, ValueError) for refusal in refusals.values()):
+        raise next(iter(refusals.values()))
+    else:
+        failures = [f"is built with MlpPolicy: {refusal}, on {on}" for on, refusal in refusals.items()]
     if find_spec("rl_zoo3") is not None:
-        failures += find_failures([has_a_config_for_rl_zoo], spec, {spec.config: spec.config})
+        failures += find_failures([has_a_config_for_rl_zoo], spec, {str(spec.config): spec.config})
         failures += find_failures([samples_hyperparameters], spec, _make_trials())
     return failures
 
 
-def _find_training_failures(build: Callable[[str], BaseAlgorithm], train: Train) -> list[str]:
-    supported, refusals = {}, []
+def _find_refusals(build: Callable[[str], BaseAlgorithm]) -> dict[str, Exception]:
+    """How an algorithm refuses action spaces that it does not support."""
+    refusals: dict[str, Exception] = {}
     for description in ACTION_SPACES:
         try:
             build(description)
-        except AssertionError as refusal:  # this is how SB3 refuses an action space
-            refusals.append(f"is built with MlpPolicy: {refusal}, on {description}")
-        else:
-            supported[description] = description
-    if not supported:
-        return refusals
+        except (AssertionError, ValueError) as refusal:  # SB3 refuses by the one, others by the other
+            refusals[description] = refusal
+    return refusals
+
+
+def _find_training_failures(train: Train, supported: dict[str, str]) -> list[str]:
     if failures := find_failures([learns], train, supported):
         return failures
     return find_failures([learns_the_same_from_the_same_seed, survives_saving_and_loading], train, supported)
@@ -91,8 +101,13 @@ def _find_training_failures(build: Callable[[str], BaseAlgorithm], train: Train)
 def _make_trials() -> dict[str, Any]:
     import optuna  # RL Zoo brings it
 
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return {f"random trial {number}": study.ask() for number in range(5)}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
+    try:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        return {f"random trial {number}": study.ask() for number in range(5)}
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def learns(train: Train, description: str) -> None:
@@ -130,7 +145,7 @@ def survives_saving_and_loading(train: Train, description: str) -> None:
         assert ACTION_SPACES[description].contains(action), f"it predicts {action!r}, which is no such action"
 
 
-def has_a_config_for_rl_zoo(spec: AlgorithmSpec, reference: str) -> None:
+def has_a_config_for_rl_zoo(spec: AlgorithmSpec, reference: str | PathLike[str]) -> None:
     """It maps environments to constructor arguments and to what RL Zoo itself reads."""
     import yaml  # RL Zoo brings it
 
