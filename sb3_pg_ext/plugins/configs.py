@@ -1,8 +1,29 @@
-"""Where the tuned hyper-parameters of an algorithm lie on the disk."""
+"""Where the tuned hyper-parameters of an algorithm lie on the disk, and what they may set."""
 
+import inspect
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+ZOO_KEYS = frozenset(
+    {
+        "callback",
+        "env_kwargs",
+        "env_wrapper",
+        "frame_stack",
+        "monitor_kwargs",
+        "n_envs",
+        "n_timesteps",
+        "noise_std",
+        "noise_type",
+        "normalize",
+        "policy",
+        "vec_env_wrapper",
+    }
+)
+"""What RL Zoo itself reads of an entry."""
 
 
 def find_config(reference: str | os.PathLike[str]) -> Path:
@@ -36,3 +57,17 @@ def _find_folders(package: str) -> list[Path] | None:
     if spec is None:
         return []
     return None if spec.submodule_search_locations is None else [Path(at) for at in spec.submodule_search_locations]
+
+
+def find_constructors(cls: type) -> list[Callable[..., Any]]:
+    """The constructors of a class and of those from which it is derived, in the order in which they call each other."""
+    return [vars(base)["__init__"] for base in inspect.getmro(cls)[:-1] if "__init__" in vars(base)]
+
+
+def known_hyperparameters(cls: type) -> set[str]:
+    """What an entry for an algorithm may set: the arguments of its constructors, and what RL Zoo itself reads.
+
+    :param cls: the class of the algorithm
+    """
+    taken = {name for constructor in find_constructors(cls) for name in inspect.signature(constructor).parameters}
+    return taken | ZOO_KEYS

@@ -1,6 +1,5 @@
 """What every algorithm has to satisfy."""
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.plugins import AlgorithmSpec
-from sb3_pg_ext.plugins.configs import find_config
+from sb3_pg_ext.plugins.configs import find_config, known_hyperparameters
 from sb3_pg_ext.testing.environments import Drift
 from sb3_pg_ext.testing.properties import find_failures
 
@@ -25,22 +24,6 @@ ACTION_SPACES: dict[str, gym.Space[Any]] = {
     "continuous actions": gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
 }
 TOTAL_TIMESTEPS = 300
-ZOO_KEYS = frozenset(
-    {
-        "callback",
-        "env_kwargs",
-        "env_wrapper",
-        "frame_stack",
-        "monitor_kwargs",
-        "n_envs",
-        "n_timesteps",
-        "noise_std",
-        "noise_type",
-        "normalize",
-        "policy",
-        "vec_env_wrapper",
-    }
-)
 
 Parameters = dict[str, Any]
 Train = Callable[[str, int], tuple[Parameters, BaseAlgorithm]]
@@ -175,9 +158,7 @@ def _resolve(function: Callable[..., dict[str, Any]] | str) -> Callable[..., dic
 
 
 def _assert_known(spec: AlgorithmSpec, hyperparams: dict[str, Any], source: str) -> None:
-    constructors = [vars(base)["__init__"] for base in inspect.getmro(spec.cls)[:-1] if "__init__" in vars(base)]
-    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters} | ZOO_KEYS
-    unknown = sorted(hyperparams.keys() - known)
+    unknown = sorted(hyperparams.keys() - known_hyperparameters(spec.cls))
     assert not unknown, (
         f"{source} gives {', '.join(unknown)}, which neither {spec.cls.__name__}(…) takes nor RL Zoo reads"
     )

@@ -1,6 +1,7 @@
 """Train and play every distinct shipped entry through the command line, one line for each; `make configs` runs it.
 
-The same as ``test_every_entry.py``, in processes of their own, as a user starts them. The exit status is 1 if any fails.
+The same as ``test_every_entry.py``, in processes of their own, as a user starts them. If any fails, the exit status
+is 1.
 """
 
 import argparse
