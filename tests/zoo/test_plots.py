@@ -60,6 +60,7 @@ def test_what_cannot_be_merged_is_explained(zoo, runs, capsys, shapes):
     assert "The evaluations cannot be merged" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:No artists with labels")
 def test_an_environment_without_results_is_explained(zoo, runs, capsys):
     runs((3, 5))
     runs((3, 5), env_id="Acrobot-v1")
