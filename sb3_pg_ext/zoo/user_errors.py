@@ -4,6 +4,7 @@ An error counts as the user's only where that is certain, judged by what raised 
 environment or of a plug-in looks like a wrong argument, and its traceback is needed.
 """
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
@@ -69,7 +70,10 @@ def is_refused_argument(error: Exception) -> bool:
     last = _last([frame for frame, _ in walk_tb(error.__traceback__)], but=None)
     if isinstance(error, AssertionError | ValueError) and last.f_code.co_filename == base_class.__file__:
         return True  # of an action space, of the name of a policy
-    return isinstance(error, ValueError) and (_is_in(last, sb3_pg_ext) or "; allowed: " in str(error))
+    if not isinstance(error, ValueError):
+        return False
+    in_our_words = _is_in(last, sb3_pg_ext) and re.search("allowed|requires|its parameters|provided by", str(error))
+    return bool(in_our_words) or "; allowed: " in str(error) or last.f_code is Registry.find.__code__
 
 
 def is_in_text(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import rl_zoo3.import_envs  # noqa: F401  (registers the environments of optional packages)
 import yaml
+from rl_zoo3.utils import get_wrapper_class
 from stable_baselines3 import PPO
 
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
@@ -71,7 +72,8 @@ class Entry:
         if self.is_ours:
             return None
         try:  # one of RL Zoo's, for an environment of any package or age
-            gym.make(self.env_id).close()
+            wrap = get_wrapper_class(self.hyperparams) or (lambda env: env)
+            wrap(gym.make(self.env_id)).close()
         except (gym.error.Error, ImportError) as error:
             return f"{self.env_id}: {type(error).__name__}"
         return None

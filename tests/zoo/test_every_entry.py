@@ -8,8 +8,13 @@ from rl_zoo3.utils import ALGOS
 from sb3_pg_ext.plugins import registry
 from sb3_pg_ext.zoo import __main__
 
-# Raised while Box2D is being imported, as an error it ends the process.
-pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
+pytestmark = [
+    # Raised while Box2D is being imported: as an error it ends the process.
+    pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning"),
+    # Of RL Zoo's files, which the fast algorithms read.
+    pytest.mark.filterwarnings("ignore:.*The environment .* is out of date:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:You have specified a mini-batch size:UserWarning"),
+]
 
 LONG = {
     "a3c-Acrobot-v1",

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from toys import CONFIG, Toy
 
@@ -197,3 +198,10 @@ def test_a_bug_shows_its_traceback(zoo, monkeypatch, bug, where):
         monkeypatch.setattr(f"gymnasium.envs.classic_control.cartpole.CartPoleEnv.{where}", fail)
     with pytest.raises(type(bug), match=re.escape(str(bug)[:20])):
         zoo("train", *TOY, "-f", "logs", "-n", "64")
+
+
+def test_a_bug_of_this_package_shows_its_traceback_as_well(zoo, monkeypatch):
+    monkeypatch.setattr(__main__, "registry", registry)
+    monkeypatch.setattr("sb3_pg_ext.algorithms.base.actor_critic.check_range", lambda *_: np.zeros(2) + np.zeros(3))
+    with pytest.raises(ValueError, match="operands could not be broadcast"):
+        zoo("train", *NPG_, "-f", "logs", "-n", "64")
