@@ -57,12 +57,11 @@ class ActorCriticBase(OnPolicyBase):
     def _name_estimator(self) -> None:
         """Replace an instance of a registered estimator by its name and numbers, so that only these are saved."""
         estimator: Any = self.advantage_estimator
-        for entry in registry().entries:
-            spec = entry.spec
-            if isinstance(spec, EstimatorSpec) and spec.factory is type(estimator) and is_dataclass(estimator):
-                numbers = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
-                numbers.pop("gae_lambda", None)
-                self.advantage_estimator, self.advantage_estimator_kwargs = spec.name, numbers
+        spec = registry().find_by_factory(EstimatorSpec, type(estimator))
+        if spec is not None and is_dataclass(estimator):
+            numbers = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
+            numbers.pop("gae_lambda", None)
+            self.advantage_estimator, self.advantage_estimator_kwargs = spec.name, numbers
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_estimator", "_transitions", "_behaviour_log_probs"]

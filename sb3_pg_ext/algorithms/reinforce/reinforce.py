@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag
-from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
+from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, build_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
@@ -174,8 +174,8 @@ class REINFORCE(OnPolicyBase):
     def _set_up_baseline(self) -> None:
         if not isinstance(self.baseline_kwargs, (Mapping, NoneType)):
             raise ValueError(f"baseline_kwargs={self.baseline_kwargs!r}; allowed: a dictionary or None")
-        self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
-        self._per_component = registry().find(BaselineSpec, self.baseline).per_component
+        spec = registry().find(BaselineSpec, self.baseline)
+        self._baseline, self._per_component = build_baseline(spec, self.baseline_kwargs or {}), spec.per_component
         self._check_baseline(f"baseline={self.baseline!r} with baseline_kwargs={self.baseline_kwargs!r}")
         if self._baseline_state and isinstance(self._baseline, LearningBaseline):
             self._baseline.load_state_dict(self._baseline_state)
