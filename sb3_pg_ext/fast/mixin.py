@@ -10,13 +10,12 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
-from sb3_pg_ext.functional.finite import NonFiniteError, check_number
+from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.protocol import Derivatives
-from sb3_pg_ext.guards.rollback import Rollback
 from sb3_pg_ext.policies.evaluation import action_array
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import network_input
@@ -59,16 +58,16 @@ class FastUpdate(OnPolicyTraining):
 
     def _update(self) -> None:
         self._n_spoilt = 0
-        engine, before = self._make_backend(), Rollback(self.policy, self.policy.optimizer)
+        engine, undo = self._make_backend(), self._keep_for_undo([self.policy.optimizer])
         with np.errstate(all="ignore"):  # non-finite values are looked for
             if isinstance(engine, ArrayBackend):
                 self._improve(engine)
             else:
                 self._train_as_stock()
         try:
-            check_number("norm of the step", before.distance())
+            undo.check()
         except NonFiniteError as problem:
-            before.restore()
+            undo.restore()
             self._skip_update(problem)
             return
         if self._n_spoilt:

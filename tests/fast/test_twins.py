@@ -11,7 +11,7 @@ import sb3_contrib
 import stable_baselines3
 import torch as th
 from comparison import Exchange, assert_close, exactly, parameters
-from envs import ACTION_SPACES, RandomEnv
+from envs import ACTION_SPACES, VECTOR, RandomEnv
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -296,3 +296,33 @@ def test_policies_with_methods_of_their_own_act_by_them():
     seen = []
     make_model(fast.PPO, "Discrete", NeverTwo, batch_size=16).learn(64, collect)
     assert set(seen) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["Box", "Discrete", "MultiDiscrete", "MultiBinary"])
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("cls", [fast.PPO, fast.A2C])
+def test_the_same_seed_trains_as_stock(cls, n_envs, name):
+    """Noise is drawn as PyTorch's distributions draw it: actions are the same, and so is what is learned."""
+    models = []
+    for each in (cls, getattr(stable_baselines3, cls.__name__)):
+        env = DummyVecEnv([lambda: RandomEnv(ACTION_SPACES[name])] * n_envs)
+        arguments = {"batch_size": 8, "n_epochs": 2} if cls is fast.PPO else {}
+        models.append(each("MlpPolicy", env, n_steps=16, seed=3, policy_kwargs={"net_arch": [8]}, **arguments))
+        models[-1].learn(16 * n_envs * 5)
+    ours, stock = (th.nn.utils.parameters_to_vector(model.policy.parameters()).detach() for model in models)
+    th.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
+
+
+def test_one_seed_gives_the_same_training_by_vectors_and_by_dictionaries():
+    class AsDictionary(gym.ObservationWrapper):
+        observation_space = gym.spaces.Dict({"vector": VECTOR})
+
+        def observation(self, observation):
+            return {"vector": observation}
+
+    models = [
+        fast.PPO(policy, DummyVecEnv([make] * 2), n_steps=16, batch_size=16, n_epochs=2, seed=0, device="cpu").learn(96)
+        for policy, make in (("MlpPolicy", RandomEnv), ("MultiInputPolicy", lambda: AsDictionary(RandomEnv())))
+    ]
+    one, other = (th.nn.utils.parameters_to_vector(model.policy.parameters()).detach() for model in models)
+    th.testing.assert_close(one, other, rtol=0, atol=1e-5)

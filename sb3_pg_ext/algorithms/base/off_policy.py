@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch as th
@@ -28,7 +28,6 @@ from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
-from sb3_pg_ext.guards.undo import Undo
 from sb3_pg_ext.policies.observations import Observations, arrays_of
 
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
@@ -45,10 +44,6 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
     An update that meets a non-finite value, or leaves one in the parameters, is undone.
     """
 
-    transient: ClassVar[tuple[str, ...]] = ("_undo",)
-    """What is made anew when it is needed: it is neither saved nor copied."""
-
-    _undo: Undo | None = None
     _rollout_was_dropped = False
     _chose_n_step_buffer = False
     _reward_sum = 0.0
@@ -170,13 +165,12 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         start = time.perf_counter()
         optimizers = [*self._optimizers().values()]
         self._update_learning_rate(optimizers)
-        self._undo = undo = self._undo or Undo()
         with ExitStack() as scope, np.errstate(all="ignore"):  # non-finite values are looked for
             for optimizer in optimizers:
                 scope.enter_context(fused_step(optimizer))
             for _ in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self.get_vec_normalize_env())
-                undo.keep(optimizers, self.policy)
+                undo = self._keep_for_undo(optimizers)
                 try:
                     self._improve(batch)
                     undo.check()
@@ -219,12 +213,6 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *self._optimizers()], []
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), *self.transient]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in self.transient}
 
 
 class FiniteOnly:

@@ -12,8 +12,7 @@ from sb3_pg_ext.algorithms.base.constructor import complete_docstring
 from sb3_pg_ext.algorithms.base.progress import BoundedProgress
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.arguments import check_range
-from sb3_pg_ext.functional.finite import NonFiniteError, check_number
-from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
 
@@ -145,13 +144,14 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
 
     def _update(self) -> None:
         self.policy.set_training_mode(True)
-        before = Rollback(self.policy, self.policy.optimizer)
+        undo = self._keep_for_undo([self.policy.optimizer])
         try:
             with np.errstate(all="ignore"):  # non-finite values are looked for
                 self._improve()
-            self.logger.record("train/step_norm", check_number("norm of the step", before.distance()))
+            undo.check()
+            self.logger.record("train/step_norm", undo.distance())
         except NonFiniteError as problem:
-            before.restore()
+            undo.restore()
             self._skip_update(problem)
         else:
             self._n_updates += 1
