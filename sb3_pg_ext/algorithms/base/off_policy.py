@@ -16,13 +16,12 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, RolloutReturn
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_pg_ext.algorithms.base.progress import BoundedProgress
+from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
-from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
@@ -33,7 +32,7 @@ from sb3_pg_ext.policies.observations import Observations, arrays_of
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
 
 
-class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
+class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
     """The base of this package's off-policy algorithms. Each adds its arguments, its optimisers, its target networks
     and its update.
 
@@ -97,10 +96,20 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
                 "allowed: one of them (a buffer of your own takes n_steps and gamma in replay_buffer_kwargs)"
             )
 
-    def learn(self: SelfOffPolicyBase, *args: Any, **kwargs: Any) -> SelfOffPolicyBase:
-        """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
-        with limited_threads(thread_count(self.policy)):
-            return super().learn(*args, **kwargs)
+    def learn(
+        self: SelfOffPolicyBase,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOffPolicyBase:
+        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`.
+
+        :param log_interval: log every so many episodes; ``None`` for never
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect transitions and store them. SB3's signature.

@@ -1,27 +1,24 @@
 """What the on-policy algorithms of this package share beyond the rollout: set-up, and updates that are undone."""
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_pg_ext.algorithms.base.constructor import complete_docstring
-from sb3_pg_ext.algorithms.base.progress import BoundedProgress
+from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
 
-SelfOnPolicyBase = TypeVar("SelfOnPolicyBase", bound="OnPolicyBase")
-
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-class OnPolicyBase(BoundedProgress, OnPolicyTraining):
+class OnPolicyBase(Learning, OnPolicyTraining):
     """The base of this package's on-policy algorithms. Each adds its arguments and its update.
 
     A subclass spells out its constructor. It passes the arguments that are SB3's on with
@@ -68,44 +65,17 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
             **{"supported_action_spaces": SUPPORTED_ACTION_SPACES, **sb3, "_init_setup_model": False},
         )
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        complete_docstring(cls)
-
-    def learn(
-        self: SelfOnPolicyBase,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str | None = None,
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfOnPolicyBase:
-        """Train, as every SB3 algorithm does.
-
-        :param total_timesteps: number of environment steps; the last rollout is finished
-        :param callback: called at every step
-        :param log_interval: log every so many updates
-        :param tb_log_name: name of the run for TensorBoard; ``None`` for that of the algorithm
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        """
-        name = tb_log_name or type(self).__name__
-        return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
-
-    def _check_normalization(self, batch_size: int | None = None) -> None:
+    def _check_normalization(self, n_samples: int, *names: str) -> None:
         """Refuse to scale the advantages of single steps.
 
-        :param batch_size: size of a minibatch; ``None`` where an update takes the whole rollout
+        :param n_samples: how many advantages are scaled together, at least
+        :param names: the arguments that decide on that, for the message
         """
-        available = self.n_steps * self.n_envs
-        if self.normalize_advantage and min(available, batch_size or available) == 1:
-            of_batches = f" and batch_size={batch_size}" if batch_size else ""
+        if self.normalize_advantage and n_samples == 1:
+            decided = ", ".join(f"{name}={getattr(self, name)}" for name in names)
             raise ValueError(
-                f"normalize_advantage=True with a single step for each update (n_steps={self.n_steps} in "
-                f"{self.n_envs} environment(s){of_batches}); allowed: at least 2 steps, since a single number has no "
-                "standard deviation"
+                f"normalize_advantage=True with a single step for each update ({decided}); allowed: at least 2 steps, "
+                "since a single number has no standard deviation"
             )
 
     def _check_arguments(self) -> None:

@@ -1,6 +1,6 @@
 """NAF, normalized advantage functions."""
 
-from typing import Any, ClassVar, NamedTuple, SupportsFloat, TypeVar
+from typing import Any, ClassVar, NamedTuple, SupportsFloat
 
 import numpy as np
 import torch as th
@@ -8,9 +8,11 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
 
+from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
 from sb3_pg_ext.algorithms.base.targets import Target
 from sb3_pg_ext.algorithms.naf.action_sampling import ActionSampler, make_action_sampler
@@ -19,8 +21,6 @@ from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputP
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
 from sb3_pg_ext.functional import quadratic
 from sb3_pg_ext.functional.surrogates import td_loss
-
-SelfNAF = TypeVar("SelfNAF", bound="NAF")
 
 LOSSES = ("mse", "huber")
 
@@ -65,14 +65,11 @@ class NAF(OffPolicyBase):
     Deviations from the paper: V, μ and L share a trunk, as in most later work; there is no batch normalisation, but
     ``policy_kwargs=dict(layer_norm=True)``; imagination rollouts are left out.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
     :param env: the environment: its id, an environment or a VecEnv; its actions are a bounded Box
-    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
     :param buffer_size: size of the replay buffer, in transitions
     :param learning_starts: number of steps with random actions and without updates at the beginning
     :param batch_size: number of transitions for one update
     :param tau: by which part of the way the target network follows, in (0, 1]
-    :param gamma: discount factor γ
     :param train_freq: number of steps between updates, or such a pair as ``(2, "episode")``
     :param gradient_steps: number of updates in a row; −1 for as many as there were steps
     :param action_noise: with ``exploration="noise"``, what is added to μ in [−1, 1]; ``None`` for nothing
@@ -87,15 +84,7 @@ class NAF(OffPolicyBase):
         against over-estimation; the losses of both are added, the first head acts
     :param exploration: ``"noise"``, or ``"covariance"`` to sample from N(μ, temperature·P⁻¹), clipped to [−1, 1]
     :param temperature: of ``exploration="covariance"``, in the unit of Q; ``None`` for 1
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"``; ``"auto"`` for the first where it can
-    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
-    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
     :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.algorithms.naf.NAFPolicy`
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
-    :param seed: seed of all random generators
-    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
-    :param _init_setup_model: whether to build the network at once
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
 
@@ -144,27 +133,7 @@ class NAF(OffPolicyBase):
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
-            policy,
-            env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            optimize_memory_usage=optimize_memory_usage,
-            n_steps=n_steps,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
-            seed=seed,
+            **arguments_of(OffPolicyAlgorithm, locals()),
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
@@ -178,27 +147,6 @@ class NAF(OffPolicyBase):
         self.engine = engine
         if _init_setup_model:
             self._setup_model()
-
-    def learn(
-        self: SelfNAF,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "NAF",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfNAF:
-        """Train, as every SB3 algorithm does.
-
-        :param total_timesteps: number of environment steps; the last rollout is finished
-        :param callback: called at every step
-        :param log_interval: log every so many episodes
-        :param tb_log_name: name of the run for TensorBoard
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _check_arguments(self) -> None:
         super()._check_arguments()

@@ -179,7 +179,7 @@ class NPG(ActorCriticBase):
                 f"sub_sampling_factor={self.sub_sampling_factor!r} leaves no data of n_steps={self.n_steps} in "
                 f"{self.n_envs} environment(s); allowed: at most {available}"
             )
-        self._check_normalization()
+        self._check_normalization(available, "n_steps", "n_envs")
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)

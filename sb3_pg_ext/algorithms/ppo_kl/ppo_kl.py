@@ -153,7 +153,7 @@ class AdaptiveKLPPO(ActorCriticBase):
             elif value is not None:
                 check_positive(name, value)
         self._check_kl_coef()
-        self._check_normalization(self.batch_size)
+        self._check_normalization(min(self.batch_size, self.n_steps * self.n_envs), "batch_size", "n_steps", "n_envs")
 
     def _check_kl_coef(self) -> None:
         check_range("kl_coef", self.kl_coef, 0, np.finfo(np.float32).max)

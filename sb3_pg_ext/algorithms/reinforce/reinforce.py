@@ -139,7 +139,7 @@ class REINFORCE(OnPolicyBase):
                     f"returns='total' together with n_steps={self.n_steps!r}; allowed: n_episodes, since the total "
                     "return of an incomplete episode is not known"
                 )
-            self._check_normalization()
+            self._check_normalization(self.n_steps * self.n_envs, "n_steps", "n_envs")
         if self.n_episodes is not None:
             check_count("n_episodes", self.n_episodes)
             if self.n_episodes % self.n_envs:
