@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
 import time
+
+import torch as th
 
 
 def tell(worker):
@@ -10,6 +13,13 @@ def tell(worker):
     worker.shared.array[worker.index] += 1
     worker.send({"result": worker.config(5), "seed": worker.seed, "pid": os.getpid()})
     worker.send(None)
+
+
+def optimize(worker):
+    """Report what the first optimiser imports."""
+    before = set(sys.modules)
+    th.optim.SGD([th.nn.Parameter(th.zeros(1))])
+    worker.send(sorted(set(sys.modules) - before))
 
 
 def count(worker):

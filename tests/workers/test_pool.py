@@ -171,18 +171,27 @@ from sb3_pg_ext.workers.shared_memory import SharedArray
 def main():
     shared = SharedArray(2)
     pool = WorkerPool(
-        jobs.count, [None] * 2, shared, progress=lambda index: shared.array[index], on_restart=print, name="worker",
+        {target}, [None] * 2, shared, progress=lambda index: shared.array[index], on_restart=print, name="worker",
         no_progress="no progress", entropy=0, start_method="{start_method}", worker_timeout=60.0, max_restarts=3,
     )
     pool.start()
-    while not shared.array.all():
-        pool.receive()
-    print(*pool.pids, flush=True)
-    {ending}
+    {body}
 
 if __name__ == "__main__":
     {main}
 """
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+
+
+def test_what_pytorch_imports_late_is_there_when_a_fork_server_starts_a_worker():
+    """In a process of its own, whose fork server nobody has started."""
+    body = "while not pool.finished: print(*[report for _, report in pool.receive()])\n    pool.stop()"
+    script = SCRIPT.format(target="jobs.optimize", start_method="forkserver", body=body, main="main()")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert done.stdout.split() == ["[]", "[]"]
+
+
+LIVE = "while not shared.array.all(): pool.receive()\n    print(*pool.pids, flush=True)"
 CHILD = "process = multiprocessing.get_context('fork').Process(target=main); process.start(); process.join()"
 ENDINGS = {
     "return": "pass",
@@ -206,13 +215,14 @@ ENDINGS = {
     ],
 )
 def test_workers_that_nobody_stops_do_not_outlive_the_parent(start_method, ending, main):
-    script = SCRIPT.format(start_method=start_method, ending=ENDINGS[ending], main=main)
+    body = f"{LIVE}; {ENDINGS[ending]}"
+    script = SCRIPT.format(target="jobs.count", start_method=start_method, body=body, main=main)
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env=ENVIRONMENT,
     )
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2

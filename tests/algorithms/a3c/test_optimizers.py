@@ -8,6 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_pg_ext.algorithms.a3c.shared_optimizers import SharedAdam, SharedRMSprop
+from sb3_pg_ext.functional.finite import NonFiniteError
 
 
 def gradients(n_steps=50, size=7):
@@ -74,3 +75,78 @@ def test_a_copy_goes_on_like_the_original(cls):
     assert copy.statistics["square_avg" if cls is SharedRMSprop else "exp_avg"].data_ptr() not in {
         tensor.data_ptr() for tensor in optimizer.statistics.values()
     }
+
+
+def state(optimizer):
+    return {
+        "parameter": optimizer.parameter.detach().clone(),
+        **{k: v.clone() for k, v in optimizer.statistics.items()},
+    }
+
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@pytest.mark.parametrize("cls", [SharedRMSprop, SharedAdam])
+@pytest.mark.parametrize(
+    ("gradient", "learning_rate"),
+    [
+        (1.0, 3e38),
+        (1.0, -3e38),
+        (1.0, 1e300),
+        (1.0, float("nan")),
+        (1e25, 1e-3),
+        (float("inf"), 1e-3),
+        (float("nan"), 1e-3),
+    ],
+)
+def test_a_step_that_is_not_finite_is_refused_and_leaves_everything_as_it_was(cls, gradient, learning_rate):
+    parameter = nn.Parameter(th.tensor([0.5, -2.0, LARGEST]))
+    optimizer = cls(parameter)
+    parameter.grad = th.tensor([1e-3, -2.0, -0.5])
+    optimizer.apply(1e-3)
+    before = state(optimizer)
+    parameter.grad = th.tensor([1e-3, gradient, -gradient])
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(NonFiniteError, match=f"after a step of {cls.__name__} with learning"),
+    ):
+        optimizer.apply(learning_rate)
+    th.testing.assert_close(state(optimizer), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cls", [SharedRMSprop, SharedAdam])
+def test_whatever_the_gradients_nothing_that_is_not_finite_gets_in(cls):
+    """Against looking at every number: of all magnitudes, with parameters near the largest number."""
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for _ in range(300):
+        parameter = nn.Parameter(th.from_numpy(rng.choice([-1, 1, 0.1], 5).astype(np.float32)) * LARGEST)
+        optimizer = cls(parameter, eps=float(10 ** rng.uniform(-30, 0)))
+        for _ in range(4):
+            exponents = rng.uniform(-38, rng.uniform(-38, 38), 5)
+            parameter.grad = th.from_numpy((rng.choice([-1, 1], 5) * 10**exponents).astype(np.float32))
+            before = state(optimizer)
+            try:
+                with np.errstate(all="ignore"):
+                    optimizer.apply(float(10 ** rng.uniform(-38, 38)))
+            except NonFiniteError:
+                n_refused += 1
+                th.testing.assert_close(state(optimizer), before, rtol=0, atol=0)
+            assert all(th.isfinite(tensor).all() for tensor in state(optimizer).values())
+    assert 100 < n_refused < 1100
+
+
+@pytest.mark.parametrize("cls", [SharedRMSprop, SharedAdam])
+def test_a_step_that_was_tried_on_copies_is_the_same_step(cls, monkeypatch):
+    ends = []
+    for stretch in (None, math.inf):
+        parameter = nn.Parameter(th.linspace(-1, 1, 7))
+        optimizer = cls(parameter)
+        if stretch is not None:
+            monkeypatch.setattr(optimizer, "_stretch", lambda learning_rate: math.inf)
+        for gradient in gradients():
+            parameter.grad = th.from_numpy(gradient.astype(np.float32))
+            optimizer.apply(1e-2)
+        ends.append(state(optimizer))
+    th.testing.assert_close(*ends, rtol=0, atol=0)

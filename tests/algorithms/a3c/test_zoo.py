@@ -3,17 +3,21 @@
 from argparse import Namespace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import rl_zoo3.train
+import yaml
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import registry
+from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.zoo import bridge
 
+SHIPPED = "sb3_pg_ext:zoo_configs/a3c.yml"
 CONFIG = """
 default:
   n_envs: 2
@@ -34,9 +38,10 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setattr(rl_zoo3.train, "ExperimentManager", rl_zoo3.train.ExperimentManager)
     bridge.install(registry())
 
-    def make(env_id, start_method="fork", vec_env="dummy", **hyperparams):
-        config = tmp_path / "a3c.yml"
-        config.write_text(CONFIG.format(start_method=start_method))
+    def make(env_id, start_method="fork", vec_env="dummy", config=None, **hyperparams):
+        if config is None:
+            config = tmp_path / "a3c.yml"
+            config.write_text(CONFIG.format(start_method=start_method))
         return bridge.PluginExperimentManager(
             Namespace(),
             "a3c",
@@ -66,6 +71,32 @@ def test_training(make, vec_env, start_method):
     assert model.num_timesteps >= 400
     episodes = [(Path(manager.save_path) / f"{worker}.monitor.csv").read_text().splitlines()[2:] for worker in (0, 1)]
     assert len(model.ep_info_buffer) == sum(map(len, episodes)) > 0
+
+
+# Raised while Box2D is being imported: as an error it ends the process.
+@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*The environment .* is out of date:DeprecationWarning")
+@pytest.mark.parametrize("name", yaml.safe_load(find_config(SHIPPED).read_text()))
+def test_every_shipped_entry_trains_as_it_is(make, name, tmp_path):
+    """With the default start method; on its own environment, for a few steps."""
+    entry = yaml.safe_load(find_config(SHIPPED).read_text())[name]
+    env_id = {"default": "MountainCar-v0", "atari": "ALE/Pong-v5"}.get(name, name)
+    if name == "atari":
+        pytest.importorskip("ale_py")
+    manager = make(env_id, config=find_config(SHIPPED), n_timesteps=150)
+    manager.is_atari_env = name == "atari"
+    try:
+        model, _ = manager.setup_experiment()
+    except (gym.error.DependencyNotInstalled, gym.error.DeprecatedEnv) as error:
+        pytest.skip(str(error))
+    assert model.start_method == "forkserver"
+    assert model.n_workers == entry["n_envs"]
+    manager.learn(model)
+    assert model.num_timesteps >= 150
+    assert model._n_updates > 0
+    if "normalize" in entry:
+        assert model.get_vec_normalize_env().obs_rms.count > 150
+    model.env.close()
 
 
 def test_normalization_and_frame_stacking(make):
