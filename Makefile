@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test configs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: $(READY) ## train REINFORCE on CartPole-v1 and plot how it learns; make de
 
 test: $(READY) ## run the whole test suite; make test ARGS="-k returns" runs a part of it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+configs: $(READY) ## train and play every shipped configuration for a few steps, through the command line
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/zoo/run_every_entry.py
 
 lint: $(READY) ## check style, types and the layers of the package
 	$(BIN)/ruff check .

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 import numpy as np
+
+_BOOLS = (bool, np.bool_)
+"""True would pass for the number 1."""
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
@@ -20,24 +24,28 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
     raise ValueError(f"{name}={value!r}{hint}; allowed: {', '.join(map(repr, allowed))}")
 
 
-def check_range(name: str, value: Any, low: float = -float("inf"), high: float = float("inf")) -> None:
+def check_range(
+    name: str, value: Any, low: float = -float("inf"), high: float = float("inf"), allowed: str | None = None
+) -> None:
     """Refuse a number outside [low, high], infinity, and NaN.
 
+    :param allowed: what to say that is allowed; by default the range
     :raises ValueError: if it is outside, or no number
     """
-    if isinstance(value, (bool, str)) or value is None or not (low <= value <= high and abs(value) < float("inf")):
+    if not (_is_real(value) and low <= value <= high and abs(value) < float("inf")):
         unbounded = "a number" if low == -float("inf") else f"a number ≥ {low:g}"
-        allowed = f"[{low:g}, {high:g}]" if high < float("inf") else unbounded
-        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
+        in_range = f"[{low:g}, {high:g}]" if high < float("inf") else unbounded
+        raise ValueError(f"{name}={value!r}; allowed: {allowed or in_range}")
 
 
-def check_count(name: str, value: Any, low: int = 1) -> None:
+def check_count(name: str, value: Any, low: int = 1, allowed: str | None = None) -> None:
     """Refuse what is not an integer of at least ``low``.
 
+    :param allowed: what to say that is allowed; by default the range
     :raises ValueError: if it is not
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < low:
-        raise ValueError(f"{name}={value!r}; allowed: an integer ≥ {low}")
+    if isinstance(value, _BOOLS) or not hasattr(value, "__index__") or value < low:
+        raise ValueError(f"{name}={value!r}; allowed: {allowed or f'an integer ≥ {low}'}")
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -45,17 +53,18 @@ def check_flag(name: str, value: Any) -> None:
 
     :raises ValueError: if it is not
     """
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value, _BOOLS):
         raise ValueError(f"{name}={value!r}; allowed: True or False")
 
 
-def check_positive(name: str, value: Any) -> None:
+def check_positive(name: str, value: Any, allowed: str = "a number > 0") -> None:
     """Refuse what is not a finite number above 0.
 
+    :param allowed: what to say that is allowed
     :raises ValueError: if it is not
     """
-    if isinstance(value, (bool, str)) or value is None or not 0 < value < float("inf"):
-        raise ValueError(f"{name}={value!r}; allowed: a number > 0")
+    if not (_is_real(value) and 0 < value < float("inf")):
+        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
 
 
 def check_schedule(name: str, value: Any) -> None:
@@ -64,3 +73,12 @@ def check_schedule(name: str, value: Any) -> None:
     :raises ValueError: if it is not
     """
     check_positive(name, value(1.0) if callable(value) else value)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether a value is a number, or holds a single one, so that it can be compared with another."""
+    if isinstance(value, _BOOLS):
+        return False
+    if isinstance(value, Real):
+        return True
+    return getattr(value, "ndim", None) == 0  # arrays and tensors without axes

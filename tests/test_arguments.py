@@ -1,5 +1,7 @@
 """Each error names the argument, its value and what is allowed."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -30,9 +32,11 @@ def test_within_a_range(value):
     check_range("gamma", value, 0, 1)
 
 
-@pytest.mark.parametrize("value", [-1e-9, 1.0001, float("nan"), float("inf"), "0.5", True, None])
+@pytest.mark.parametrize(
+    "value", [-1e-9, 1.0001, float("nan"), float("inf"), "0.5", True, np.False_, None, [0.5], 0.5j]
+)
 def test_outside_a_range(value):
-    refuses(check_range, "gamma", value, 0, 1, message=rf"gamma={value!r}; allowed: \[0, 1\]$")
+    refuses(check_range, "gamma", value, 0, 1, message=rf"gamma={re.escape(repr(value))}; allowed: \[0, 1\]$")
 
 
 def test_open_ranges():
@@ -49,7 +53,7 @@ def test_counts(value):
     check_count("n_steps", value)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.0, 2.5, True, "3", None, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, 1.0, 2.5, True, np.True_, "3", None, float("nan")])
 def test_no_counts(value):
     refuses(check_count, "n_steps", value, message=f"n_steps={value!r}; allowed: an integer ≥ 1$")
 
@@ -64,7 +68,7 @@ def test_positive_numbers(value):
     check_positive("target_kl", value)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", True, None])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", True, np.True_, None])
 def test_not_positive(value):
     refuses(check_positive, "target_kl", value, message=rf"target_kl={value!r}; allowed: a number > 0$")
 

@@ -1,5 +1,6 @@
 """Baselines of REINFORCE: the contract that plug-ins share, and the built-in ones."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,15 @@ import numpy as np
 from sb3_pg_ext.baselines.episodes import Baseline, Episodes, LearningBaseline
 from sb3_pg_ext.plugins import BaselineSpec, make, registry
 
-__all__ = ["Baseline", "Episodes", "LearningBaseline", "apply_baseline", "list_baselines", "make_baseline"]
+__all__ = [
+    "Baseline",
+    "Episodes",
+    "LearningBaseline",
+    "apply_baseline",
+    "build_baseline",
+    "list_baselines",
+    "make_baseline",
+]
 
 
 def list_baselines() -> list[str]:
@@ -20,13 +29,23 @@ def make_baseline(name: str, /, **kwargs: Any) -> Baseline:
 
     :param name: a registered name
     :param kwargs: the baseline's own parameters
-    :raises ValueError: if the name is unknown, the baseline does not take the arguments, or it learns and has no state
+    :raises ValueError: if the name is unknown, the baseline does not take the parameters, or it learns and has no state
     """
-    baseline: Baseline = make(BaselineSpec, name, kwargs)
+    return build_baseline(registry().find(BaselineSpec, name), kwargs)
+
+
+def build_baseline(spec: BaselineSpec, kwargs: Mapping[str, Any]) -> Baseline:
+    """Make the baseline of a record.
+
+    :param spec: the record
+    :param kwargs: the baseline's own parameters
+    :raises ValueError: if the baseline does not take the parameters, or it learns and has no state
+    """
+    baseline: Baseline = make(spec, kwargs)
     if hasattr(baseline, "fit") and not isinstance(baseline, LearningBaseline):
         raise ValueError(
-            f"baseline={name!r} has fit alone; allowed: fit, state_dict and load_state_dict, or none of them, since "
-            "what a baseline learns is saved with the algorithm"
+            f"baseline={spec.name!r} has fit alone; allowed: fit, state_dict and load_state_dict, or none of them, "
+            "since what a baseline learns is saved with the algorithm"
         )
     return baseline
 

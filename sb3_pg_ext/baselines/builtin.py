@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.baselines.episodes import Episodes
 
 
@@ -45,8 +46,7 @@ class MovingAverage:
     _weight: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.decay, bool | str) or not 0 <= self.decay < 1:
-            raise ValueError(f"decay={self.decay!r}; allowed: a number in [0, 1)")
+        check_range("decay", self.decay, 0, np.nextafter(1, 0), allowed="a number in [0, 1)")
 
     def __call__(self, episodes: Episodes) -> np.ndarray:
         """The running mean, at every step, [B]."""

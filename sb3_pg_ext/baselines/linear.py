@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sb3_pg_ext.arguments import check_positive
 from sb3_pg_ext.baselines.episodes import Episodes
 
 
@@ -31,8 +32,7 @@ class Linear:
     ridge: float = 1e-5
 
     def __post_init__(self) -> None:
-        if isinstance(self.ridge, bool | str) or not 0 < self.ridge < np.inf:
-            raise ValueError(f"ridge={self.ridge!r}; allowed: a positive number")
+        check_positive("ridge", self.ridge, allowed="a positive number")
 
     def __call__(self, episodes: Episodes) -> np.ndarray:
         """What the regression predicts of every step, [B]."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sb3_pg_ext.arguments import check_flag
 from sb3_pg_ext.baselines.episodes import Episodes
 
 
@@ -32,7 +33,8 @@ class Optimal:
     cross_fit: bool = False
 
     def __post_init__(self) -> None:
-        _check_flags(per_time_step=self.per_time_step, cross_fit=self.cross_fit)
+        check_flag("per_time_step", self.per_time_step)
+        check_flag("cross_fit", self.cross_fit)
 
     @property
     def needs_episodes(self) -> int:
@@ -62,7 +64,7 @@ class OptimalPerComponent:
     cross_fit: bool = False
 
     def __post_init__(self) -> None:
-        _check_flags(cross_fit=self.cross_fit)
+        check_flag("cross_fit", self.cross_fit)
 
     @property
     def needs_episodes(self) -> int:
@@ -73,12 +75,6 @@ class OptimalPerComponent:
         """b, of every episode for every component, [m, n]."""
         g, x = episodes.gradients
         return _minimise(x * g, g * g, self.cross_fit)
-
-
-def _check_flags(**flags: bool) -> None:
-    for name, value in flags.items():
-        if not isinstance(value, bool):  # a string would count as true
-            raise ValueError(f"{name}={value!r}; allowed: True or False")
 
 
 def _products_of_steps(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:

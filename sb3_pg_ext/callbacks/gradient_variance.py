@@ -34,6 +34,7 @@ from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.gradients import influential
 from sb3_pg_ext.gradients.scores import ScoreFunctions
+from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
@@ -268,15 +269,7 @@ class GradientVarianceCallback(BaseCallback):
         self._fit_env(model)
         self._check_estimators(model)
         with self._own_random_numbers():
-            policy = model.policy_class(
-                model.observation_space,
-                model.action_space,
-                model.lr_schedule,
-                use_sde=model.use_sde,
-                **model.policy_kwargs,
-            )
-        assert isinstance(policy, ActorCriticPolicy)
-        self._policy = policy.to(model.device)
+            self._policy = policy_factory(model)().to(model.device)
         self._policy.set_training_mode(False)
 
     def _fit_env(self, model: OnPolicyAlgorithm) -> None:

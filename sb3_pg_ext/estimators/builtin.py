@@ -6,8 +6,7 @@ Advantages are always relative to V. Unless stated otherwise, ``returns`` is adv
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.estimators.contract import AdvantageEstimate, Rollout, check_unit_interval
 from sb3_pg_ext.functional import returns
 from sb3_pg_ext.functional.returns import Floats
@@ -65,8 +64,7 @@ class NStep:
     n: int = 5
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n, int | np.integer) and self.n >= 1):
-            raise ValueError(f"n={self.n!r}; allowed: an integer, at least 1")
+        check_count("n", self.n, allowed="an integer, at least 1")
 
     def __call__(self, rollout: Rollout) -> AdvantageEstimate:
         """Estimate advantages and n-step returns."""
@@ -155,5 +153,5 @@ def _relative_to_values(rollout: Rollout, advantages: Floats) -> AdvantageEstima
 
 
 def _check_cap(name: str, value: Any) -> None:
-    if not (isinstance(value, int | float | np.floating) and value >= 0):
-        raise ValueError(f"{name}={value!r}; allowed: a number, at least 0")
+    if value != float("inf"):  # without a cap
+        check_range(name, value, 0, allowed="a number, at least 0")

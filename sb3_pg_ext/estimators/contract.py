@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.functional.arrays import is_finite
 from sb3_pg_ext.functional.finite import NonFiniteInputError
 from sb3_pg_ext.functional.returns import Bools, Floats, td_errors
@@ -116,5 +117,4 @@ def check_unit_interval(name: str, value: Any) -> None:
     :param value: the value to check
     :raises ValueError: if it is not
     """
-    if not (isinstance(value, int | float | np.floating) and 0 <= value <= 1):
-        raise ValueError(f"{name}={value!r}; allowed: a number in [0, 1]")
+    check_range(name, value, 0, 1, allowed="a number in [0, 1]")

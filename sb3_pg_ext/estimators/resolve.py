@@ -22,7 +22,7 @@ def make_estimator(name: str, /, **kwargs: Any) -> AdvantageEstimator:
     :return: the estimator, a callable ``Rollout -> AdvantageEstimate``
     :raises ValueError: if the name is unknown, or the estimator does not have such parameters or values
     """
-    estimator: AdvantageEstimator = make(EstimatorSpec, name, kwargs)
+    estimator: AdvantageEstimator = make(registry().find(EstimatorSpec, name), kwargs)
     return estimator
 
 
@@ -49,9 +49,9 @@ def resolve_estimator(
         raise ValueError(f"advantage_estimator_kwargs={kwargs!r}; allowed: a dictionary or None")
     if not isinstance(estimator, str):
         _check_instance(estimator, kwargs, gae_lambda)
-        for entry in registry().entries:
-            if isinstance(entry.spec, EstimatorSpec) and entry.spec.factory is type(estimator):
-                _check_requirements(entry.spec, provides)
+        known = registry().find_by_factory(EstimatorSpec, type(estimator))
+        if known is not None:
+            _check_requirements(known, provides)
         return estimator
     spec = registry().find(EstimatorSpec, estimator)
     _check_requirements(spec, provides)
@@ -63,7 +63,8 @@ def resolve_estimator(
                 f"algorithm's own argument gae_lambda, here {gae_lambda!r}"
             )
         kwargs["gae_lambda"] = gae_lambda
-    return make_estimator(estimator, **kwargs)
+    resolved: AdvantageEstimator = make(spec, kwargs)
+    return resolved
 
 
 def estimate_advantages(estimator: AdvantageEstimator, rollout: Rollout) -> AdvantageEstimate:

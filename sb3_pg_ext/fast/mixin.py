@@ -8,17 +8,19 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
-from sb3_pg_ext.functional.finite import NonFiniteError, check_number
+from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.protocol import Derivatives
-from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.policies.evaluation import action_array
+from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.plain_mlp import network_input
 from sb3_pg_ext.rollouts.collector import RolloutCollector
+from sb3_pg_ext.rollouts.filling import FLATTENED
 
 
 class FastUpdate(OnPolicyTraining):
@@ -49,18 +51,23 @@ class FastUpdate(OnPolicyTraining):
         *arguments, last = inspect.signature(stock).parameters.values()
         cls.__signature__ = inspect.Signature([*arguments, last, own])  # type: ignore[attr-defined]
 
+    def train(self) -> None:
+        """Update the policy with the rollout buffer, whoever filled it; a rollout that was dropped is passed over."""
+        self._rollout_is_good = not self._dropped_in_a_row
+        super().train()
+
     def _update(self) -> None:
         self._n_spoilt = 0
-        engine, before = self._make_backend(), Rollback(self.policy, self.policy.optimizer)
+        engine, undo = self._make_backend(), self._keep_for_undo([self.policy.optimizer])
         with np.errstate(all="ignore"):  # non-finite values are looked for
             if isinstance(engine, ArrayBackend):
                 self._improve(engine)
             else:
                 self._train_as_stock()
         try:
-            check_number("norm of the step", before.distance())
+            undo.check()
         except NonFiniteError as problem:
-            before.restore()
+            undo.restore()
             self._skip_update(problem)
             return
         if self._n_spoilt:
@@ -108,10 +115,18 @@ class FastUpdate(OnPolicyTraining):
             self._n_spoilt += 1
 
     def _steps(self) -> Steps:
-        """The rollout in SB3's order, environment by environment."""
-        n_steps, n_envs = self.rollout_buffer.advantages.shape
-        steps = Steps.of(self.rollout_buffer, self.action_space)
-        return steps[np.arange(n_steps * n_envs).reshape(n_steps, n_envs).T.ravel()]
+        """The rollout in SB3's order, environment by environment, in which the buffer is left, as SB3's update does."""
+        buffer = self.rollout_buffer
+        assert buffer.full, "the rollout buffer is not full"
+        if not buffer.generator_ready:
+            for name in ("observations", *FLATTENED):
+                setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
+            buffer.generator_ready = True
+        return Steps(
+            PolicyInputs(network_input(buffer.observations)),
+            action_array(buffer.actions, self.action_space),
+            *(getattr(buffer, name).ravel() for name in ("log_probs", "values", "advantages", "returns")),
+        )
 
     def _minibatches(self, steps: Steps, batch_size: int) -> Iterator[Steps]:
         """One epoch as SB3 makes it: with its permutation, and the rest of the steps as a last minibatch."""
@@ -121,12 +136,8 @@ class FastUpdate(OnPolicyTraining):
 
     def _log(self, **numbers: float) -> None:
         """Log what every update logs, and more."""
-        buffer = self.rollout_buffer
-        self.logger.record(
-            "train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        )
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+        self._log_critic()
+        self._log_exploration()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, number in numbers.items():
             self.logger.record(f"train/{name}", number)

@@ -1,12 +1,16 @@
-"""What happens to an algorithm that meets numbers that are not finite."""
+"""What happens to an algorithm that meets values that are not finite."""
 
 import math
 import warnings
 from collections import deque
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.guards.undo import Undo
 from sb3_pg_ext.log import record_count
 
 PATIENCE = 3
@@ -20,6 +24,10 @@ class NonFiniteGuard(BaseAlgorithm):
     ``rollout/n_dropped`` and ``train/n_skipped``.
     """
 
+    transient: ClassVar[tuple[str, ...]] = ("_undo",)
+    """What is made anew when it is needed: it is neither saved nor copied."""
+
+    _undo: Undo | None = None
     n_dropped_rollouts = 0
     n_skipped_updates = 0
     _dropped_in_a_row = 0
@@ -45,6 +53,18 @@ class NonFiniteGuard(BaseAlgorithm):
     def _keep_update(self) -> None:
         self._skipped_in_a_row = 0
         record_count(self.logger, "train/n_skipped", self.n_skipped_updates)
+
+    def _keep_for_undo(self, optimizers: Sequence[th.optim.Optimizer]) -> Undo:
+        """A way back from the coming update: parameters, what optimisers remember, running statistics."""
+        self._undo = self._undo or Undo()
+        self._undo.keep(optimizers, self.policy)
+        return self._undo
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), *self.transient]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self.transient}
 
     def _warn_or_give_up(self, consequence: str, in_a_row: int, problem: NonFiniteError) -> None:
         message = f"{type(self).__name__} after {self.num_timesteps} steps: {problem}"

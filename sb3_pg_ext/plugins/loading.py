@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from configparser import ConfigParser
 from contextvars import ContextVar
 from functools import cache
@@ -112,6 +112,11 @@ def _collect_specs(plugin: Any) -> list[Spec]:
         if len(found := caller()) < len(caller.get_hookimpls()):
             raise TypeError(f"{hook} returned None; allowed: an iterable of {record.__name__}")
         for yielded in found:
+            if not isinstance(yielded, Iterable):
+                raise TypeError(
+                    f"{hook} returned {yielded!r}; allowed: an iterable of {record.__name__}: yield it instead of "
+                    "returning it"
+                )
             for spec in yielded:
                 if not isinstance(spec, record):
                     raise TypeError(f"{hook} yielded {spec!r}; allowed: {record.__name__}")

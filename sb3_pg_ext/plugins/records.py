@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, ClassVar
 
 REQUIREMENTS = frozenset({"truncation", "raw_rewards", "target_log_probs"})
@@ -85,13 +86,13 @@ class AlgorithmSpec(Spec):
     :param converter: ``dict -> dict``, from the numbers of a finished trial to constructor arguments; or
         ``"module:attribute"``
     :param off_policy: whether it keeps a replay buffer
-    :raises ValueError: if ``cls`` is no class
+    :raises ValueError: if ``cls`` is no class, or ``config`` no path
     """
 
     kind: ClassVar[str] = "algorithm"
 
     cls: type[Any]
-    config: str
+    config: str | PathLike[str]
     sampler: Callable[..., dict[str, Any]] | str
     converter: Callable[[dict[str, Any]], dict[str, Any]] | str
     off_policy: bool = False
@@ -100,6 +101,8 @@ class AlgorithmSpec(Spec):
         super().__post_init__()
         if not isinstance(self.cls, type):
             raise ValueError(f"cls={self.cls!r}; allowed: a class")
+        if not isinstance(self.config, str | PathLike):
+            raise ValueError(f"config={self.config!r}; allowed: a path, or 'package:file'")
 
 
 def _check_factory(factory: Any) -> None:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
-from sb3_pg_ext.plugins.records import Spec
+from sb3_pg_ext.plugins.records import BaselineSpec, EstimatorSpec, Spec
 
 SpecT = TypeVar("SpecT", bound=Spec)
+MadeT = TypeVar("MadeT", EstimatorSpec, BaselineSpec)
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,23 @@ class Registry:
             )
         return found[0][0]
 
+    def find_by_factory(self, kind: type[MadeT], factory: object) -> MadeT | None:
+        """The record of this kind that makes what it stands for with this factory: the first one, or None.
+
+        :param kind: the class of the record, such as ``EstimatorSpec``
+        :param factory: the factory; for an instance, its class
+        """
+        specs = (entry.spec for entry in self.entries)
+        return next((spec for spec in specs if isinstance(spec, kind) and spec.factory is factory), None)
+
     def _describe_unknown(self, kind: type[Spec], name: str) -> str:
         known = self.names(kind)
         close = get_close_matches(str(name), known)
         lines = [
             f"Unknown {kind.kind} {name!r}" + (f"; did you mean {' or '.join(map(repr, close))}?" if close else "")
         ]
+        if issubclass(kind, EstimatorSpec | BaselineSpec):
+            lines.append(f"If a saved model names this {kind.kind}, the plug-in that provided it is not installed")
         lines.append(f"Known {kind.kind}s: {', '.join(known) or 'none'}")
         lines += [str(failure) for failure in self.failures]
         lines += [f"{provider} was not loaded: SB3_PG_EXT_LOAD_PLUGINS leaves it out" for provider in self.skipped]

@@ -4,7 +4,9 @@ This is the one place that decides, and the one that looks inside SB3's policies
 """
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -168,25 +170,31 @@ HOOKS, GRADIENT_HOOKS, IS_TRAINED = map(attrgetter, ("_backward_hooks", "_post_a
 class Watch:
     """Tells whether a model is still the one that was found to be a plain MLP, cheaply enough for every step.
 
-    What it notices: parameters that lie elsewhere or have been frozen, and hooks.
+    What it notices: modules and parameters that are others or lie elsewhere, parameters that have been frozen or set
+    free, and hooks.
 
-    :param models: what is watched, with everything in it
+    :param model: what is watched, with everything in it
     """
 
-    def __init__(self, *models: nn.Module) -> None:
-        self._parameters = [parameter for model in models for parameter in model.parameters()]
-        modules = [module for model in models for module in model.modules()]
+    def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
+        self._registers: list[dict[str, Any]] = [r for m in modules for r in (m._modules, m._parameters)]
         self._hooks = [hooks for module in modules for hooks in _hooks(module)]
-        self._before = self._state()
+        self._parameters = list(model.parameters())
+        self._parts = self._current_parts()  # held: what is gone could leave its identity to another
+        self._before = self._state(self._parts)
 
-    def _state(self) -> list[object]:
+    def _current_parts(self) -> list[object]:
+        return [*chain.from_iterable(map(dict.values, self._registers))]
+
+    def _state(self, parts: list[object]) -> list[object]:
         parameters = self._parameters
         hooked = any(self._hooks) or any(map(HOOKS, parameters)) or any(map(GRADIENT_HOOKS, parameters))
-        return [hooked, *map(th.Tensor.data_ptr, parameters), *map(IS_TRAINED, parameters)]
+        return [hooked, *map(id, parts), *map(th.Tensor.data_ptr, parameters), *map(IS_TRAINED, parameters)]
 
     def is_unchanged(self) -> bool:
         """Whether nothing has been noticed since construction."""
-        return self._state() == self._before
+        return self._state(self._current_parts()) == self._before
 
 
 def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:

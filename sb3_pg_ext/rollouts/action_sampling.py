@@ -16,6 +16,7 @@ from stable_baselines3.common.distributions import (
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.arrays import is_finite
@@ -23,7 +24,13 @@ from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.policies.inputs import PolicyInputs
-from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, network_input
+from sb3_pg_ext.policies.plain_mlp import (
+    UnsupportedPolicyError,
+    actor_layers,
+    check_hooks,
+    check_methods,
+    network_input,
+)
 
 
 class ActionSampler(Protocol):
@@ -37,8 +44,8 @@ class ActionSampler(Protocol):
         """V(s_t) and log π(a_t|s_t) of all steps so far, [T, N] each, if sampling gives them as well; else None."""
 
 
-NOISE_BLOCK = 256
-"""For so many steps noise is drawn at once, unless the rollout is shorter."""
+MANY_STEPS = 256
+"""A rollout of unknown length is taken to be so long."""
 
 WORTH_LAYING_OUT = 16
 """So many steps with the same parameters pay for a copy of them that is faster to use."""
@@ -47,8 +54,8 @@ WORTH_LAYING_OUT = 16
 def make_action_sampler(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[ActionSampler, str]:
     """Choose how actions are sampled in the coming rollout.
 
-    Both ways sample the policy's own distribution with PyTorch's global generator. They use it differently: the same
-    seed gives the same distribution of actions, not the same actions.
+    Both ways sample the policy's own distribution with PyTorch's global generator, and use it alike: the same seed
+    gives the same actions, up to rounding.
 
     :param policy: the policy, fixed during the rollout
     :param n_envs: number of environments
@@ -59,7 +66,7 @@ def make_action_sampler(policy: ActorCriticPolicy, n_envs: int, n_steps: int | N
         layers = actor_layers(policy)
     except UnsupportedPolicyError as reason:
         return PolicyActionSampler(policy), f"the policy's own forward pass, because {reason}"
-    return MLPActionSampler(policy, layers, n_envs, n_steps or NOISE_BLOCK), "an MLP in NumPy"
+    return MLPActionSampler(policy, layers, n_envs, n_steps or MANY_STEPS), "an MLP in NumPy"
 
 
 def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -92,7 +99,7 @@ class PolicyActionSampler:
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
-        self._acts_by_forward = type(policy).forward is not ActorCriticPolicy.forward or "forward" in vars(policy)
+        self._acts_by_forward = not _is_what_forward_says(policy)
         self._evaluated: list[tuple[th.Tensor, th.Tensor]] = []
 
     def __call__(self, inputs: PolicyInputs) -> np.ndarray:
@@ -129,51 +136,73 @@ class PolicyActionSampler:
             return distribution.get_actions()
 
 
-Draw = Callable[[tuple[int, ...]], th.Tensor]
+EVALUATING_METHODS = ("forward", "extract_features", "get_distribution", "evaluate_actions")
+
+
+def _is_what_forward_says(policy: ActorCriticPolicy) -> bool:
+    """Whether a policy's other methods give what its ``forward()`` gives, which is what stock rollouts consist of."""
+    try:
+        check_methods(policy, ActorCriticPolicy, EVALUATING_METHODS)
+        check_hooks(policy, policy.mlp_extractor)
+    except UnsupportedPolicyError:
+        return False
+    return type(policy.mlp_extractor) is MlpExtractor
+
+
 Noise = Iterator[np.ndarray]
 """For every step an array [N, outputs] that makes a sample of the network's outputs, whatever the parameters."""
 
 
-def draw_noise(policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, block: int) -> Noise:
-    """Noise for any number of steps.
+def draw_noise(policy: ActorCriticPolicy, n_envs: int) -> Noise:
+    """Noise for any number of steps, drawn as PyTorch's distributions draw theirs.
 
-    :param policy: a policy that :func:`actor_layers` finds fit
-    :param layers: its actor
+    So a policy that is asked itself takes the same actions from the same seed, and so do SB3's algorithms.
+
+    :param policy: a policy that :func:`~sb3_pg_ext.policies.plain_mlp.actor_layers` finds fit
     :param n_envs: N
-    :param block: for how many steps to draw it at once
+    :return: arrays that are overwritten by the next step's
     """
-    shape = (block, n_envs, len(layers[-1].weight))
     match policy.action_dist:
-        case DiagGaussianDistribution():
-            draw: Draw = th.randn
-        case BernoulliDistribution():
-            draw = _logistic
-        case _:
-            draw = _gumbel
-    while True:
-        yield from draw(shape).numpy()
+        case MultiCategoricalDistribution(action_dims=sizes):
+            choices = [th.empty(n_envs, int(size)) for size in sizes]
+            while True:
+                yield np.concatenate([_draw_gumbel(choice) for choice in choices], axis=1)
+        case CategoricalDistribution(action_dim=size):
+            noise = th.empty(n_envs, int(size))
+            while True:
+                yield _draw_gumbel(noise)
+        case BernoulliDistribution(action_dims=size):
+            noise = th.empty(n_envs, int(size))
+            while True:
+                yield noise.uniform_().logit_().neg_().numpy()
+        case DiagGaussianDistribution(action_dim=size):
+            noise = th.empty(n_envs, int(size))
+            while True:
+                yield noise.normal_().numpy()
+    raise TypeError(f"No noise for {type(policy.action_dist).__name__}")
+
+
+def _draw_gumbel(out: th.Tensor) -> np.ndarray:
+    return out.exponential_().log_().neg_().numpy()
 
 
 class MLPActionSampler:
-    """The fast path: the actor's forward pass in NumPy, and noise drawn for many steps at once.
+    """The fast path: the actor's forward pass in NumPy.
 
-    :param policy: a policy that :func:`actor_layers` finds fit
+    :param policy: a policy that :func:`~sb3_pg_ext.policies.plain_mlp.actor_layers` finds fit
     :param layers: its actor
     :param n_envs: number of environments
     :param n_steps: number of steps of the rollout, or of many of them
-    :param noise: what :func:`draw_noise` gives, to go on with the noise of former rollouts; ``None`` for its own
     :raises NonFiniteError: if a parameter is not finite
     """
 
-    def __init__(
-        self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, n_steps: int, noise: Noise | None = None
-    ) -> None:
+    def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, n_steps: int) -> None:
         if not all(is_finite(array) for layer in layers for array in layer[:2] if array is not None):
             raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")
         self.layers = mlp.laid_out(layers, n_envs) if n_steps >= WORTH_LAYING_OUT else layers
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         self._sample = _sampler(policy)
-        self._noise = noise or draw_noise(policy, layers, n_envs, min(n_steps, NOISE_BLOCK))
+        self._noise = draw_noise(policy, n_envs)
 
     evaluated = None
 
@@ -185,15 +214,6 @@ class MLPActionSampler:
 
 
 Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def _gumbel(shape: tuple[int, ...]) -> th.Tensor:
-    # An exponential variate of exactly 0 would become +∞.
-    return th.empty(shape).exponential_().clamp_(min=th.finfo(th.float32).tiny).log_().neg_()
-
-
-def _logistic(shape: tuple[int, ...]) -> th.Tensor:
-    return _gumbel(shape) - _gumbel(shape)
 
 
 def _sampler(policy: ActorCriticPolicy) -> Sample:
@@ -210,7 +230,7 @@ def _sampler(policy: ActorCriticPolicy) -> Sample:
             return lambda logits, noise: _argmax_of_parts(logits + noise, ends)
         case BernoulliDistribution():
             # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
-            return lambda logits, noise: (logits + noise > 0).view(np.int8)
+            return lambda logits, noise: (logits + noise > 0).astype(np.float32)
         case DiagGaussianDistribution():
             std = policy.log_std.detach().exp().numpy()
             if not is_finite(std):

@@ -1,10 +1,10 @@
 """What every algorithm has to satisfy."""
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
+from os import PathLike
 from pkgutil import resolve_name
 from typing import Any
 
@@ -15,7 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.plugins import AlgorithmSpec
-from sb3_pg_ext.plugins.configs import find_config
+from sb3_pg_ext.plugins.configs import find_config, known_hyperparameters
 from sb3_pg_ext.testing.environments import Drift
 from sb3_pg_ext.testing.properties import find_failures
 
@@ -24,22 +24,6 @@ ACTION_SPACES: dict[str, gym.Space[Any]] = {
     "continuous actions": gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
 }
 TOTAL_TIMESTEPS = 300
-ZOO_KEYS = frozenset(
-    {
-        "callback",
-        "env_kwargs",
-        "env_wrapper",
-        "frame_stack",
-        "monitor_kwargs",
-        "n_envs",
-        "n_timesteps",
-        "noise_std",
-        "noise_type",
-        "normalize",
-        "policy",
-        "vec_env_wrapper",
-    }
-)
 
 Parameters = dict[str, Any]
 Train = Callable[[str, int], tuple[Parameters, BaseAlgorithm]]
@@ -53,6 +37,7 @@ def find_algorithm_failures(spec: AlgorithmSpec, **kwargs: Any) -> list[str]:
 
     :param spec: the record under which a plug-in provides it
     :param kwargs: constructor arguments, to make it faster for example
+    :raises ValueError: if it refuses every action space because of these arguments
     """
 
     def build(description: str) -> BaseAlgorithm:
@@ -65,24 +50,32 @@ def find_algorithm_failures(spec: AlgorithmSpec, **kwargs: Any) -> list[str]:
         with limited_threads(thread_count(model.policy)):
             return _flatten(model.get_parameters()), model.learn(TOTAL_TIMESTEPS)
 
-    failures = _find_training_failures(build, train)
+    refusals = _find_refusals(build)
+    supported = {description: description for description in ACTION_SPACES if description not in refusals}
+    if supported:
+        failures = _find_training_failures(train, supported)
+    elif kwargs and all(isinstance(refusal, ValueError) for refusal in refusals.values()):
+        raise next(iter(refusals.values()))
+    else:
+        failures = [f"is built with MlpPolicy: {refusal}, on {on}" for on, refusal in refusals.items()]
     if find_spec("rl_zoo3") is not None:
-        failures += find_failures([has_a_config_for_rl_zoo], spec, {spec.config: spec.config})
+        failures += find_failures([has_a_config_for_rl_zoo], spec, {str(spec.config): spec.config})
         failures += find_failures([samples_hyperparameters], spec, _make_trials())
     return failures
 
 
-def _find_training_failures(build: Callable[[str], BaseAlgorithm], train: Train) -> list[str]:
-    supported, refusals = {}, []
+def _find_refusals(build: Callable[[str], BaseAlgorithm]) -> dict[str, Exception]:
+    """How an algorithm refuses action spaces that it does not support."""
+    refusals: dict[str, Exception] = {}
     for description in ACTION_SPACES:
         try:
             build(description)
-        except AssertionError as refusal:  # this is how SB3 refuses an action space
-            refusals.append(f"is built with MlpPolicy: {refusal}, on {description}")
-        else:
-            supported[description] = description
-    if not supported:
-        return refusals
+        except (AssertionError, ValueError) as refusal:  # SB3 refuses by the one, others by the other
+            refusals[description] = refusal
+    return refusals
+
+
+def _find_training_failures(train: Train, supported: dict[str, str]) -> list[str]:
     if failures := find_failures([learns], train, supported):
         return failures
     return find_failures([learns_the_same_from_the_same_seed, survives_saving_and_loading], train, supported)
@@ -91,8 +84,13 @@ def _find_training_failures(build: Callable[[str], BaseAlgorithm], train: Train)
 def _make_trials() -> dict[str, Any]:
     import optuna  # RL Zoo brings it
 
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return {f"random trial {number}": study.ask() for number in range(5)}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
+    try:
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        return {f"random trial {number}": study.ask() for number in range(5)}
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def learns(train: Train, description: str) -> None:
@@ -130,7 +128,7 @@ def survives_saving_and_loading(train: Train, description: str) -> None:
         assert ACTION_SPACES[description].contains(action), f"it predicts {action!r}, which is no such action"
 
 
-def has_a_config_for_rl_zoo(spec: AlgorithmSpec, reference: str) -> None:
+def has_a_config_for_rl_zoo(spec: AlgorithmSpec, reference: str | PathLike[str]) -> None:
     """It maps environments to constructor arguments and to what RL Zoo itself reads."""
     import yaml  # RL Zoo brings it
 
@@ -160,9 +158,7 @@ def _resolve(function: Callable[..., dict[str, Any]] | str) -> Callable[..., dic
 
 
 def _assert_known(spec: AlgorithmSpec, hyperparams: dict[str, Any], source: str) -> None:
-    constructors = [vars(base)["__init__"] for base in inspect.getmro(spec.cls)[:-1] if "__init__" in vars(base)]
-    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters} | ZOO_KEYS
-    unknown = sorted(hyperparams.keys() - known)
+    unknown = sorted(hyperparams.keys() - known_hyperparameters(spec.cls))
     assert not unknown, (
         f"{source} gives {', '.join(unknown)}, which neither {spec.cls.__name__}(…) takes nor RL Zoo reads"
     )

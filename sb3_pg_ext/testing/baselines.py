@@ -3,7 +3,7 @@
 import math
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline
 from sb3_pg_ext.plugins import BaselineSpec
-from sb3_pg_ext.testing.properties import find_failures
+from sb3_pg_ext.testing.arrays import arrays_of, assert_close, assert_unchanged, map_arrays
+from sb3_pg_ext.testing.properties import find_failures, hint
 
 LENGTHS = {"episodes of 1, 7 and 3 steps": (1, 7, 3), "two episodes of one step": (1, 1)}
 N_PARAMETERS = 4
-TOLERANCE = 1e-4  # relative and absolute: the numbers are of order one, and float32 rounds at 1e-7
 
 Make = Callable[[], Baseline]
 Batches = Sequence[Episodes]
@@ -105,11 +105,10 @@ def returns_one_finite_float32_number_per_episode_and_component(make: Make, batc
 
 def does_not_modify_its_input(make: Make, batches: Batches) -> None:
     """Neither when it is used nor when it is fitted."""
-    given = [_map(np.copy, episodes) for episodes in batches]
+    given = [map_arrays(np.copy, episodes) for episodes in batches]
     _predict(make, [*given, given[-1]])
     for before, after in zip(batches, given, strict=True):
-        for name, array in _arrays(before).items():
-            assert np.array_equal(getattr(after, name), array), f"it has changed {name}"
+        assert_unchanged(before, after)
 
 
 def is_deterministic(make: Make, batches: Batches) -> None:
@@ -122,7 +121,7 @@ def does_not_depend_on_the_order_of_episodes(make: Make, batches: Batches) -> No
     """Episodes in reverse order have their baselines in reverse order."""
     *earlier, episodes = batches
     order = np.argsort(-episodes.episode_id, kind="stable")
-    reverse = _map(lambda x: x[order], episodes)
+    reverse = map_arrays(lambda x: x[order], episodes)
     reverse = replace(reverse, episode_id=reverse.episode_id[0] - reverse.episode_id)
     _assert_same(_predict_steps(make, [*earlier, reverse]), _predict_steps(make, batches)[order])
 
@@ -138,14 +137,14 @@ def does_not_see_what_the_action_leads_to(make: Make, batches: Batches) -> None:
             for t, step in enumerate(own.tolist())
         ]
         for what, rows, other in (*sequels, ("is longer", own, _longer(episodes, i))):
-            hint = f" (if episode {i} {what}; should the record say unbiased=False?)"
-            _assert_same(_predict_steps(make, [*earlier, other])[rows], expected[rows], hint)
+            with hint(f"if episode {i} {what}; should the record say unbiased=False?"):
+                _assert_same(_predict_steps(make, [*earlier, other])[rows], expected[rows])
 
 
 def _longer(episodes: Episodes, i: int) -> Episodes:
     """With a step more at the end of an episode, like the one before it."""
     last = np.flatnonzero(episodes.episode_id == i)[-1]
-    longer = _map(lambda array: np.insert(array, last + 1, array[last], axis=0), episodes)
+    longer = map_arrays(lambda array: np.insert(array, last + 1, array[last], axis=0), episodes)
     longer.t[last + 1] += 1
     return replace(longer, returns=_sum_rewards(longer.rewards, longer.lengths, longer.total_returns))
 
@@ -155,7 +154,7 @@ def _with_another_sequel(episodes: Episodes, step: int) -> Episodes:
     rng = np.random.default_rng(1)
     own = episodes.episode_id == episodes.episode_id[step]
     since, after = (own & (episodes.t >= episodes.t[step] + k) for k in (0, 1))
-    arrays = {name: array.copy() for name, array in _arrays(episodes).items()}
+    arrays = {name: array.copy() for name, array in arrays_of(episodes).items()}
     for name, rows in (("rewards", since), ("scores", since), ("observations", after), ("values", after)):
         arrays[name][rows] += rng.standard_normal(arrays[name][rows].shape, dtype=np.float32)
     arrays["returns"] = _sum_rewards(arrays["rewards"], episodes.lengths, episodes.total_returns)
@@ -165,8 +164,8 @@ def _with_another_sequel(episodes: Episodes, step: int) -> Episodes:
 def needs_no_values(make: Make, batches: Batches) -> None:
     """REINFORCE trains no critic unless the baseline has ``needs_values = True``."""
     without = [replace(episodes, values=None) for episodes in batches]
-    hint = " (without values; is needs_values = True missing?)"
-    _assert_same(_predict_steps(make, without), _predict_steps(make, batches), hint)
+    with hint("without values; is needs_values = True missing?"):
+        _assert_same(_predict_steps(make, without), _predict_steps(make, batches))
 
 
 def goes_on_from_its_state(make: Make, batches: Batches) -> None:
@@ -179,7 +178,8 @@ def goes_on_from_its_state(make: Make, batches: Batches) -> None:
         learned(batch)
         learned.fit(batch)
     loaded.load_state_dict(pickle.loads(pickle.dumps(learned.state_dict())))
-    _assert_same(loaded(episodes), learned(episodes), " (loaded from the state of one that learned)")
+    with hint("loaded from the state of one that learned"):
+        _assert_same(loaded(episodes), learned(episodes))
 
 
 def _predict(make: Make, batches: Batches) -> np.ndarray:
@@ -207,20 +207,5 @@ def _assert_finite_float32(result: np.ndarray, shape: tuple[int, ...]) -> None:
     assert not bad.size, f"not finite, first at {bad[0].tolist()}"
 
 
-def _assert_same(actual: np.ndarray, expected: np.ndarray, context: str = "") -> None:
-    differs = np.argwhere(~np.isclose(actual, expected, TOLERANCE, TOLERANCE))
-    if differs.size:
-        first = tuple(differs[0])
-        raise AssertionError(
-            f"the baseline of step {first[0]} is {actual[first]:.6g} instead of {expected[first]:.6g}{context}"
-        )
-
-
-def _arrays(episodes: Episodes) -> dict[str, Any]:
-    named = {field.name: getattr(episodes, field.name) for field in fields(episodes)}
-    return {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
-
-
-def _map(function: Callable[[np.ndarray], np.ndarray], episodes: Episodes) -> Episodes:
-    changed: dict[str, Any] = {name: function(array) for name, array in _arrays(episodes).items()}
-    return replace(episodes, **changed)
+def _assert_same(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert_close(actual, expected, lambda step, *_: f"the baseline of step {step} is")

@@ -27,9 +27,9 @@ def check(name_or_spec: str | Spec, **kwargs: Any) -> None:
     :param name_or_spec: a registered name, or a record; a name of several kinds stands for all of them
     :param kwargs: parameters of the estimator or baseline, constructor arguments of the algorithm
     :raises AssertionError: if it does not keep its contract; says which property fails on which data
-    :raises ValueError: if the name is unknown
+    :raises ValueError: if the name is unknown, or the parameters are wrong
     """
-    specs = [name_or_spec] if isinstance(name_or_spec, Spec) else _find_all(name_or_spec)
+    specs = [name_or_spec] if isinstance(name_or_spec, Spec) else find_specs(name_or_spec)
     reports = [
         f"The {spec.kind} {spec.name!r} does not keep its contract:\n- " + "\n- ".join(failures)
         for spec in specs
@@ -40,6 +40,11 @@ def check(name_or_spec: str | Spec, **kwargs: Any) -> None:
         raise AssertionError("\n".join(reports))
 
 
-def _find_all(name: str) -> list[Spec]:
+def find_specs(name: str) -> list[Spec]:
+    """The records of a name, one for each kind that has it.
+
+    :param name: a registered name
+    :raises ValueError: if the name is unknown
+    """
     kinds = [kind for kind in FAILURE_FINDERS if name in registry().names(kind)]
     return [registry().find(kind, name) for kind in kinds or [Spec]]

@@ -1,7 +1,6 @@
 """What every advantage estimator has to satisfy."""
 
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages
 from sb3_pg_ext.functional.returns import Bools, Floats
 from sb3_pg_ext.plugins import EstimatorSpec
-from sb3_pg_ext.testing.properties import find_failures
+from sb3_pg_ext.testing.arrays import arrays_of, assert_close, assert_unchanged, map_arrays
+from sb3_pg_ext.testing.properties import find_failures, hint
 
 SHAPES = ((1, 1), (1, 16), (7, 1), (7, 16))
 ENDS = {  # how likely a step terminates its episode, and truncates it
@@ -19,7 +19,6 @@ ENDS = {  # how likely a step terminates its episode, and truncates it
     "terminations and truncations": (0.3, 0.3),
 }
 SCALES = 10.0 ** -np.arange(6)
-TOLERANCE = 1e-4  # relative and absolute: the numbers are of order one, and float32 rounds at 1e-7
 
 
 def find_estimator_failures(spec: EstimatorSpec, **kwargs: Any) -> list[str]:
@@ -83,10 +82,9 @@ def returns_finite_float32_arrays(estimator: AdvantageEstimator, rollout: Rollou
 
 def does_not_modify_its_input(estimator: AdvantageEstimator, rollout: Rollout) -> None:
     """The host reads the same arrays afterwards."""
-    given = _map(np.copy, rollout)
+    given = map_arrays(np.copy, rollout)
     estimator(given)
-    for name, array in _arrays(rollout).items():
-        assert np.array_equal(getattr(given, name), array), f"it has changed {name}"
+    assert_unchanged(rollout, given)
 
 
 def is_deterministic(estimator: AdvantageEstimator, rollout: Rollout) -> None:
@@ -101,13 +99,13 @@ def is_deterministic(estimator: AdvantageEstimator, rollout: Rollout) -> None:
 def permutes_with_the_environments(estimator: AdvantageEstimator, rollout: Rollout) -> None:
     """Environments in reverse order have their estimates in reverse order."""
     reverse = np.s_[:, ::-1]
-    _assert_same(estimator(_map(lambda x: x[reverse], rollout)), _select(estimator(rollout), reverse))
+    _assert_same(estimator(map_arrays(lambda x: x[reverse], rollout)), _select(estimator(rollout), reverse))
 
 
 def treats_environments_separately(estimator: AdvantageEstimator, rollout: Rollout) -> None:
     """An environment on its own has the estimate that it has beside others."""
     alone = np.s_[:, -1:]
-    _assert_same(estimator(_map(lambda x: x[alone], rollout)), _select(estimator(rollout), alone))
+    _assert_same(estimator(map_arrays(lambda x: x[alone], rollout)), _select(estimator(rollout), alone))
 
 
 def treats_episodes_separately(estimator: AdvantageEstimator, rollout: Rollout) -> None:
@@ -116,12 +114,12 @@ def treats_episodes_separately(estimator: AdvantageEstimator, rollout: Rollout) 
     for terminated, truncated in ((True, False), (False, True), (True, True)):
         first = _end_last_step(rollout, terminated, truncated)
         joined: dict[str, Any] = {
-            name: np.concatenate([array, getattr(second, name)]) for name, array in _arrays(first).items()
+            name: np.concatenate([array, getattr(second, name)]) for name, array in arrays_of(first).items()
         }
         estimate, n_steps = estimator(replace(first, **joined)), len(rollout.rewards)
-        between = f" (terminated = {terminated}, truncated = {truncated} between two rollouts)"
-        _assert_same(_select(estimate, np.s_[:n_steps]), estimator(first), between)
-        _assert_same(_select(estimate, np.s_[n_steps:]), estimator(second), between)
+        with hint(f"terminated = {terminated}, truncated = {truncated} between two rollouts"):
+            _assert_same(_select(estimate, np.s_[:n_steps]), estimator(first))
+            _assert_same(_select(estimate, np.s_[n_steps:]), estimator(second))
 
 
 def ignores_next_values_of_terminations(estimator: AdvantageEstimator, rollout: Rollout) -> None:
@@ -149,30 +147,24 @@ def needs_neither_truncation_nor_raw_rewards(estimator: AdvantageEstimator, roll
         terminated=rollout.episode_ends,
         truncated=np.zeros_like(rollout.truncated),
     )
-    undeclared = " (as stock SB3 presents it; does the estimator require 'truncation' or 'raw_rewards'?)"
-    _assert_same(estimator(folded), estimator(rollout), undeclared)
+    with hint("as stock SB3 presents it; does the estimator require 'truncation' or 'raw_rewards'?"):
+        _assert_same(estimator(folded), estimator(rollout))
 
 
 def needs_no_log_probs(estimator: AdvantageEstimator, rollout: Rollout) -> None:
     """A host may have no log-probabilities to give."""
     without = replace(rollout, behaviour_log_probs=None, target_log_probs=None)
-    undeclared = " (without log-probabilities; does the estimator require 'target_log_probs'?)"
-    _assert_same(estimator(without), estimator(rollout), undeclared)
+    with hint("without log-probabilities; does the estimator require 'target_log_probs'?"):
+        _assert_same(estimator(without), estimator(rollout))
 
 
 def _are_equal(one: AdvantageEstimate, other: AdvantageEstimate) -> bool:
     return np.array_equal(one.advantages, other.advantages) and np.array_equal(one.returns, other.returns)
 
 
-def _assert_same(actual: AdvantageEstimate, expected: AdvantageEstimate, context: str = "") -> None:
-    for name in ("advantages", "returns"):
-        is_, should_be = getattr(actual, name), getattr(expected, name)
-        assert is_.shape == should_be.shape, f"{name} of shape {is_.shape} instead of {should_be.shape}{context}"
-        differs = ~np.isclose(is_, should_be, TOLERANCE, TOLERANCE)
-        if differs.any():
-            t, n = np.argwhere(differs)[0]
-            difference = f"{is_[t, n]:.6g} instead of {should_be[t, n]:.6g}"
-            raise AssertionError(f"{name} at step {t} of environment {n} are {difference}{context}")
+def _assert_same(actual: AdvantageEstimate, expected: AdvantageEstimate) -> None:
+    assert_close(actual.advantages, expected.advantages, "advantages at step {} of environment {} are".format)
+    assert_close(actual.returns, expected.returns, "returns at step {} of environment {} are".format)
 
 
 def _assert_bootstraps(estimator: AdvantageEstimator, rollout: Rollout) -> None:
@@ -200,16 +192,6 @@ def _end_last_step(rollout: Rollout, terminated: bool, truncated: bool) -> Rollo
 def _mirror(rollout: Rollout) -> Rollout:
     """Another rollout of the same shape and with the same ends."""
     return replace(rollout, rewards=-rollout.rewards, values=-rollout.values, next_values=-rollout.next_values)
-
-
-def _arrays(rollout: Rollout) -> dict[str, Any]:
-    named = {field.name: getattr(rollout, field.name) for field in fields(rollout)}
-    return {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
-
-
-def _map(function: Callable[[np.ndarray], np.ndarray], rollout: Rollout) -> Rollout:
-    changed: dict[str, Any] = {name: function(array) for name, array in _arrays(rollout).items()}
-    return replace(rollout, **changed)
 
 
 def _select(estimate: AdvantageEstimate, index: Any) -> AdvantageEstimate:

@@ -1,6 +1,7 @@
 """Run properties over data, and say in one line which one fails on which data."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 Property = Callable[[Any, Any], None]
@@ -21,7 +22,22 @@ def find_failures(properties: Iterable[Property], subject: Any, data: Mapping[st
             try:
                 is_true(subject, datum)
             except Exception as error:
-                reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-                failures.append(f"{is_true.__name__.replace('_', ' ')}: {reason}, on {description}")
+                failures.append(f"{is_true.__name__.replace('_', ' ')}: {_describe(error)}, on {description}")
                 break
     return failures
+
+
+@contextmanager
+def hint(text: str) -> Iterator[None]:
+    """Whatever fails in here, by a comparison or by an error of the subject, is reported with a hint after it.
+
+    :param text: the hint
+    """
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(f"{_describe(error)} ({text})") from error
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"

@@ -42,9 +42,9 @@ SCRIPTS = {
         "train an agent; with -optimize, search hyper-parameters", "rl_zoo3.train", "train", algorithms=True
     ),
     "enjoy": Script("watch a trained agent", "rl_zoo3.enjoy", "enjoy", algorithms=True, play=True),
-    "plot_train": Script("plot training returns against steps", "rl_zoo3.plots", "plot_train"),
-    "all_plots": Script("gather the evaluations of many runs", "rl_zoo3.plots", "all_plots"),
-    "plot_from_file": Script("plot what all_plots has gathered", "rl_zoo3.plots", "plot_from_file"),
+    "plot_train": Script("plot training returns against steps", "sb3_pg_ext.zoo.plots", "plot_train"),
+    "all_plots": Script("gather the evaluations of many runs", "sb3_pg_ext.zoo.plots", "all_plots"),
+    "plot_from_file": Script("plot what all_plots has gathered", "sb3_pg_ext.zoo.plots", "plot_from_file"),
     "record_video": Script("record a video of a trained agent", "rl_zoo3.record_video", algorithms=True, play=True),
     "push_to_hub": Script("upload an agent to the Hugging Face Hub", "rl_zoo3.push_to_hub", algorithms=True, play=True),
     "load_from_hub": Script("download an agent from the Hub", "rl_zoo3.load_from_hub", algorithms=True),
@@ -75,7 +75,22 @@ def main() -> None:
         parser.error(f"{options.script} cannot be loaded: {error}")
     except ValueError as error:
         parser.error(str(error))
-    run()
+    try:
+        run()
+    except Exception as error:
+        explanation = _explain(error)
+        if explanation is None:
+            raise
+        parser.exit(2, f"{sys.argv[0]}: error: {explanation}\n")
+
+
+def _explain(error: Exception) -> str | None:
+    """What to tell the user instead of a traceback; None where the error may be a bug."""
+    if "rl_zoo3" not in sys.modules:  # without it nothing was run that may fail so
+        return None
+    from sb3_pg_ext.zoo.user_errors import explain
+
+    return explain(error)
 
 
 def _make_parser() -> argparse.ArgumentParser:

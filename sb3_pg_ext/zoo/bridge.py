@@ -1,27 +1,40 @@
 """Registered algorithms inside RL Zoo: everything that touches RL Zoo's internals."""
 
 import argparse
+import os
+import re
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from pkgutil import resolve_name
 from pprint import pprint
 from typing import Any, ClassVar
 
 import rl_zoo3.train
+import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
-from sb3_pg_ext.plugins.configs import find_config
+from sb3_pg_ext.plugins.configs import find_config, known_hyperparameters
 from sb3_pg_ext.zoo.hyperparams import EXTENDED, overlay, parse_schedules, resolve_rollout_buffer
+from sb3_pg_ext.zoo.runs import discard_empty_run, get_model_path
+from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argument, suggest
 
 STOCK = frozenset(ALGOS)
+PLAYERS = ("rl_zoo3.utils", "rl_zoo3.enjoy", "rl_zoo3.push_to_hub")
+"""Where RL Zoo's choice of a run lies: those imported later take it from the first."""
+SHIPPED = "zoo_configs"
+"""The folder of the shipped configurations."""
 
 
 def install(plugins: Registry, *, play: bool = False) -> None:
@@ -39,6 +52,9 @@ def install(plugins: Registry, *, play: bool = False) -> None:
         HYPERPARAMS_CONVERTER[spec.name] = _lazily(spec.converter)
         PluginExperimentManager.specs[spec.name] = spec
     rl_zoo3.train.ExperimentManager = PluginExperimentManager  # type: ignore[misc]
+    for module in PLAYERS:
+        if module in sys.modules:
+            sys.modules[module].get_model_path = get_model_path  # type: ignore[attr-defined]
 
 
 def require_algorithm(plugins: Registry, name: str) -> None:
@@ -63,13 +79,21 @@ class PluginExperimentManager(ExperimentManager):
     ``policy_kwargs`` beside those that a hyper-parameter search has sampled. Their environments go into a
     :class:`~sb3_pg_ext.envs.fast_dummy.FastDummyVecEnv` instead of a ``DummyVecEnv``, or, where the algorithm's class
     has an attribute ``vec_env_class``, into that, whatever ``--vec-env`` says. For RL Zoo's own algorithms it resolves
-    ``rollout_buffer_class`` and changes nothing else.
+    ``rollout_buffer_class``, and changes nothing else in what they do.
+
+    For all of them it finds configurations that packages ship, explains what the user can mend in one line, and leaves
+    no folder behind where a training does not begin.
+
+    :raises UserError: in all that it does, where an argument or an entry of the configuration is wrong
     """
 
     specs: ClassVar[dict[str, AlgorithmSpec]] = {}
 
     def __init__(self, args: argparse.Namespace, algo: str, *positional: Any, **keywords: Any) -> None:
+        if keywords.get("config"):
+            keywords["config"] = _find_conf_file(keywords["config"])
         super().__init__(args, algo, *positional, **keywords)
+        self._has_made_folder = False
         self.spec = self.specs.get(algo)
         if self.spec is None:
             return
@@ -79,8 +103,46 @@ class PluginExperimentManager(ExperimentManager):
         # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
         self.vec_env_class = getattr(self.spec.cls, "vec_env_class", default)
 
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """Make everything that a training needs; where that fails, leave no trace of it."""
+        self._envs: list[VecEnv] = []
+        try:
+            with self._explain_refusals():
+                return super().setup_experiment()
+        except BaseException:
+            for env in self._envs:
+                env.close()
+            if self._has_made_folder:
+                discard_empty_run(self.save_path)
+            raise
+        finally:
+            del self._envs
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """Make environments, and know them while it is not certain that a training comes of it."""
+        env = super().create_envs(n_envs, eval_env, no_log)
+        if hasattr(self, "_envs"):
+            self._envs.append(env)
+        return env
+
+    def create_log_folder(self) -> None:
+        """Make the folder of the run, and know whether it was there before."""
+        try:
+            os.makedirs(self.save_path)
+            self._has_made_folder = True
+        except FileExistsError:  # that of a training that began at the same moment
+            pass
+        super().create_log_folder()
+
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read the hyper-parameters: those of the YAML file, over them the trial's, over them the command line's."""
+        _check_conf_file(self.config, self.env_name.gym_id, is_atari=self._is_atari)
+        hyperparams, saved_hyperparams = self._read_hyperparameters()
+        if missing := sorted({"n_timesteps", "policy"} - hyperparams.keys()):
+            raise UserError(f"The entry for {self.env_name.gym_id} in {self.config} lacks {' and '.join(missing)}")
+        return hyperparams, saved_hyperparams
+
+    def _read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.spec is None or self.trial_id is None or not (self.storage and self.study_name):
             return super().read_hyperparameters()
         trial_id, self.trial_id = self.trial_id, None  # the base class would replace policy_kwargs, and ignores trial 0
@@ -94,14 +156,25 @@ class PluginExperimentManager(ExperimentManager):
         return hyperparams, saved_hyperparams
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
-        resolve_rollout_buffer(hyperparams)
-        preprocessed = super()._preprocess_hyperparams(hyperparams)
-        if self.spec is not None:
-            parse_schedules(preprocessed[0], self.spec.cls)
+        try:
+            resolve_rollout_buffer(hyperparams)
+            preprocessed = super()._preprocess_hyperparams(hyperparams)
+            if self.spec is not None:
+                parse_schedules(preprocessed[0], self.spec.cls)
+        except Exception as error:
+            if is_in_text(error):
+                raise UserError(f"A hyper-parameter that is evaluated as Python is none: {error}") from error
+            if is_refused_argument(error):
+                raise UserError(str(error)) from error
+            raise
         return preprocessed
 
     def hyperparameters_optimization(self) -> None:
         """Search hyper-parameters, with what is sampled extending the user's dictionaries of arguments."""
+        with self._explain_refusals():
+            self._search()
+
+    def _search(self) -> None:
         if self.spec is None:
             super().hyperparameters_optimization()
             return
@@ -112,6 +185,62 @@ class PluginExperimentManager(ExperimentManager):
             super().hyperparameters_optimization()
         finally:
             HYPERPARAMS_SAMPLER[self.algo] = sample
+
+    @contextmanager
+    def _explain_refusals(self) -> Iterator[None]:
+        """What an algorithm refuses when it is made is the user's error, unless it is a bug."""
+        try:
+            yield
+        except TypeError as error:
+            if (explanation := self._explain_unexpected(str(error))) is None:
+                raise
+            raise UserError(explanation) from error
+        except (AssertionError, ValueError) as error:
+            if not self._hyperparams or not is_refused_argument(error):  # these are known once there are environments
+                raise
+            raise UserError(f"{self.algo} cannot be trained on {self.env_name.gym_id}: {error}") from error
+
+    def _explain_unexpected(self, message: str) -> str | None:
+        found = re.search(r"unexpected keyword argument '(\w+)'", message)
+        if found is None:
+            return None
+        name, known = found[1], known_hyperparameters(ALGOS[self.algo])
+        if name in self._hyperparams and name not in known:
+            source = "-params" if name in (self.custom_hyperparams or {}) else self.config
+            return f"{source}: {self.algo} has no argument {name!r}{suggest(name, known - {'self', 'args', 'kwargs'})}"
+        dictionaries = {**self._hyperparams, "env_kwargs": self.env_kwargs}
+        holders = [key for key, value in dictionaries.items() if isinstance(value, dict) and name in value]
+        return f"{' or '.join(holders)} has {name!r}: {message}" if holders else None
+
+
+def _find_conf_file(given: str) -> str:
+    """What ``--conf-file`` stands for: any that RL Zoo reads, ``package:file``, or a shipped ``zoo_configs/….yml``."""
+    if Path(given).exists() or Path(given).suffix not in (".yml", ".yaml", ".py"):
+        return given
+    shipped = Path(given).parts[0] == SHIPPED
+    try:
+        return str(find_config(f"sb3_pg_ext:{given}" if shipped else given))
+    except ValueError as error:
+        folder = find_config(f"sb3_pg_ext:{SHIPPED}/reinforce.yml").parent
+        known = [f"{SHIPPED}/{path.name}" for path in folder.glob("*.yml")]
+        raise UserError(f"--conf-file {given}: there is no such file{suggest(given, known)}") from error
+
+
+def _check_conf_file(config: str, env_id: str, *, is_atari: bool) -> None:
+    """Refuse a YAML file without an entry for an environment, before RL Zoo fails to find it."""
+    if not config.endswith((".yml", ".yaml")):
+        return
+    try:
+        entries = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{config} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{config} holds {type(entries).__name__}; allowed: a mapping from environments to entries")
+    name = env_id if env_id in entries else "atari" if is_atari else "default"
+    if name not in entries:
+        raise UserError(f"{config} has no entry {env_id!r}, and none named {name!r}{suggest(env_id, set(entries))}")
+    if not isinstance(entries[name], dict):
+        raise UserError(f"{config}: the entry {name!r} is {entries[name]!r}; allowed: a mapping of hyper-parameters")
 
 
 def _find_algorithms(plugins: Registry) -> Iterator[AlgorithmSpec]:

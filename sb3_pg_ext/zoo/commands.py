@@ -5,6 +5,7 @@ import json
 
 from sb3_pg_ext import testing
 from sb3_pg_ext.plugins import Registry, registry
+from sb3_pg_ext.testing.checking import find_specs
 
 COLUMNS = ("kind", "name", "package", "version")
 
@@ -29,9 +30,11 @@ def check() -> None:
     parser.add_argument("name", metavar="NAME", help="the name under which a plug-in provides it")
     name = parser.parse_args().name
     try:
-        testing.check(name)
-    except ValueError as error:
+        find_specs(name)
+    except ValueError as error:  # the user's; any other comes from what is checked
         parser.error(str(error))
+    try:
+        testing.check(name)
     except AssertionError as error:
         raise SystemExit(f"{name} fails:\n{error}") from None
     print(f"{name} passes all checks")

@@ -1,10 +1,11 @@
 """Evaluate what RL Zoo has trained."""
 
-from rl_zoo3.utils import ALGOS, EnvironmentName, create_test_env, get_model_path, get_saved_hyperparams
+from rl_zoo3.utils import ALGOS, EnvironmentName, create_test_env, get_saved_hyperparams
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_pg_ext.plugins import registry
 from sb3_pg_ext.zoo import bridge
+from sb3_pg_ext.zoo.runs import get_model_path
 
 
 def evaluate_latest_run(algo: str, env_id: str, folder: str, n_episodes: int, seed: int) -> tuple[list[float], str]:

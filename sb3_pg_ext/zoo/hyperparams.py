@@ -10,6 +10,8 @@ from rl_zoo3 import exp_manager
 from rl_zoo3.utils import SimpleLinearSchedule
 from stable_baselines3.common.type_aliases import Schedule
 
+from sb3_pg_ext.plugins.configs import find_constructors
+
 
 def evaluate(value: Any) -> Any:
     """Evaluate a string with the names that RL Zoo's own YAML strings may use (``nn.Tanh``, …), and nothing else."""
@@ -68,8 +70,7 @@ def parse_schedules(hyperparams: dict[str, Any], cls: type) -> None:
 
 def schedule_arguments(cls: type) -> set[str]:
     """The arguments of a class, and of the classes it passes them on to, whose annotation names SB3's ``Schedule``."""
-    constructors = [vars(base)["__init__"] for base in cls.__mro__[:-1] if "__init__" in vars(base)]
-    annotations = [item for constructor in constructors for item in get_annotations(constructor).items()]
+    annotations = [item for constructor in find_constructors(cls) for item in get_annotations(constructor).items()]
     return {name for name, annotation in annotations if _takes_schedule(annotation)}
 
 

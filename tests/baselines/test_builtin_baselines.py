@@ -71,9 +71,7 @@ class Earlier:
 
 def test_a_baseline_that_learns_needs_a_state(monkeypatch):
     spec = BaselineSpec("earlier", Earlier)
-    monkeypatch.setattr(
-        "sb3_pg_ext.plugins.factory.registry", lambda: Registry((Entry(spec, Provider("a", "b", "1")),))
-    )
+    monkeypatch.setattr("sb3_pg_ext.baselines.registry", lambda: Registry((Entry(spec, Provider("a", "b", "1")),)))
     with pytest.raises(ValueError, match="'earlier' has fit alone; allowed: fit, state_dict and load_state_dict"):
         make_baseline("earlier")
 

@@ -284,6 +284,12 @@ def test_vtrace_refuses_a_rollout_without_log_probabilities(missing):
         (lambda: UPGO("high"), "gae_lambda='high'"),
         (lambda: NStep(0), "n=0; allowed: an integer, at least 1"),
         (lambda: NStep(2.0), "n=2.0"),
+        (lambda: NStep(True), "n=True; allowed: an integer, at least 1"),
+        (lambda: GAE(True), r"gae_lambda=True; allowed: a number in \[0, 1\]"),
+        (lambda: GAE(np.True_), f"gae_lambda={np.True_!r}"),
+        (lambda: UPGO(False), "gae_lambda=False"),
+        (lambda: VTrace(rho_bar=True), "rho_bar=True; allowed: a number, at least 0"),
+        (lambda: VTrace(lambda_=True), "lambda_=True"),
         (lambda: VTrace(rho_bar=0.5), "rho_bar=0.5 is less than c_bar=1.0; allowed: rho_bar ≥ c_bar"),
         (lambda: VTrace(c_bar=-1.0), "c_bar=-1.0; allowed: a number, at least 0"),
         (lambda: VTrace(rho_bar=float("nan")), "rho_bar=nan"),
@@ -293,3 +299,7 @@ def test_vtrace_refuses_a_rollout_without_log_probabilities(missing):
 def test_parameters_outside_their_range(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_ratios_may_be_without_a_cap():
+    assert VTrace(rho_bar=float("inf"), c_bar=np.inf).rho_bar == np.inf

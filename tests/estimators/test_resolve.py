@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.estimators import (
     GAE,
     UPGO,
@@ -17,6 +18,7 @@ from sb3_pg_ext.estimators import (
     make_estimator,
     resolve_estimator,
 )
+from sb3_pg_ext.plugins import Registry
 
 EVERYTHING = frozenset({"truncation", "raw_rewards", "target_log_probs"})
 
@@ -135,3 +137,11 @@ def test_a_function_is_an_estimator_too(rollout):
 
     with pytest.raises(ValueError, match=f"broken.* of module {__name__}: it returned NoneType"):
         estimate_advantages(resolve(broken), rollout)
+
+
+def test_a_name_is_looked_up_once(monkeypatch):
+    looked_up, find = [], Registry.find
+    monkeypatch.setattr(Registry, "find", lambda self, kind, name: looked_up.append(name) or find(self, kind, name))
+    resolve("n_step")
+    REINFORCE("MlpPolicy", "CartPole-v1", baseline="mean")
+    assert looked_up == ["n_step", "mean"]

@@ -60,6 +60,7 @@ def test_rewards_must_be_steps_by_environments(shape):
         ("values", [[0.0, 0.0]] * 3, "values is list; allowed: an array of float32"),
         ("terminated", np.zeros((3, 2), np.float32), "terminated is float32; allowed: an array of bool"),
         ("behaviour_log_probs", np.zeros((3, 2), int), "behaviour_log_probs is int64"),
+        ("gamma", True, "gamma=True; allowed"),
         ("gamma", 1.1, r"gamma=1.1; allowed: a number in \[0, 1\]"),
         ("gamma", float("nan"), "gamma=nan"),
         ("gamma", "0.9", "gamma='0.9'"),

@@ -10,13 +10,13 @@ import pytest
 import sb3_contrib
 import stable_baselines3
 import torch as th
-from envs import ACTION_SPACES, RandomEnv
+from comparison import Exchange, assert_close, exactly, parameters
+from envs import ACTION_SPACES, VECTOR, RandomEnv
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext import fast
@@ -36,37 +36,6 @@ def make_model(algorithm, action_space="Box", policy="MlpPolicy", **kwargs):
     env = RandomEnv(ACTION_SPACES[action_space])
     arguments = {"n_steps": 32, "seed": 0, "device": "cpu", **kwargs}
     return algorithm(policy, env, policy_kwargs={"net_arch": [8]}, **arguments)
-
-
-def parameters(model):
-    return {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
-
-
-def assert_close(one, other, **tolerance):
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        th.testing.assert_close(tensor, other[name], **tolerance, msg=lambda message, name=name: f"{name}: {message}")
-
-
-exactly = {"rtol": 0, "atol": 0}
-
-
-class Exchange(BaseCallback):
-    """Keeps the first rollout buffer that it sees, and puts it in the place of all others."""
-
-    def __init__(self):
-        super().__init__()
-        self.arrays = None
-
-    def _on_step(self):
-        return True
-
-    def _on_rollout_end(self):
-        buffer = vars(self.model.rollout_buffer)
-        if self.arrays is None:
-            self.arrays = {name: array.copy() for name, array in buffer.items() if isinstance(array, np.ndarray)}
-        buffer.update({name: array.copy() for name, array in self.arrays.items()})
-        set_random_seed(1)
 
 
 @each_twin
@@ -327,3 +296,33 @@ def test_policies_with_methods_of_their_own_act_by_them():
     seen = []
     make_model(fast.PPO, "Discrete", NeverTwo, batch_size=16).learn(64, collect)
     assert set(seen) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["Box", "Discrete", "MultiDiscrete", "MultiBinary"])
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("cls", [fast.PPO, fast.A2C])
+def test_the_same_seed_trains_as_stock(cls, n_envs, name):
+    """Noise is drawn as PyTorch's distributions draw it: actions are the same, and so is what is learned."""
+    models = []
+    for each in (cls, getattr(stable_baselines3, cls.__name__)):
+        env = DummyVecEnv([lambda: RandomEnv(ACTION_SPACES[name])] * n_envs)
+        arguments = {"batch_size": 8, "n_epochs": 2} if cls is fast.PPO else {}
+        models.append(each("MlpPolicy", env, n_steps=16, seed=3, policy_kwargs={"net_arch": [8]}, **arguments))
+        models[-1].learn(16 * n_envs * 5)
+    ours, stock = (th.nn.utils.parameters_to_vector(model.policy.parameters()).detach() for model in models)
+    th.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
+
+
+def test_one_seed_gives_the_same_training_by_vectors_and_by_dictionaries():
+    class AsDictionary(gym.ObservationWrapper):
+        observation_space = gym.spaces.Dict({"vector": VECTOR})
+
+        def observation(self, observation):
+            return {"vector": observation}
+
+    models = [
+        fast.PPO(policy, DummyVecEnv([make] * 2), n_steps=16, batch_size=16, n_epochs=2, seed=0, device="cpu").learn(96)
+        for policy, make in (("MlpPolicy", RandomEnv), ("MultiInputPolicy", lambda: AsDictionary(RandomEnv())))
+    ]
+    one, other = (th.nn.utils.parameters_to_vector(model.policy.parameters()).detach() for model in models)
+    th.testing.assert_close(one, other, rtol=0, atol=1e-5)

@@ -465,7 +465,8 @@ def test_every_optimizer(optimizer, kwargs, cls):
     one, other = (
         make_model(cls, engine=engine, learning_rate=1e-3, policy_kwargs=policy_kwargs).learn(48) for engine in ENGINES
     )
-    th.testing.assert_close(state(one), state(other), **TOLERANCE)
+    # The momentum of some adds up to tens, of which float32 keeps seven digits.
+    th.testing.assert_close(state(one), state(other), atol=TOLERANCE["atol"], rtol=2e-6)
 
 
 @each_model

@@ -11,7 +11,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.gradients.torch_fast_paths import HAS_FUSED_ON_CPU, clip_gradients, fused_step, make_step
-from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.guards.undo import Undo
 
 needs_fused = pytest.mark.skipif(not HAS_FUSED_ON_CPU, reason="this PyTorch has no fused step on the CPU")
 
@@ -252,7 +252,8 @@ def test_a_checkpoint_leads_back(new, own_step):
     if not new:
         run(ours, make_step(ours))
         run(theirs, make_step(theirs))
-    checkpoint = Rollback(models[0], ours)
+    checkpoint = Undo()
+    checkpoint.keep([ours], models[0])
     run(ours, make_step(ours), start=100)
     assert checkpoint.distance() > 0.1
     checkpoint.restore()

@@ -20,6 +20,10 @@ BROKEN = {
     "misspelt hook": ("@hookimpl\ndef sb3_pg_ext_estimator(): return []", "unknown hook 'sb3_pg_ext_estimator'"),
     "hook with an argument": ("@hookimpl\ndef sb3_pg_ext_estimators(registry): return []", "registry"),
     "not iterable": ("@hookimpl\ndef sb3_pg_ext_estimators(): return 7", "TypeError"),
+    "returned instead of yielded": (
+        "@hookimpl\ndef sb3_pg_ext_estimators(): return EstimatorSpec('fake', object)",
+        r"sb3_pg_ext_estimators returned EstimatorSpec\(.*; allowed: an iterable of EstimatorSpec: yield it",
+    ),
     "nothing": ("@hookimpl\ndef sb3_pg_ext_estimators(): pass", "sb3_pg_ext_estimators returned None; allowed"),
     "an error of its own kind on import": ("class Bye(BaseException): pass\nraise Bye('now')", "Bye: now"),
     "no factory": (

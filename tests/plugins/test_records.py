@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec
@@ -37,3 +39,9 @@ def test_a_factory_can_be_called(record):
 def test_an_algorithm_is_a_class():
     with pytest.raises(ValueError, match="cls='PPO'; allowed: a class"):
         AlgorithmSpec("name", "PPO", "config.yml", "module:sampler", "module:converter")
+
+
+def test_a_configuration_is_a_path():
+    AlgorithmSpec("name", object, Path("config.yml"), "module:sampler", "module:converter")
+    with pytest.raises(ValueError, match="config=None; allowed: a path, or 'package:file'"):
+        AlgorithmSpec("name", object, None, "module:sampler", "module:converter")

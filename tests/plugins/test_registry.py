@@ -32,6 +32,7 @@ def test_an_unknown_name_says_what_is_known_and_what_failed(registry):
         registry.find(EstimatorSpec, "gea")
     assert str(raised.value).splitlines() == [
         "Unknown estimator 'gea'; did you mean 'gae'?",
+        "If a saved model names this estimator, the plug-in that provided it is not installed",
         "Known estimators: gae, upgo",
         "plug-in 'bad' of bad-package 0.1 failed to load (ImportError: no torch)",
     ]
@@ -43,5 +44,14 @@ def test_a_name_of_another_kind_is_unknown(registry):
 
 
 def test_an_empty_registry_knows_no_name():
-    with pytest.raises(ValueError, match=r"Unknown baseline 'mean'\nKnown baselines: none"):
+    with pytest.raises(ValueError, match=r"(?s)Unknown baseline 'mean'\n.*\nKnown baselines: none"):
         Registry(()).find(BaselineSpec, "mean")
+
+
+def test_a_record_is_found_by_its_factory():
+    specs = [EstimatorSpec("one", int), BaselineSpec("two", float), EstimatorSpec("again", int)]
+    found = Registry(tuple(Entry(spec, PROVIDER) for spec in (*specs, SPECS[-1])))
+    assert found.find_by_factory(EstimatorSpec, int) is specs[0]
+    assert found.find_by_factory(BaselineSpec, float) is specs[1]
+    assert found.find_by_factory(EstimatorSpec, float) is None
+    assert found.find_by_factory(BaselineSpec, object) is None

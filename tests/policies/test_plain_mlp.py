@@ -1,5 +1,7 @@
 """Which policies are plain MLPs, and that NumPy then computes what PyTorch does."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch as th
@@ -18,6 +20,7 @@ from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.policies.exploration import MlpPolicy
 from sb3_pg_ext.policies.plain_mlp import (
     UnsupportedPolicyError,
+    Watch,
     actor_layers,
     check_parameters,
     critic_layers,
@@ -319,3 +322,43 @@ def test_parameters_are_each_of_one_layer():
     ]:
         with pytest.raises(UnsupportedPolicyError, match=reason):
             check_parameters(used, of_model)
+
+
+def replace_module(policy):
+    policy.mlp_extractor.policy_net[0] = copy.deepcopy(policy.mlp_extractor.policy_net[0])
+
+
+def replace_parameter(policy):
+    policy.action_net.bias = nn.Parameter(policy.action_net.bias.detach())  # in the same place
+
+
+def replace_body(policy):
+    policy.mlp_extractor = copy.deepcopy(policy.mlp_extractor)
+
+
+def move(policy):
+    policy.action_net.weight.data = policy.action_net.weight.data.clone()
+
+
+def freeze(policy):
+    policy.value_net.weight.requires_grad_(False)
+
+
+def hook(policy):
+    policy.mlp_extractor.policy_net[1].register_forward_hook(lambda *args: None)
+
+
+def lengthen(policy):
+    policy.mlp_extractor.policy_net.append(nn.Tanh())
+
+
+@pytest.mark.parametrize("change", [replace_module, replace_parameter, replace_body, move, freeze, hook, lengthen])
+def test_a_watch_notices(change):
+    policy = make_policy()
+    watch = Watch(policy)
+    with th.no_grad():
+        policy.action_net.weight.mul_(2)
+    policy.optimizer.zero_grad()
+    assert watch.is_unchanged()
+    change(policy)
+    assert not watch.is_unchanged()

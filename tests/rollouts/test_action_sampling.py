@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActor
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import actor_layers
-from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, draw_noise, make_action_sampler
+from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, make_action_sampler
 
 N_ENVS, N_CALLS = 200, 100
 VECTOR = OBSERVATION_SPACES["Box"]
@@ -95,8 +95,7 @@ def test_shapes_and_types(path, name, n_envs):
     act = make_path(make_policy(space), path, n_envs)
     actions = act(PolicyInputs(np.zeros((n_envs, 3), np.float32)))
     assert actions.shape == (n_envs, *space.shape)
-    as_floats = path == "PolicyActionSampler" and name == "MultiBinary"  # so does SB3
-    assert actions.dtype.kind == ("f" if as_floats else np.dtype(space.dtype).kind)
+    assert actions.dtype.kind == ("f" if name == "MultiBinary" else np.dtype(space.dtype).kind)  # as in SB3
 
 
 @each_path
@@ -128,6 +127,11 @@ def test_bad_outputs_are_caught(path, name, number):
     policy = make_policy(ACTION_SPACES[name])
     with th.no_grad():
         policy.action_net.bias[0] = number
+    if path == "PolicyActionSampler" and number == -np.inf and name in ("Discrete", "MultiDiscrete"):
+        act = make_path(policy, path, 2)  # it is a choice that is never made
+        first = [act(PolicyInputs(np.zeros((2, 3), np.float32))).reshape(2, -1)[:, 0] for _ in range(50)]
+        assert 0 not in np.array(first)
+        return
     with pytest.raises(NonFiniteError, match="policy output"):
         make_path(policy, path, 2)(PolicyInputs(np.zeros((2, 3), np.float32)))
 
@@ -150,8 +154,7 @@ def test_noise_goes_on_from_rollout_to_rollout(space):
     in_one = MLPActionSampler(policy, layers, 4, 10)
     at_once = [in_one(PolicyInputs(obs)) for _ in range(10)]
     th.manual_seed(3)
-    noise = draw_noise(policy, layers, 4, block=10)
-    rollouts = (MLPActionSampler(policy, layers, 4, 5, noise) for _ in range(2))
+    rollouts = (MLPActionSampler(policy, layers, 4, 5) for _ in range(2))
     np.testing.assert_array_equal([act(PolicyInputs(obs)) for act in rollouts for _ in range(5)], at_once)
 
 
@@ -215,3 +218,14 @@ def test_state_dependent_noise_is_the_same_until_it_is_reset(squash):
     policy.reset_noise(3)
     assert not np.array_equal(first, act(PolicyInputs(obs)))
     assert not squash or (np.abs(first) <= 1).all()
+
+
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_both_paths_take_the_same_actions_from_the_same_seed(name):
+    policy, obs = make_policy(ACTION_SPACES[name]), np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    taken = []
+    for path in ("MLPActionSampler", "PolicyActionSampler"):
+        act = make_path(policy, path, 5)
+        th.manual_seed(7)
+        taken.append([act(PolicyInputs(obs)) for _ in range(50)])
+    np.testing.assert_allclose(*map(np.array, taken), rtol=1e-5, atol=1e-6)

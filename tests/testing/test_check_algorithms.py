@@ -1,5 +1,6 @@
 """Every property has an algorithm that lacks it."""
 
+import gymnasium as gym
 import pytest
 import torch
 import yaml
@@ -49,6 +50,18 @@ class SupportsNothing(A2C):
         raise AssertionError("only MultiBinary actions")
 
 
+class RefusesDiscreteActions(A2C):
+    def _setup_model(self):
+        if isinstance(self.action_space, gym.spaces.Discrete):
+            raise ValueError(f"action_space={self.action_space}; allowed: Box")
+        super()._setup_model()
+
+
+class RefusesEverything(A2C):
+    def _setup_model(self):
+        raise ValueError("action_space=…; allowed: MultiBinary")
+
+
 NOT_BUILT = "is built with MlpPolicy"
 FAULTS = {
     NoParameterMoves: "learns",
@@ -57,6 +70,7 @@ FAULTS = {
     Unseeded: "learns the same from the same seed",
     Forgets: "survives saving and loading",
     SupportsNothing: NOT_BUILT,
+    RefusesEverything: NOT_BUILT,
 }
 
 
@@ -68,9 +82,24 @@ def test_a_stock_algorithm_keeps_the_contract():
     check(spec(), n_steps=50)
 
 
+def test_an_action_space_may_be_refused_by_a_value_error():
+    check(spec(RefusesDiscreteActions), n_steps=50)
+
+
+def test_wrong_arguments_are_no_matter_of_the_contract():
+    with pytest.raises(ValueError, match=r"gamma=2; allowed: \[0, 1\]"):
+        check("npg", gamma=2)
+
+
+def test_nothing_is_printed(capfd):
+    check(spec(), n_steps=50)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(("cls", "fault"), FAULTS.items(), ids=lambda x: getattr(x, "__name__", ""))
 def test_a_fault_is_named(failing, cls, fault):
-    assert failing(spec(cls), n_steps=50) == {fault}
+    kwargs = {} if cls is RefusesEverything else {"n_steps": 50}  # with arguments, these are to blame
+    assert failing(spec(cls), **kwargs) == {fault}
 
 
 CONFIGS = {
@@ -111,3 +140,10 @@ def convert_to_something_else(params):
 )
 def test_a_search_that_cannot_work_is_found(failing, search):
     assert failing(spec(SupportsNothing, **search)) == {NOT_BUILT, "samples hyperparameters"}
+
+
+def test_a_configuration_may_be_a_path_object(failing, tmp_path):
+    path = tmp_path / "some.yml"
+    path.write_text(yaml.safe_dump({"CartPole-v1": {"n_timesteps": 1000, "policy": "MlpPolicy"}}))
+    some = AlgorithmSpec("some", SupportsNothing, path, SAMPLER, CONVERTER)
+    assert failing(some) == {NOT_BUILT}

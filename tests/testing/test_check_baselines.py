@@ -159,3 +159,12 @@ def test_a_message_names_property_step_and_data():
         "(if episode 0 goes on otherwise from step 0 on; should the record say unbiased=False?), "
         "on episodes of 1, 7 and 3 steps, rewards to go"
     )
+
+
+def test_who_reads_values_without_declaring_them_gets_a_hint():
+    with pytest.raises(AssertionError) as raised:
+        check(BaselineSpec("broken", lambda: lambda episodes: episodes.values.copy()))
+    assert str(raised.value).splitlines()[1] == (
+        "- needs no values: AttributeError: 'NoneType' object has no attribute 'copy' "
+        "(without values; is needs_values = True missing?), on episodes of 1, 7 and 3 steps, rewards to go"
+    )

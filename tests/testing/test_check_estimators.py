@@ -153,3 +153,11 @@ def test_clipping_large_differences_is_no_fault():
         return AdvantageEstimate(deltas, deltas + rollout.values)
 
     check(EstimatorSpec("clipped", lambda: clipped))
+
+
+def test_who_reads_log_probabilities_without_declaring_them_gets_a_hint():
+    def weighs(rollout):
+        return plus(rollout, np.exp(rollout.target_log_probs.copy() - rollout.behaviour_log_probs))
+
+    with pytest.raises(AssertionError, match=r"needs no log probs: AttributeError: .*'target_log_probs'\?\), on"):
+        check(EstimatorSpec("broken", lambda: weighs))

@@ -3,6 +3,7 @@ from unittest.mock import patch
 
 import pytest
 import rl_zoo3.train
+import rl_zoo3.utils
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from toys import CONFIG, Toy, ToyWithReplay, convert_toy, sample_toy
@@ -37,6 +38,7 @@ def plugins(config):
 def _clean_tables(monkeypatch):
     """Undo what the bridge enters into RL Zoo."""
     monkeypatch.setattr(rl_zoo3.train, "ExperimentManager", rl_zoo3.train.ExperimentManager)
+    monkeypatch.setattr(rl_zoo3.utils, "get_model_path", rl_zoo3.utils.get_model_path)
     with ExitStack() as tables:
         for table in (ALGOS, HYPERPARAMS_SAMPLER, HYPERPARAMS_CONVERTER, bridge.PluginExperimentManager.specs):
             tables.enter_context(patch.dict(table))

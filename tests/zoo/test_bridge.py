@@ -136,6 +136,13 @@ def test_an_override_of_rl_zoos_counts(plugins, tmp_path, monkeypatch):
     assert make_manager(plugins, tmp_path).vec_env_class is OwnVecEnv
 
 
+def test_a_configuration_may_be_a_path_object(config, tmp_path):
+    spec = AlgorithmSpec("toy", Toy, config, "m:sampler", "m:converter")
+    manager = make_manager(Registry((Entry(spec, Provider("toys", "toy-box", "1.2")),)), tmp_path)
+    assert manager.config == str(config)
+    assert manager.read_hyperparameters()[0]["temperature"] == "lin_0.5"
+
+
 def test_a_given_configuration_comes_first(plugins, tmp_path):
     given = tmp_path / "given.yml"
     given.write_text(CONFIG.replace("lin_0.5", "0.25"))

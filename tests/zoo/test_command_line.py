@@ -8,13 +8,15 @@ import pytest
 
 from sb3_pg_ext import testing
 from sb3_pg_ext.plugins import Provider, Registry, load_registry
+from sb3_pg_ext.testing import checking
 from sb3_pg_ext.version import __version__
 from sb3_pg_ext.zoo import __main__, commands
 
 
 @pytest.fixture(autouse=True)
 def _same_plugins(monkeypatch, plugins):
-    monkeypatch.setattr(commands, "registry", lambda: plugins)
+    for module in (commands, checking):
+        monkeypatch.setattr(module, "registry", lambda: plugins)
 
 
 def error_of(zoo, capsys, *arguments):
@@ -138,9 +140,14 @@ def test_check_says_what_fails(zoo, monkeypatch):
         zoo("check", "toy")
 
 
-def test_check_of_an_unknown_name_is_an_error(zoo, capsys, monkeypatch):
-    def fail(name):
-        raise ValueError("Unknown name 'toyy'")
-
-    monkeypatch.setattr(testing, "check", fail, raising=False)
+def test_check_of_an_unknown_name_is_an_error(zoo, capsys):
     assert "Unknown name 'toyy'" in error_of(zoo, capsys, "check", "toyy")
+
+
+def test_an_error_of_what_is_checked_is_no_unknown_name(zoo, monkeypatch):
+    def fail(name):
+        raise ValueError("a bug of the plug-in")
+
+    monkeypatch.setattr(testing, "check", fail)
+    with pytest.raises(ValueError, match="a bug of the plug-in"):
+        zoo("check", "toy")

@@ -56,6 +56,20 @@ def test_the_example_for_stock_ppo_trains_with_its_estimator(zoo, tmp_path):
     zoo("enjoy", *arguments, "-n", "100", "--no-render")
 
 
+@pytest.mark.parametrize("given", ["zoo_configs/ppo_estimators.yml", SHIPPED])
+def test_it_is_found_from_any_folder(zoo, tmp_path, given):
+    """With ``zoo_configs/`` in the working directory, that comes first."""
+    arguments = ["--algo", "ppo", "--env", "CartPole-v1", "-f", "logs", "-n", "64", "--eval-freq", "-1", "-conf", given]
+    zoo("train", *arguments)
+    buffer = PPO.load(tmp_path / "logs/ppo/CartPole-v1_1/CartPole-v1.zip").rollout_buffer
+    assert isinstance(buffer, EstimatorRolloutBuffer)
+    (tmp_path / "zoo_configs").mkdir()
+    (tmp_path / "zoo_configs/ppo_estimators.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 64}")
+    zoo("train", *arguments)
+    buffer = PPO.load(tmp_path / "logs/ppo/CartPole-v1_2/CartPole-v1.zip").rollout_buffer
+    assert isinstance(buffer, EstimatorRolloutBuffer) == (given == SHIPPED)
+
+
 def test_in_a_source_checkout(checkout, tmp_path):
     assert find_in(sys.executable, checkout, tmp_path) == checkout / "zoo_configs/ppo_estimators.yml"
 

@@ -1,13 +1,13 @@
 """Asynchronous advantage actor-critic."""
 
 import multiprocessing
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
@@ -18,7 +18,7 @@ from sb3_pg_ext.algorithms.a3c.shared_optimizers import SharedAdam, SharedOptimi
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import WorkerConfig, run_worker
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
-from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.arguments import check_choice, check_count, check_positive, check_range
 from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
 from sb3_pg_ext.envs.taking_apart import make_environments, split
@@ -26,12 +26,14 @@ from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.guards.normalization import named_statistics
 from sb3_pg_ext.log import TABLE, record_count
+from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.workers.pool import WorkerPool, pack
 from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
 
-SelfA3C = TypeVar("SelfA3C", bound="A3C")
-
 START_METHODS = ("forkserver", "spawn", "fork")
+
+
+SelfA3C = TypeVar("SelfA3C", bound="A3C")
 
 
 class A3C(ActorCriticBase):
@@ -48,29 +50,26 @@ class A3C(ActorCriticBase):
 
     With one worker training is deterministic; with several, it depends on who comes first.
 
+    Callbacks are called for every ``n_workers`` steps, a little after these were made, and training goes on meanwhile:
+    so callbacks that stop it do so within a second. In their ``locals``, ``workers``, ``rewards``, ``dones`` and
+    ``infos`` are those of ``n_workers`` steps in the order in which they were reported; observations stay with the
+    workers.
+
     Deviations from the paper, which are SB3's A2C: means over steps instead of sums, so that ε of RMSProp and
     ``max_grad_norm`` mean the same for every ``n_steps``; a rollout goes on across the ends of episodes; where an
     episode is truncated, V of its last observation stands for the rest.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
     :param env: the environment: its id, a function that makes it, a list of such functions, an environment, or a VecEnv
         with one environment for every worker
     :param learning_rate: learning rate η; a number, or a function of the remaining progress (1 to 0) of all workers
         together
     :param n_steps: number of steps for one update of one worker
-    :param gamma: discount factor γ
     :param gae_lambda: λ of estimators that have one; 1 gives the paper's n-step returns
-    :param ent_coef: weight of the entropy bonus
-    :param vf_coef: weight of the critic's loss
     :param max_grad_norm: a worker's gradient is scaled down to this norm; ``None`` for no clipping
     :param rms_prop_eps: ε of RMSProp, inside the root:
         see :class:`~sb3_pg_ext.algorithms.a3c.shared_optimizers.SharedRMSprop`
     :param use_rms_prop: whether to use the shared RMSProp, with α = 0.99; otherwise the shared Adam, with ε = 1e-5
-    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
-    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
     :param normalize_advantage: whether to scale the advantages of an update to mean 0 and standard deviation 1
-    :param advantage_estimator: the name of an estimator, or an instance
-    :param advantage_estimator_kwargs: parameters of the named estimator
     :param n_workers: number of workers; ``None`` for the number of environments, or 2 where ``env`` is an id or a
         function
     :param start_method: how processes are started: ``"forkserver"`` (``"spawn"`` where that does not exist),
@@ -78,15 +77,8 @@ class A3C(ActorCriticBase):
     :param worker_timeout: a worker that makes neither a step nor an update for so many seconds has failed
     :param on_worker_failure: ``"raise"`` an error, or ``"restart"``: replace the worker and go on
     :param max_restarts: how many workers are replaced in one training before a failure is an error
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs; ``"autograd"``;
-        ``"auto"`` for the first where it can
-    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
-    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
-    :param policy_kwargs: arguments of the policy
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
     :param seed: seed of all random generators; every worker's own is made from it
     :param device: ``"cpu"``, which is also what ``"auto"`` means
-    :param _init_setup_model: whether to build the network at once
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     :raises WorkerError: while training, if a worker fails
     """
@@ -130,27 +122,8 @@ class A3C(ActorCriticBase):
     ) -> None:
         if n_workers is not None:
             check_count("n_workers", n_workers)
-        super().__init__(
-            policy,
-            make_environments(env, n_workers),
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=_cpu(device),
-            _init_setup_model=False,
-            supported_action_spaces=SUPPORTED_ACTION_SPACES,
-        )
+        env, device = make_environments(env, n_workers), _cpu(device)
+        super().__init__(**arguments_of(OnPolicyAlgorithm, locals()))
         self.rms_prop_eps = rms_prop_eps
         self.use_rms_prop = use_rms_prop
         self.normalize_advantage = normalize_advantage
@@ -182,11 +155,7 @@ class A3C(ActorCriticBase):
         check_positive("worker_timeout", self.worker_timeout)
         check_choice("on_worker_failure", self.on_worker_failure, ("raise", "restart"))
         check_count("max_restarts", self.max_restarts, 0)
-        if self.normalize_advantage and self.n_steps == 1:
-            raise ValueError(
-                "normalize_advantage=True with a single step for each update (n_steps=1); allowed: at least 2 steps, "
-                "since a single number has no standard deviation"
-            )
+        self._check_normalization(self.n_steps, "n_steps")
         for name in ("optimizer_class", "optimizer_kwargs"):
             if name in self.policy_kwargs:
                 raise ValueError(
@@ -216,33 +185,19 @@ class A3C(ActorCriticBase):
         self: SelfA3C,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 100,
-        tb_log_name: str = "A3C",
+        log_interval: int | None = 100,
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfA3C:
-        """Train, as every SB3 algorithm does.
+        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`.
 
-        Callbacks are called for every ``n_workers`` steps, a little after these were made, and training goes on
-        meanwhile: so callbacks that stop it do so within a second. In their ``locals``, ``workers``, ``rewards``,
-        ``dones`` and ``infos`` are those of ``n_workers`` steps in the order in which they were reported; observations
-        stay with the workers.
-
-        :param total_timesteps: number of environment steps of all workers together; the last rollouts are finished
-        :param callback: called in the parent
-        :param log_interval: log every so many times ``n_steps · n_workers`` steps
-        :param tb_log_name: name of the run for TensorBoard
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        :raises WorkerError: if a worker fails and is not replaced
+        :param log_interval: log every so many times ``n_steps · n_workers`` steps; ``None`` for never
         """
-        try:
-            return super().learn(
-                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-            )
-        finally:
-            self._stop_workers()
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _end_training(self) -> None:
+        self._stop_workers()
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -348,14 +303,7 @@ class A3C(ActorCriticBase):
 
         :raises ValueError: if the environments cannot be taken apart
         """
-        make_policy: Any = partial(
-            self.policy_class,
-            self.observation_space,
-            self.action_space,
-            self.lr_schedule,
-            use_sde=self.use_sde,
-            **self.policy_kwargs,
-        )
+        make_policy = policy_factory(self)
         return [
             WorkerConfig(
                 make_env=make_env,

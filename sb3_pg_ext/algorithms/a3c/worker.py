@@ -30,12 +30,9 @@ from sb3_pg_ext.policies.evaluation import action_array, predict_values
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, critic_layers, network_input
 from sb3_pg_ext.rollouts.action_sampling import (
-    NOISE_BLOCK,
     ActionSampler,
     MLPActionSampler,
-    Noise,
     PolicyActionSampler,
-    draw_noise,
     make_bounds,
 )
 from sb3_pg_ext.rollouts.assessment import assess, check_transitions
@@ -78,11 +75,10 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class MLPLayers:
-    """The layers of a policy's networks, which follow its parameters, and noise for all its actions."""
+    """The layers of a policy's networks, which follow its parameters."""
 
     actor: list[mlp.Layer]
     critic: list[mlp.Layer]
-    noise: Noise
 
     @classmethod
     def of(cls, policy: ActorCriticPolicy) -> "MLPLayers | None":
@@ -91,7 +87,7 @@ class MLPLayers:
             actor, critic = actor_layers(policy), critic_layers(policy)
         except UnsupportedPolicyError:
             return None
-        return cls(actor, critic, draw_noise(policy, actor, 1, NOISE_BLOCK))
+        return cls(actor, critic)
 
 
 def run_worker(context: WorkerContext) -> None:
@@ -219,7 +215,7 @@ class Worker:
         """What samples actions with the present parameters."""
         if self._mlp is None:
             return PolicyActionSampler(self.policy)
-        return MLPActionSampler(self.policy, self._mlp.actor, 1, self.config.n_steps, self._mlp.noise)
+        return MLPActionSampler(self.policy, self._mlp.actor, 1, self.config.n_steps)
 
     def _update(self, transitions: Transitions) -> None:
         """Compute the gradient, and apply it to the shared parameters.

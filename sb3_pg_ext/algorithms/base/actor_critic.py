@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_range
@@ -58,12 +57,11 @@ class ActorCriticBase(OnPolicyBase):
     def _name_estimator(self) -> None:
         """Replace an instance of a registered estimator by its name and numbers, so that only these are saved."""
         estimator: Any = self.advantage_estimator
-        for entry in registry().entries:
-            spec = entry.spec
-            if isinstance(spec, EstimatorSpec) and spec.factory is type(estimator) and is_dataclass(estimator):
-                numbers = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
-                numbers.pop("gae_lambda", None)
-                self.advantage_estimator, self.advantage_estimator_kwargs = spec.name, numbers
+        spec = registry().find_by_factory(EstimatorSpec, type(estimator))
+        if spec is not None and is_dataclass(estimator):
+            numbers = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
+            numbers.pop("gae_lambda", None)
+            self.advantage_estimator, self.advantage_estimator_kwargs = spec.name, numbers
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_estimator", "_transitions", "_behaviour_log_probs"]
@@ -108,7 +106,5 @@ class ActorCriticBase(OnPolicyBase):
         self.logger.record("train/n_updates", self._n_updates + 1, exclude="tensorboard")
         self.logger.record("train/advantage_mean", float(buffer.advantages.mean()))
         self.logger.record("train/advantage_std", float(buffer.advantages.std()))
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", explained)
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
+        self._log_critic()
+        self._log_exploration()

@@ -6,19 +6,22 @@ noise and callbacks work as ever.
 
 import time
 import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, RolloutReturn
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
-from sb3_pg_ext.algorithms.base.progress import BoundedProgress
-from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
+from sb3_pg_ext.algorithms.base.learning import Learning
+from sb3_pg_ext.algorithms.base.targets import Target, follow
 from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
@@ -29,12 +32,15 @@ from sb3_pg_ext.policies.observations import Observations, arrays_of
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
 
 
-class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
-    """The base of this package's off-policy algorithms. Each adds its arguments and its update.
+class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
+    """The base of this package's off-policy algorithms. Each adds its arguments, its optimisers, its target networks
+    and its update.
 
     A transition with a NaN or an infinity never reaches the replay buffer. It ends the rollout, which is what SB3
     collects between two updates: the environments are reset, the trajectory in the buffer counts as truncated there,
     the update is left out.
+
+    An update that meets a non-finite value, or leaves one in the parameters, is undone.
     """
 
     _rollout_was_dropped = False
@@ -90,10 +96,20 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
                 "allowed: one of them (a buffer of your own takes n_steps and gamma in replay_buffer_kwargs)"
             )
 
-    def learn(self: SelfOffPolicyBase, *args: Any, **kwargs: Any) -> SelfOffPolicyBase:
-        """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
-        with limited_threads(thread_count(self.policy)):
-            return super().learn(*args, **kwargs)
+    def learn(
+        self: SelfOffPolicyBase,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfOffPolicyBase:
+        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`.
+
+        :param log_interval: log every so many episodes; ``None`` for never
+        """
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect transitions and store them. SB3's signature.
@@ -142,7 +158,7 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
     ) -> None:
         guarded: Any = FiniteOnly(replay_buffer)
         super()._store_transition(guarded, buffer_action, new_obs, reward, dones, infos)
-        self._reward_sum += float(reward.sum())
+        self._reward_sum += float(reward.sum(dtype=np.float64))  # finite rewards may overflow together
         self._n_rewards += len(reward)
 
     def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
@@ -156,25 +172,44 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
             return
         assert self.replay_buffer is not None
         start = time.perf_counter()
-        self._update_learning_rate(self.policy.optimizer)
-        with fused_step(self.policy.optimizer):
+        optimizers = [*self._optimizers().values()]
+        self._update_learning_rate(optimizers)
+        with ExitStack() as scope, np.errstate(all="ignore"):  # non-finite values are looked for
+            for optimizer in optimizers:
+                scope.enter_context(fused_step(optimizer))
             for _ in range(gradient_steps):
                 batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self.get_vec_normalize_env())
+                undo = self._keep_for_undo(optimizers)
                 try:
-                    with np.errstate(all="ignore"):  # non-finite values are looked for
-                        self._improve(batch)
+                    self._improve(batch)
+                    undo.check()
                 except NonFiniteError as problem:
+                    undo.restore()
                     self._skip_update(problem)
                 else:
                     self._n_updates += 1
+                    self._let_targets_follow()
                     self._keep_update()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/update_seconds", time.perf_counter() - start)
 
-    def _improve(self, batch: ReplayBufferSamples) -> None:
-        """One update with one batch: what makes an algorithm.
+    def _let_targets_follow(self) -> None:
+        for target in self._targets():
+            if self._n_updates % target.interval == 0:
+                follow(target)
 
-        :raises NonFiniteError: if the loss or its gradient is not finite; then nothing has been changed
+    def _optimizers(self) -> Mapping[str, th.optim.Optimizer]:
+        """The optimisers, by the names under which SB3 saves them: the model's attributes, with dots."""
+        raise NotImplementedError
+
+    def _targets(self) -> Sequence[Target]:
+        """The target networks, and what they follow after an update."""
+        raise NotImplementedError
+
+    def _improve(self, batch: ReplayBufferSamples) -> None:
+        """One update with one batch: what makes an algorithm. Target networks follow afterwards.
+
+        :raises NonFiniteError: if something is not finite; then parameters and optimisers are put back
         """
         raise NotImplementedError
 
@@ -186,7 +221,7 @@ class OffPolicyBase(BoundedProgress, NonFiniteGuard, OffPolicyAlgorithm):
         super().dump_logs()
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return ["policy", *self._optimizers()], []
 
 
 class FiniteOnly:

@@ -1,30 +1,82 @@
 """What the on-policy algorithms of this package share beyond the rollout: set-up, and updates that are undone."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_pg_ext.algorithms.base.progress import BoundedProgress
+from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
 from sb3_pg_ext.arguments import check_range
-from sb3_pg_ext.functional.finite import NonFiniteError, check_number
-from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-class OnPolicyBase(BoundedProgress, OnPolicyTraining):
-    """The base of this package's on-policy algorithms. Each adds its arguments and its update."""
+class OnPolicyBase(Learning, OnPolicyTraining):
+    """The base of this package's on-policy algorithms. Each adds its arguments and its update.
+
+    A subclass spells out its constructor. It passes the arguments that are SB3's on with
+    ``super().__init__(**arguments_of(OnPolicyAlgorithm, locals()))``, keeps its own, and ends with
+    ``if _init_setup_model: self._setup_model()``. Its docstring need not tell of arguments that stand in
+    :data:`~sb3_pg_ext.algorithms.base.constructor.DOCUMENTATION`: they are added to it.
+
+    :param policy: the policy, by its name or its class
+    :param env: the environment
+    :param learning_rate: learning rate
+    :param gae_lambda: λ, for algorithms with an advantage estimator
+    :param ent_coef: weight of the entropy bonus, for algorithms with one
+    :param vf_coef: weight of the critic's loss, for algorithms that add it to the policy's
+    :param max_grad_norm: the norm that gradients are scaled down to, for algorithms that do so
+    :param sb3: further arguments of SB3's ``OnPolicyAlgorithm``
+    """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    normalize_advantage = False
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        gae_lambda: float = 1.0,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.0,
+        max_grad_norm: float | None = None,
+        **sb3: Any,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
+            **{"supported_action_spaces": SUPPORTED_ACTION_SPACES, **sb3, "_init_setup_model": False},
+        )
+
+    def _check_normalization(self, n_samples: int, *names: str) -> None:
+        """Refuse to scale the advantages of single steps.
+
+        :param n_samples: how many advantages are scaled together, at least
+        :param names: the arguments that decide on that, for the message
+        """
+        if self.normalize_advantage and n_samples == 1:
+            decided = ", ".join(f"{name}={getattr(self, name)}" for name in names)
+            raise ValueError(
+                f"normalize_advantage=True with a single step for each update ({decided}); allowed: at least 2 steps, "
+                "since a single number has no standard deviation"
+            )
 
     def _check_arguments(self) -> None:
         """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
@@ -35,15 +87,12 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
             check_range("max_grad_norm", self.max_grad_norm, 0)
 
     def _setup_model(self) -> None:
+        """SB3's, with checks of the arguments, and without what these algorithms do not need."""
         self._check_arguments()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._make_rollout_buffer()
-        policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, use_sde=self.use_sde, **self.policy_kwargs
-        )
-        assert isinstance(policy, ActorCriticPolicy)
-        self.policy = policy.to(self.device)
+        self.policy = policy_factory(self)().to(self.device)
         self._check_engine()
         self._maybe_recommend_cpu()
 
@@ -65,13 +114,14 @@ class OnPolicyBase(BoundedProgress, OnPolicyTraining):
 
     def _update(self) -> None:
         self.policy.set_training_mode(True)
-        before = Rollback(self.policy, self.policy.optimizer)
+        undo = self._keep_for_undo([self.policy.optimizer])
         try:
             with np.errstate(all="ignore"):  # non-finite values are looked for
                 self._improve()
-            self.logger.record("train/step_norm", check_number("norm of the step", before.distance()))
+            undo.check()
+            self.logger.record("train/step_norm", undo.distance())
         except NonFiniteError as problem:
-            before.restore()
+            undo.restore()
             self._skip_update(problem)
         else:
             self._n_updates += 1

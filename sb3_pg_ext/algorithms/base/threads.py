@@ -28,7 +28,9 @@ def thread_count(policy: nn.Module) -> int | None:
         return int(override) or None
     on_cpu = all(parameter.device.type == "cpu" for parameter in policy.parameters())
     small = all(parameter.dim() <= 2 and parameter.numel() <= 2**18 for parameter in policy.parameters())
-    return 1 if on_cpu and small else None
+    # Its weights are small matrices, too, but a step of training makes many products with them.
+    recurrent = any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in policy.modules())
+    return 1 if on_cpu and small and not recurrent else None
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import time
 from typing import Any, TypeVar
 
+from stable_baselines3.common.utils import explained_variance
+
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.gradients.choice import make_backend
@@ -48,6 +50,17 @@ class OnPolicyTraining(RolloutCollector):
     def _update(self) -> None:
         """What ``train()`` does with a good rollout; here, the ``train()`` of the stock class."""
         super().train()
+
+    def _log_critic(self) -> None:
+        """Log how much of the returns the critic explained."""
+        buffer = self.rollout_buffer
+        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
+        self.logger.record("train/explained_variance", explained)
+
+    def _log_exploration(self) -> None:
+        """Log the standard deviation of actions, where a parameter says it."""
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
 
     def _make_backend(self) -> PolicyBackend:
         """What differentiates the policy in the coming update."""

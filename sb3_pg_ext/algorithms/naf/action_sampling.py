@@ -7,7 +7,7 @@ import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
-from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional import mlp, quadratic
 from sb3_pg_ext.functional.finite import check_step
 from sb3_pg_ext.policies.observations import Observations
 from sb3_pg_ext.policies.plain_mlp import (
@@ -33,13 +33,13 @@ class ActionSampler(Protocol):
         """
 
     def is_current(self) -> bool:
-        """Whether the policy still is what the actor was made for."""
+        """Whether the policy still is what the sampler was made for."""
 
 
 def make_action_sampler(model: OffPolicyAlgorithm) -> ActionSampler:
     """Choose actions as the model's ``predict`` does, faster where that is possible.
 
-    :param model: the model; the actor follows every in-place change of its policy's parameters
+    :param model: the model; the sampler follows every in-place change of its policy's parameters
     """
     policy = model.policy
     assert isinstance(policy, NAFPolicy)
@@ -79,18 +79,28 @@ class MLPActionSampler:
 
     def __init__(self, policy: NAFPolicy, layers: list[mlp.Layer]) -> None:
         self._policy, self._layers = policy, layers
-        self._watch = Watch(policy.critic)
+        self._action_dim = policy.critic.action_dim
+        self._watch = Watch(policy)
 
     def __call__(self, obs: Observations) -> np.ndarray:
         """Choose an action for every environment."""
         assert isinstance(obs, np.ndarray)
-        outputs = mlp.forward(self._layers, network_input(obs))
-        actions = self._policy.choose_actions(th.from_numpy(outputs)).numpy()
+        of_all_heads = mlp.forward(self._layers, network_input(obs))
+        actions = self._choose(of_all_heads[:, : quadratic.n_outputs(self._action_dim)])
         check_step("policy output", actions)
         return actions
 
+    def _choose(self, outputs: np.ndarray) -> np.ndarray:
+        """As the policy's ``choose_actions``, from the outputs of the first head, [N, …]."""
+        temperature = self._policy.temperature
+        if temperature is None:
+            return quadratic.best_action(outputs, self._action_dim)
+        best_actions, factor = quadratic.best_action_and_factor(outputs, self._action_dim)
+        noise = th.randn(best_actions.shape).numpy()  # from the generator that the policy uses
+        return quadratic.sample(best_actions, factor, noise, temperature).clip(-1, 1)
+
     def is_current(self) -> bool:
-        """Whether parameters are where they were."""
+        """Whether the policy consists of what it consisted of."""
         return self._watch.is_unchanged()
 
 

@@ -1,25 +1,27 @@
-"""How NAF differentiates its critic: by autograd or, for plain MLPs on the CPU, in NumPy.
+"""How NAF differentiates its critic: in NumPy, for plain MLPs on the CPU, or by autograd.
 
-Both give V(s) and what Q is made of, and bring derivatives with respect to these to the parameters.
+Networks give V(s) and the numbers that μ(s) and L(s) come from; what Q is made of these, and how derivatives get from Q
+to them, is the same for both and calculated in NumPy.
 """
 
-from collections.abc import Callable
+from abc import abstractmethod
 from itertools import chain
-from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 
 from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
-from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional import mlp, quadratic
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.tensors.vectors import split_like
 from sb3_pg_ext.gradients.autograd_backend import backward
 from sb3_pg_ext.gradients.choice import choose
+from sb3_pg_ext.gradients.protocol import Derivatives, GradientBackend
 from sb3_pg_ext.gradients.torch_fast_paths import clip_flat_gradient, clip_gradients, make_step
 from sb3_pg_ext.policies.plain_mlp import (
     Watch,
+    check_hooks,
     check_input,
     check_methods,
     check_parameters,
@@ -28,149 +30,188 @@ from sb3_pg_ext.policies.plain_mlp import (
     network_input,
 )
 
-GRADIENT = attrgetter("grad")
+
+class QEvaluation(NamedTuple):
+    """What the critic says of the actions taken in a batch of states, by every head.
+
+    :param values: V(s), [B, heads]
+    :param outputs: what μ(s) and L(s) come from, see :mod:`~sb3_pg_ext.functional.quadratic`, [B, heads, …]
+    :param q_values: Q(s, a), [B, heads]
+    """
+
+    values: np.ndarray
+    outputs: np.ndarray
+    q_values: np.ndarray
 
 
-class AutogradCritic:
-    """The general way.
+class QuadraticBackend(GradientBackend):
+    """A backend of NAF's critic. :meth:`backward` takes derivatives by the name ``"q_values"``, [B, heads].
 
-    :param policy: any policy
+    It may be kept from one update to the next, as long as it :meth:`is_current`.
+
+    :param policy: the policy; its parameters stay where they are
     """
 
     def __init__(self, policy: NAFPolicy) -> None:
-        self._policy, self._optimizer = policy, policy.optimizer
-        self._parameters = self._optimized()
-        self._before = [p.detach().clone() for p in self._parameters]
-        self._make_step: Callable[[], object] = policy.optimizer.step
+        self.policy = policy
 
-    def _optimized(self) -> list[th.Tensor]:
-        return [p for group in self._optimizer.param_groups for p in group["params"]]
+    def _parameters(self) -> list[th.Tensor]:
+        return [p for group in self.policy.optimizer.param_groups for p in group["params"]]
+
+    @abstractmethod
+    def is_current(self) -> bool:
+        """Whether the policy still is what the backend was made for."""
+
+    @abstractmethod
+    def target_values(self, observations: Any) -> np.ndarray:
+        """V'(s) by every head of the target network, [B, heads].
+
+        :param observations: those of the states s, as replay buffers give them: a tensor, or a dictionary of tensors
+        """
+
+    def predict_q(self, observations: Any, actions: np.ndarray) -> QEvaluation:
+        """Ask the critic.
+
+        :param observations: those of the states s, as replay buffers give them: a tensor, or a dictionary of tensors
+        :param actions: a in [−1, 1], [B, d]
+        """
+        values, outputs = self._forward(observations)
+        advantages, self._of_outputs, _ = quadratic.advantage(outputs, actions[:, None])
+        return QEvaluation(values, outputs, values + advantages)
+
+    def backward(self, derivatives: Derivatives) -> None:
+        """Add a gradient to the parameters'."""
+        of_q = derivatives["q_values"]
+        self._backward(of_q, of_q[..., None] * self._of_outputs)
+
+    @abstractmethod
+    def _forward(self, observations: Any) -> tuple[np.ndarray, np.ndarray]:
+        """V(s), [B, heads], and what μ(s) and L(s) come from, [B, heads, …]."""
+
+    @abstractmethod
+    def _backward(self, of_values: np.ndarray, of_outputs: np.ndarray) -> None:
+        """Add a gradient to the parameters', from derivatives with respect to what :meth:`_forward` gave."""
+
+
+class AutogradQuadraticBackend(QuadraticBackend):
+    """The general way: PyTorch, for any policy on any device. Nothing is kept."""
 
     def is_current(self) -> bool:
-        """Whether the policy still is what the engine was made for."""
-        same = self._policy.optimizer is self._optimizer
-        return same and [*map(id, self._optimized())] == [*map(id, self._parameters)]
+        """It is."""
+        return True
 
-    def target_values(self, obs: Any) -> th.Tensor:
-        """V'(s) by every head of the target network, [B, heads]."""
-        with th.no_grad():
-            return self._policy.value_target(obs)
+    @th.no_grad()
+    def target_values(self, observations: Any) -> np.ndarray:
+        """Ask the target network."""
+        return self.policy.value_target(observations).cpu().numpy()
 
-    def forward(self, obs: Any) -> tuple[th.Tensor, th.Tensor]:
-        """V(s), [B, heads], and what μ(s) and L(s) are made of, [B, heads, …], without a graph."""
-        self._policy.set_training_mode(True)
-        self._latest = values, outputs = self._policy.critic(obs)
-        return values.detach(), outputs.detach()
+    def _forward(self, observations: Any) -> tuple[np.ndarray, np.ndarray]:
+        self.policy.set_training_mode(True)
+        self._latest = values, outputs = self.policy.critic(observations)
+        return values.detach().cpu().numpy(), outputs.detach().cpu().numpy()
 
-    def backward(self, of_values: th.Tensor, of_outputs: th.Tensor) -> None:
-        """Compute the gradient of a loss from its derivatives with respect to what :meth:`forward` gave."""
-        for parameter in self._parameters:
+    def zero_gradient(self) -> None:
+        """Forget the gradient."""
+        for parameter in self._parameters():
             parameter.grad = None
-        backward(zip(self._latest, (of_values, of_outputs), strict=True))
+
+    def _backward(self, of_values: np.ndarray, of_outputs: np.ndarray) -> None:
+        pairs = zip(self._latest, (of_values, of_outputs), strict=True)
+        backward((output, th.from_numpy(c).to(output)) for output, c in pairs)
 
     def clip_gradient(self, max_norm: float | None) -> float:
-        """Scale the gradient down to a norm, and give its norm before that.
-
-        :raises NonFiniteError: if that is not finite
-        """
-        return check_number("norm of the gradient", clip_gradients(self._parameters, max_norm))
+        """Scale the gradient down."""
+        return check_number("norm of the gradient", clip_gradients(self._parameters(), max_norm))
 
     def step(self) -> None:
-        """Let the optimiser make a step along the gradient."""
-        th._foreach_copy_(self._before, [p.data for p in self._parameters])
-        self._make_step()
-
-    @property
-    def step_norm(self) -> float:
-        """Euclidean length of the latest step."""
-        changes = th._foreach_sub([p.data for p in self._parameters], self._before)
-        return float(th.linalg.vector_norm(th.stack(th._foreach_norm(changes))))
-
-    def update_target(self, tau: float) -> None:
-        """Let the target network follow."""
-        self._policy.update_target(tau)
+        """Make a step."""
+        self.policy.optimizer.step()
 
 
-class ArrayCritic(AutogradCritic):
-    """The fast way.
+class ArrayQuadraticBackend(QuadraticBackend):
+    """The fast way: NumPy.
 
     :param policy: a plain MLP
     :raises UnsupportedPolicyError: if PyTorch would compute something else
     """
 
     def __init__(self, policy: NAFPolicy) -> None:
-        critic, target = policy.critic, policy.value_target
+        super().__init__(policy)
+        critic = policy.critic
+        check_methods(critic, QuadraticCritic, ("forward", "split_heads"))
+        check_hooks(critic)
         *self._trunk, self._value_head = value_layers(critic.value)
         self._action_head = layers_of(critic.value.trunk, critic.action_head)[-1]
-        self._target = value_layers(target)
-        check_methods(critic, QuadraticCritic, ("forward", "split_heads"))
-        check_methods(policy, NAFPolicy, ("update_target",))
-        super().__init__(policy)
+        self._target = value_layers(policy.value_target)
+        self._n_heads = critic.n_heads
         modules = [*linear_modules(critic.value.trunk, critic.value.head), critic.action_head]
-        check_parameters([p for m in modules for p in (m.weight, m.bias) if p is not None], self._parameters)
-        self._gradient = np.zeros(sum(p.numel() for p in self._parameters), np.float32)
-        pieces = dict(zip(self._parameters, split_like(th.from_numpy(self._gradient), self._parameters), strict=True))
-        for parameter, piece in pieces.items():
-            parameter.grad = piece
+        parameters = self._parameters()
+        check_parameters([p for m in modules for p in (m.weight, m.bias) if p is not None], parameters)
+        self._gradient = np.zeros(sum(p.numel() for p in parameters), np.float32)
+        self._pieces = dict(zip(parameters, split_like(th.from_numpy(self._gradient), parameters), strict=True))
         arrays: mlp.Parameters = [
-            (pieces[m.weight].numpy(), None if m.bias is None else pieces[m.bias].numpy()) for m in modules
+            (self._pieces[m.weight].numpy(), None if m.bias is None else self._pieces[m.bias].numpy()) for m in modules
         ]
         *self._of_trunk, self._of_value_head, self._of_action_head = arrays
+        self._is_clear = True
         self._make_step = make_step(policy.optimizer)
-        self._followed = list(critic.value.parameters()), list(target.parameters())
-        self._watch = Watch(critic, target)
-        self._after_first_step: list[int] | None = None
+        self._watch = Watch(policy)
+        self._optimizer_before, self._has_stepped = self._optimizer_parts(), False
 
-    def _identities(self) -> list[int]:
-        """Of gradients and of the optimiser's state."""
-        states = self._optimizer.state.values()
-        return [*map(id, map(GRADIENT, self._parameters)), *map(id, chain.from_iterable(map(dict.values, states)))]
-
-    def step(self) -> None:
-        """Let the optimiser make a step."""
-        super().step()
-        if self._after_first_step is None:  # which allots the optimiser's state
-            self._after_first_step = self._identities()
+    def _optimizer_parts(self) -> list[int]:
+        """The optimiser, its parameters and what it remembers of them, by identity."""
+        optimizer = self.policy.optimizer
+        states = chain.from_iterable(map(dict.values, optimizer.state.values()))
+        return [id(optimizer), *map(id, self._parameters()), *map(id, states)]
 
     def is_current(self) -> bool:
-        """Whether parameters, gradients and the optimiser's state are still where they were, too."""
-        same = self._after_first_step is None or self._identities() == self._after_first_step
-        return same and super().is_current() and self._watch.is_unchanged()
+        """Whether the policy's modules and the optimiser's tensors are the same ones, where they were."""
+        return self._optimizer_parts() == self._optimizer_before and self._watch.is_unchanged()
 
-    def target_values(self, obs: th.Tensor) -> th.Tensor:
-        """V'(s)."""
-        return th.from_numpy(mlp.forward(self._target, _array(obs)))
+    def target_values(self, observations: th.Tensor) -> np.ndarray:
+        """Ask the target network."""
+        return mlp.forward(self._target, _array(observations))
 
-    def forward(self, obs: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """V(s) and what μ(s) and L(s) are made of."""
-        x = _array(obs)
+    def _forward(self, observations: th.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        x = _array(observations)
         self._trace = mlp.trace(self._trunk, x)
         self._latent = self._trace[-1][-1] if self._trace else x
         values, outputs = (mlp.forward([head], self._latent) for head in (self._value_head, self._action_head))
-        return th.from_numpy(values), self._policy.critic.split_heads(th.from_numpy(outputs))
+        return values, outputs.reshape(len(x), self._n_heads, -1)
 
-    def backward(self, of_values: th.Tensor, of_outputs: th.Tensor) -> None:
-        """Compute the gradient."""
-        of_latent = np.zeros_like(self._latent)
-        for head, gradients, cotangents in (
-            (self._value_head, self._of_value_head, of_values.numpy()),
-            (self._action_head, self._of_action_head, of_outputs.flatten(1).numpy()),
-        ):
-            mlp.vjp([head], [[self._latent, self._latent]], cotangents, [gradients])
-            of_latent += np.dot(cotangents, head.weight)
+    def zero_gradient(self) -> None:
+        """Forget the gradient."""
+        self._gradient.fill(0)
+        self._is_clear = True
+
+    def _backward(self, of_values: np.ndarray, of_outputs: np.ndarray) -> None:
+        earlier = 0 if self._is_clear else self._gradient.copy()
+        of_outputs = of_outputs.reshape(len(of_outputs), -1)
+        latent = [[self._latent, self._latent]]
+        mlp.vjp([self._value_head], latent, of_values, [self._of_value_head])
+        mlp.vjp([self._action_head], latent, of_outputs, [self._of_action_head])
+        of_latent = np.dot(of_values, self._value_head.weight)
+        of_latent += np.dot(of_outputs, self._action_head.weight)
         mlp.vjp(self._trunk, self._trace, of_latent, self._of_trunk)
+        if not self._is_clear:
+            self._gradient += earlier
+        self._is_clear = False
+        for parameter, piece in self._pieces.items():
+            parameter.grad = piece
 
     def clip_gradient(self, max_norm: float | None) -> float:
         """Scale the gradient down."""
         return clip_flat_gradient(self._gradient, max_norm)
 
-    def update_target(self, tau: float) -> None:
-        """Let the target network follow."""
-        th._foreach_lerp_([p.data for p in self._followed[1]], [p.data for p in self._followed[0]], tau)
+    def step(self) -> None:
+        """Make a step."""
+        self._make_step()
+        if not self._has_stepped:  # which allots the optimiser's memory
+            self._optimizer_before, self._has_stepped = self._optimizer_parts(), True
 
 
-def _array(obs: th.Tensor) -> np.ndarray:
-    return network_input(obs.detach().numpy())
+def _array(observations: th.Tensor) -> np.ndarray:
+    return network_input(observations.detach().numpy())
 
 
 def value_layers(network: ValueNetwork) -> list[mlp.Layer]:
@@ -180,9 +221,10 @@ def value_layers(network: ValueNetwork) -> list[mlp.Layer]:
     """
     check_methods(network, ValueNetwork, ("forward", "encode", "extract_features"))
     check_input(network, network.features_extractor)
+    check_hooks(network)
     return layers_of(network.trunk, network.head)
 
 
-def make_backend(policy: NAFPolicy, choice: str) -> tuple[AutogradCritic, str]:
-    """The engine of a policy, chosen as by :func:`~sb3_pg_ext.gradients.choice.choose`."""
-    return choose(choice, lambda: ArrayCritic(policy), lambda: AutogradCritic(policy))
+def make_backend(policy: NAFPolicy, choice: str) -> tuple[QuadraticBackend, str]:
+    """The backend of a policy, chosen as by :func:`~sb3_pg_ext.gradients.choice.choose`."""
+    return choose(choice, lambda: ArrayQuadraticBackend(policy), lambda: AutogradQuadraticBackend(policy))

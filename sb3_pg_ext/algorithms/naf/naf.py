@@ -1,6 +1,6 @@
 """NAF, normalized advantage functions."""
 
-from typing import Any, ClassVar, NamedTuple, SupportsFloat, TypeVar
+from typing import Any, ClassVar, NamedTuple, SupportsFloat
 
 import numpy as np
 import torch as th
@@ -8,27 +8,25 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
 
+from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
+from sb3_pg_ext.algorithms.base.targets import Target
 from sb3_pg_ext.algorithms.naf.action_sampling import ActionSampler, make_action_sampler
-from sb3_pg_ext.algorithms.naf.backends import AutogradCritic, make_backend
+from sb3_pg_ext.algorithms.naf.backends import QuadraticBackend, make_backend
 from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
+from sb3_pg_ext.functional import quadratic
 from sb3_pg_ext.functional.surrogates import td_loss
-from sb3_pg_ext.functional.tensors import quadratic
-
-SelfNAF = TypeVar("SelfNAF", bound="NAF")
 
 LOSSES = ("mse", "huber")
 
-TRANSIENT = ("_act", "_engine", "_latest")
-"""What is made anew when it is needed: it is neither saved nor copied."""
-
 
 class Update(NamedTuple):
-    """What the log tells of the latest update, kept as tensors until somebody asks.
+    """What the log tells of the latest update.
 
     :param loss: the loss
     :param grad_norm: norm of its gradient before clipping
@@ -40,10 +38,10 @@ class Update(NamedTuple):
 
     loss: float
     grad_norm: float
-    values: th.Tensor
-    outputs: th.Tensor
-    q_values: th.Tensor
-    targets: th.Tensor
+    values: np.ndarray
+    outputs: np.ndarray
+    q_values: np.ndarray
+    targets: np.ndarray
 
 
 class NAF(OffPolicyBase):
@@ -62,19 +60,16 @@ class NAF(OffPolicyBase):
     the target bootstraps.
 
     Actions are scaled to [−1, 1], where μ is bounded by a tanh. How L is bounded says
-    :func:`~sb3_pg_ext.functional.tensors.quadratic.best_action_and_factor`.
+    :func:`~sb3_pg_ext.functional.quadratic.best_action_and_factor`.
 
     Deviations from the paper: V, μ and L share a trunk, as in most later work; there is no batch normalisation, but
     ``policy_kwargs=dict(layer_norm=True)``; imagination rollouts are left out.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
     :param env: the environment: its id, an environment or a VecEnv; its actions are a bounded Box
-    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
     :param buffer_size: size of the replay buffer, in transitions
     :param learning_starts: number of steps with random actions and without updates at the beginning
     :param batch_size: number of transitions for one update
     :param tau: by which part of the way the target network follows, in (0, 1]
-    :param gamma: discount factor γ
     :param train_freq: number of steps between updates, or such a pair as ``(2, "episode")``
     :param gradient_steps: number of updates in a row; −1 for as many as there were steps
     :param action_noise: with ``exploration="noise"``, what is added to μ in [−1, 1]; ``None`` for nothing
@@ -89,15 +84,7 @@ class NAF(OffPolicyBase):
         against over-estimation; the losses of both are added, the first head acts
     :param exploration: ``"noise"``, or ``"covariance"`` to sample from N(μ, temperature·P⁻¹), clipped to [−1, 1]
     :param temperature: of ``exploration="covariance"``, in the unit of Q; ``None`` for 1
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"``; ``"auto"`` for the first where it can
-    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
-    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
-    :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.algorithms.naf.policies.NAFPolicy`
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
-    :param seed: seed of all random generators
-    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
-    :param _init_setup_model: whether to build the network at once
+    :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.algorithms.naf.NAFPolicy`
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
 
@@ -106,9 +93,10 @@ class NAF(OffPolicyBase):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
+    transient: ClassVar[tuple[str, ...]] = (*OffPolicyBase.transient, "_act", "_backend", "_latest")
     policy: NAFPolicy
     _act: ActionSampler | None = None
-    _engine: AutogradCritic | None = None
+    _backend: QuadraticBackend | None = None
     _path = ""
     _latest: Update | None = None
 
@@ -145,27 +133,7 @@ class NAF(OffPolicyBase):
         _init_setup_model: bool = True,
     ) -> None:
         super().__init__(
-            policy,
-            env,
-            learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            optimize_memory_usage=optimize_memory_usage,
-            n_steps=n_steps,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
-            seed=seed,
+            **arguments_of(OffPolicyAlgorithm, locals()),
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
             support_multi_env=True,
@@ -179,27 +147,6 @@ class NAF(OffPolicyBase):
         self.engine = engine
         if _init_setup_model:
             self._setup_model()
-
-    def learn(
-        self: SelfNAF,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 4,
-        tb_log_name: str = "NAF",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfNAF:
-        """Train, as every SB3 algorithm does.
-
-        :param total_timesteps: number of environment steps; the last rollout is finished
-        :param callback: called at every step
-        :param log_interval: log every so many episodes
-        :param tb_log_name: name of the run for TensorBoard
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -234,15 +181,19 @@ class NAF(OffPolicyBase):
                 f"policy_kwargs={self.policy_kwargs} together with double={self.double}; "
                 f"allowed: no n_heads but {self._n_heads}"
             )
-        self.policy_kwargs = {**self.policy_kwargs, "n_heads": self._n_heads}  # the caller may use theirs again
-        super()._setup_model()
+        given = self.policy_kwargs
+        self.policy_kwargs = {**given, "n_heads": self._n_heads}
+        try:
+            super()._setup_model()
+        finally:
+            self.policy_kwargs = given  # load() compares them with what its caller gives
         sampled = 1.0 if self.temperature is None else self.temperature
         self.policy.temperature = sampled if self.exploration == "covariance" else None
         if self.engine != "auto":
             make_backend(self.policy, self.engine)  # refuses at once what it cannot do
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        self._act = self._engine = self._latest = None
+        self._act = self._backend = self._latest = None
         return super()._setup_learn(*args, **kwargs)
 
     def _sample_action(
@@ -253,73 +204,65 @@ class NAF(OffPolicyBase):
         assert self._last_obs is not None, "learn() resets the environments"
         if self._act is None or not self._act.is_current():
             self._act = make_action_sampler(self)
-        with th.no_grad():
-            scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
+        scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
         if action_noise is not None:
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
 
-    def _current_engine(self) -> AutogradCritic:
+    def _current_backend(self) -> QuadraticBackend:
         """What differentiates the critic as it is now."""
-        if self._engine is None or not self._engine.is_current():
-            self._engine, path = make_backend(self.policy, self.engine)
+        if self._backend is None or not self._backend.is_current():
+            self._backend, path = make_backend(self.policy, self.engine)
             if self.verbose >= 1 and path != self._path:
                 print(f"Differentiating by {path}")
             self._path = path
-        return self._engine
+        return self._backend
+
+    def _optimizers(self) -> dict[str, th.optim.Optimizer]:
+        return {"policy.optimizer": self.policy.optimizer}
+
+    def _targets(self) -> list[Target]:
+        return [Target(self.policy.critic.value, self.policy.value_target, self.tau, self.target_update_interval)]
 
     def _improve(self, batch: ReplayBufferSamples) -> None:
-        engine, discounts = self._current_engine(), self.gamma if batch.discounts is None else batch.discounts
-        next_values = engine.target_values(batch.next_observations).amin(1, keepdim=True)
-        targets = batch.rewards + (1 - batch.dones) * discounts * next_values
-        values, outputs = engine.forward(batch.observations)
-        actions = batch.actions.unsqueeze(1).expand(-1, values.shape[1], -1)
-        advantages, gradient, _ = quadratic.advantage(outputs, actions)
-        q_values = values + advantages
-        loss = td_loss((q_values - targets).cpu().numpy(), self.loss)
-        of_q = th.from_numpy(loss.gradient).to(q_values)
-        engine.backward(of_q, of_q.unsqueeze(-1) * gradient)
-        grad_norm = engine.clip_gradient(self.max_grad_norm)
-        engine.step()
-        if (self._n_updates + 1) % self.target_update_interval == 0:
-            engine.update_target(self.tau)
+        rewards, terminated, actions = (x.detach().cpu().numpy() for x in (batch.rewards, batch.dones, batch.actions))
+        discounts: Any = self.gamma if batch.discounts is None else batch.discounts.cpu().numpy()
+        backend = self._current_backend()
+        next_values = backend.target_values(batch.next_observations).min(1, keepdims=True)
+        targets = rewards + (1 - terminated) * discounts * next_values
+        values, outputs, q_values = backend.predict_q(batch.observations, actions)
+        loss = td_loss(q_values - targets, self.loss)
+        grad_norm = backend.descend({"q_values": loss.gradient}, self.max_grad_norm)
         self._latest = Update(loss.value, grad_norm, values, outputs, q_values, targets)
 
     def dump_logs(self) -> None:
         """Write log data, of the latest update too."""
-        if self._latest is not None and self._engine is not None:
+        if self._latest is not None and self._undo is not None:
             for key, value in summarize(self._latest, self.policy.critic.action_dim).items():
                 self.logger.record(f"train/{key}", float(value))
-            self.logger.record("train/step_norm", self._engine.step_norm)
+            self.logger.record("train/step_norm", self._undo.distance())
         super().dump_logs()
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), *TRANSIENT]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in TRANSIENT}
-
-
-@th.no_grad()
+@np.errstate(all="ignore")  # targets may all be the same
 def summarize(update: Update, action_dim: int) -> dict[str, SupportsFloat]:
     """What is logged of an update with actions [B, d]."""
-    td_errors = update.targets - update.q_values
-    values = update.values
-    advantages = update.q_values - values
+    values, q_values, targets = (x.astype(np.float64) for x in (update.values, update.q_values, update.targets))
+    td_errors, advantages = targets - q_values, q_values - values
     _, factor = quadratic.best_action_and_factor(update.outputs, action_dim)
     eigenvalues = quadratic.precision_eigenvalues(factor)
-    size_of_advantage, size_of_value = advantages.abs().mean(), values.abs().mean()
+    size_of_advantage, size_of_value = np.abs(advantages).mean(), np.abs(values).mean()
     return {
         "critic_loss": update.loss,
         "grad_norm": update.grad_norm,
         "td_error_mean": td_errors.mean(),
-        "td_error_std": td_errors.std(correction=0),
-        "explained_variance": 1 - td_errors.var(correction=0) / update.targets.var(correction=0),
-        "q_mean": update.q_values.mean(),
-        "q_max": update.q_values.max(),
+        "td_error_std": td_errors.std(),
+        "explained_variance": 1 - td_errors.var() / targets.var(),
+        "q_mean": q_values.mean(),
+        "q_max": q_values.max(),
         "value_mean": values.mean(),
         "advantage_mean": advantages.mean(),
-        "advantage_std": advantages.std(correction=0),
+        "advantage_std": advantages.std(),
         "advantage_share": size_of_advantage / (size_of_advantage + size_of_value),
         "precision_min": eigenvalues.min(),
         "precision_max": eigenvalues.max(),

@@ -4,6 +4,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BaseModel, BasePolicy
@@ -18,7 +19,11 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
+from sb3_pg_ext.functional.quadratic import n_outputs
 from sb3_pg_ext.functional.tensors import quadratic
+
+PUBLIC_MODULE = "sb3_pg_ext.algorithms.naf"
+"""Where saved files look for the policies, wherever they are defined."""
 
 
 class ValueNetwork(BaseModel):
@@ -75,14 +80,13 @@ class QuadraticCritic(nn.Module):
         super().__init__()
         self.value = value
         self.n_heads, self.action_dim = value.head.out_features, action_dim
-        self.action_head = nn.Linear(value.latent_dim, self.n_heads * quadratic.n_outputs(action_dim))
+        self.action_head = nn.Linear(value.latent_dim, self.n_heads * n_outputs(action_dim))
 
     def forward(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor]:
         """All that the networks say of a batch.
 
         :param obs: observations
-        :return: V(s), [B, heads], and what :mod:`~sb3_pg_ext.functional.tensors.quadratic` makes μ and L of,
-            [B, heads, …]
+        :return: V(s), [B, heads], and what :mod:`~sb3_pg_ext.functional.quadratic` makes μ and L of, [B, heads, …]
         """
         latent = self.value.encode(obs)
         return self.value.head(latent), self.split_heads(self.action_head(latent))
@@ -90,6 +94,20 @@ class QuadraticCritic(nn.Module):
     def split_heads(self, outputs: th.Tensor) -> th.Tensor:
         """From the outputs of the second head, [B, …], to [B, heads, …]."""
         return outputs.unflatten(-1, (self.n_heads, -1))
+
+
+def check_widths(net_arch: Any) -> None:
+    """Refuse anything but ``None`` and a list of widths; one for each of several networks, for example.
+
+    :param net_arch: the argument of the policy
+    :raises ValueError: for anything else
+    """
+    widths = [] if net_arch is None else net_arch
+    if not isinstance(widths, list | tuple) or not all(isinstance(w, int | np.integer) and w >= 1 for w in widths):
+        raise ValueError(
+            f"policy_kwargs=dict(net_arch={net_arch!r}); allowed: a list of integers ≥ 1, the widths of the one trunk "
+            "that V, μ and P share"
+        )
 
 
 class NAFPolicy(BasePolicy):
@@ -108,7 +126,10 @@ class NAFPolicy(BasePolicy):
     :param normalize_images: whether images are divided by 255
     :param optimizer_class: class of the optimiser
     :param optimizer_kwargs: its arguments, without the learning rate
+    :raises ValueError: if ``net_arch`` is no list of widths
     """
+
+    __module__ = PUBLIC_MODULE
 
     def __init__(
         self,
@@ -136,6 +157,7 @@ class NAFPolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
             squash_output=True,
         )
+        check_widths(net_arch)
         self.net_arch = [200, 200] if net_arch is None else net_arch
         self.activation_fn = activation_fn
         self.layer_norm = layer_norm
@@ -196,17 +218,6 @@ class NAFPolicy(BasePolicy):
         best_actions, factor = quadratic.best_action_and_factor(first, self.critic.action_dim)
         return quadratic.sample(best_actions, factor, self.temperature).clamp(-1, 1)
 
-    @th.no_grad()
-    def update_target(self, tau: float) -> None:
-        """Let the target network follow: θ' ← θ' + tau·(θ − θ'); running statistics are copied.
-
-        :param tau: in (0, 1]
-        """
-        value, target = self.critic.value, self.value_target
-        th._foreach_lerp_(list(target.parameters()), list(value.parameters()), tau)
-        for statistic, latest in zip(target.buffers(), value.buffers(), strict=True):
-            statistic.copy_(latest)
-
     def set_training_mode(self, mode: bool) -> None:
         """Put the critic into training or evaluation mode; the target network stays in evaluation mode."""
         if self.critic.training != mode:  # asked twice at every step, and slow
@@ -220,12 +231,16 @@ MlpPolicy = NAFPolicy
 class CnnPolicy(NAFPolicy):
     """:class:`NAFPolicy` for images."""
 
+    __module__ = PUBLIC_MODULE
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"features_extractor_class": NatureCNN, **kwargs})
 
 
 class MultiInputPolicy(NAFPolicy):
     """:class:`NAFPolicy` for Dict observations."""
+
+    __module__ = PUBLIC_MODULE
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"features_extractor_class": CombinedExtractor, **kwargs})

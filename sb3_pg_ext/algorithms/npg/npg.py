@@ -3,16 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
-from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.npg.critic import fit_critic
 from sb3_pg_ext.algorithms.npg.surrogate import Outcome, Surrogate
 from sb3_pg_ext.arguments import (
@@ -32,8 +33,6 @@ from sb3_pg_ext.functional.tensors.vectors import assign, flatten
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.log import TABLE, record_count
-
-SelfNPG = TypeVar("SelfNPG", bound="NPG")
 
 MIN_CURVATURE = 1e-3
 """The curvature xᵀFx/‖x‖² is taken to be at least so much, so that no step is longer than √(2·target_kl / 1e-3)."""
@@ -66,22 +65,13 @@ class NPG(ActorCriticBase):
     network fitted with Adam. From sb3-contrib's TRPO: KL is KL(old‖new), summed over action dimensions; conjugate
     gradients start from 0; sub-sampling thins out F alone.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
-    :param env: the environment: its id, an environment or a VecEnv
     :param learning_rate: learning rate of the critic; a number, or a function of the remaining progress (1 to 0)
-    :param n_steps: number of steps in every environment for one update
     :param batch_size: the largest size of the critic's minibatches; the policy's step takes the whole rollout
-    :param gamma: discount factor γ
     :param cg_max_steps: the most steps of conjugate gradients
     :param cg_damping: what is added to the diagonal of F for conjugate gradients
     :param line_search_shrinking_factor: what α is multiplied with while the line search refuses it
     :param line_search_max_iter: so many α are tried
     :param n_critic_updates: number of the critic's passes over a rollout
-    :param gae_lambda: λ of the advantage estimator
-    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
-    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
-    :param rollout_buffer_class: a subclass of SB3's rollout buffer; ``None`` for SB3's own
-    :param rollout_buffer_kwargs: its further arguments
     :param normalize_advantage: whether to scale the advantages of a rollout to mean 0 and standard deviation 1
     :param target_kl: the KL(old‖new) of a normalized step, in nats, summed over action dimensions
     :param sub_sampling_factor: k, to average F over a random k-th part of the rollout, which saves time and memory;
@@ -89,17 +79,6 @@ class NPG(ActorCriticBase):
     :param step: how long the step is, ``"normalized"`` or ``"fixed"``
     :param step_size: α of ``step="fixed"``, a number or a function of the remaining progress; ``None`` means 0.1
     :param line_search: whether a normalized step is shortened where it goes too far
-    :param advantage_estimator: the name of a registered estimator, or an instance
-    :param advantage_estimator_kwargs: the estimator's own parameters
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"``; ``"auto"`` for the first where it can
-    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
-    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
-    :param policy_kwargs: arguments of the policy
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
-    :param seed: seed of all random generators
-    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
-    :param _init_setup_model: whether to build the network at once
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
 
@@ -138,29 +117,7 @@ class NPG(ActorCriticBase):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=0.0,
-            vf_coef=0.0,
-            max_grad_norm=0.0,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-            supported_action_spaces=SUPPORTED_ACTION_SPACES,
-        )
+        super().__init__(**arguments_of(OnPolicyAlgorithm, locals()))
         self.batch_size = batch_size
         self.cg_max_steps = cg_max_steps
         self.cg_damping = cg_damping
@@ -178,27 +135,6 @@ class NPG(ActorCriticBase):
         self.engine = engine
         if _init_setup_model:
             self._setup_model()
-
-    def learn(
-        self: SelfNPG,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "NPG",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfNPG:
-        """Train, as every SB3 algorithm does.
-
-        :param total_timesteps: number of environment steps; the last rollout is finished
-        :param callback: called at every step
-        :param log_interval: log every so many updates
-        :param tb_log_name: name of the run for TensorBoard
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _check_arguments(self) -> None:
         super()._check_arguments()
@@ -243,11 +179,7 @@ class NPG(ActorCriticBase):
                 f"sub_sampling_factor={self.sub_sampling_factor!r} leaves no data of n_steps={self.n_steps} in "
                 f"{self.n_envs} environment(s); allowed: at most {available}"
             )
-        if self.normalize_advantage and available == 1:
-            raise ValueError(
-                "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
-                "allowed: at least 2 steps, since a single number has no standard deviation"
-            )
+        self._check_normalization(available, "n_steps", "n_envs")
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)

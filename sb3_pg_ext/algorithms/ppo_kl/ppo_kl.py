@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
-from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES
+from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.arguments import check_count, check_flag, check_positive, check_range
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import check_number
@@ -21,8 +22,6 @@ from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Losses, Objective
 from sb3_pg_ext.log import TABLE
 from sb3_pg_ext.policies.evaluation import evaluate
-
-SelfAdaptiveKLPPO = TypeVar("SelfAdaptiveKLPPO", bound="AdaptiveKLPPO")
 
 TOLERANCE = 1.5
 """β stays as it is while KL is within this factor of its target."""
@@ -68,42 +67,15 @@ class AdaptiveKLPPO(ActorCriticBase):
     ``batch_size`` or a little less where it does not divide the rollout. A rollout is one update: ``train/n_updates``
     counts rollouts, not epochs.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
-    :param env: the environment: its id, an environment or a VecEnv
-    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
-    :param n_steps: number of steps in every environment for one update
-    :param batch_size: the largest size of a minibatch
-    :param n_epochs: number of passes over a rollout
-    :param gamma: discount factor γ
-    :param gae_lambda: λ of the advantage estimator
     :param clip_range: ε, to clip the ratio to [1 − ε, 1 + ε] on top of the penalty, a number or a function as above;
         ``None`` for no clipping
     :param clip_range_vf: ε of the critic's loss, likewise; it depends on the scale of the returns
-    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and standard deviation 1
-    :param ent_coef: weight of the entropy bonus
-    :param vf_coef: weight of the critic's loss
-    :param max_grad_norm: the gradient is scaled down to this norm; ``None`` for no clipping
-    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
-    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
-    :param rollout_buffer_class: a subclass of SB3's rollout buffer; ``None`` for SB3's own
-    :param rollout_buffer_kwargs: its further arguments
     :param target_kl: the KL(old‖new) per rollout that β is adapted to, in nats; only logged where β is fixed
     :param kl_coef: the initial β
     :param adaptive_kl: whether β is adapted
     :param kl_coef_range: the smallest and the largest β that adaptation may give
     :param early_stop_kl: no further epoch once KL(old‖new) has reached this after one; ``None`` for all epochs
-    :param advantage_estimator: the name of a registered estimator, or an instance
-    :param advantage_estimator_kwargs: the estimator's own parameters
     :param recompute_advantages: whether advantages and returns are estimated anew before every epoch but the first
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"``; ``"auto"`` for the first where it can
-    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
-    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
-    :param policy_kwargs: arguments of the policy
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
-    :param seed: seed of all random generators
-    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
-    :param _init_setup_model: whether to build the network at once
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
 
@@ -146,29 +118,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            rollout_buffer_class=rollout_buffer_class,
-            rollout_buffer_kwargs=rollout_buffer_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-            supported_action_spaces=SUPPORTED_ACTION_SPACES,
-        )
+        super().__init__(**arguments_of(OnPolicyAlgorithm, locals()))
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.clip_range = clip_range
@@ -187,27 +137,6 @@ class AdaptiveKLPPO(ActorCriticBase):
         if _init_setup_model:
             self._setup_model()
 
-    def learn(
-        self: SelfAdaptiveKLPPO,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "AdaptiveKLPPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfAdaptiveKLPPO:
-        """Train, as every SB3 algorithm does. β goes on from where it is.
-
-        :param total_timesteps: number of environment steps; the last rollout is finished
-        :param callback: called at every step
-        :param log_interval: log every so many updates
-        :param tb_log_name: name of the run for TensorBoard
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-
     def _check_arguments(self) -> None:
         super()._check_arguments()
         for name in ("n_steps", "batch_size", "n_epochs"):
@@ -224,12 +153,7 @@ class AdaptiveKLPPO(ActorCriticBase):
             elif value is not None:
                 check_positive(name, value)
         self._check_kl_coef()
-        if self.normalize_advantage and min(self.batch_size, self.n_steps * self.n_envs) == 1:
-            raise ValueError(
-                f"normalize_advantage=True with batch_size={self.batch_size} and n_steps={self.n_steps} in "
-                f"{self.n_envs} environment(s); allowed: at least 2 steps, since a single number has no standard "
-                "deviation"
-            )
+        self._check_normalization(min(self.batch_size, self.n_steps * self.n_envs), "batch_size", "n_steps", "n_envs")
 
     def _check_kl_coef(self) -> None:
         check_range("kl_coef", self.kl_coef, 0, np.finfo(np.float32).max)

@@ -5,19 +5,20 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pg_ext.algorithms.base.on_policy import SUPPORTED_ACTION_SPACES, OnPolicyBase
+from sb3_pg_ext.algorithms.base.constructor import arguments_of
+from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag
-from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, make_baseline
+from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, build_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
@@ -30,8 +31,6 @@ from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
 from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions, Transitions
-
-SelfREINFORCE = TypeVar("SelfREINFORCE", bound="REINFORCE")
 
 DEFAULT_EPISODES = 10
 
@@ -56,16 +55,8 @@ class REINFORCE(OnPolicyBase):
     A critic is trained if and only if something needs it: ``baseline="value"``, ``n_steps`` or ``bootstrap_truncated``.
     Its loss vf_coef·mean((V(s_t) − G_t)²) goes into the same step of the optimiser, with its gradient clipped apart.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
-    :param env: the environment: its id, an environment or a VecEnv
-    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
     :param n_steps: number of steps in every environment for one update, instead of ``n_episodes``
-    :param gamma: discount factor γ
-    :param ent_coef: weight of the entropy bonus
-    :param vf_coef: weight of the critic's loss
     :param max_grad_norm: the gradients of actor and critic are scaled down to this norm each; ``None`` for no clipping
-    :param use_sde: whether to explore with generalised state-dependent noise (gSDE)
-    :param sde_sample_freq: sample a new noise matrix every so many steps; −1 for once in a rollout
     :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and standard
         deviation 1
     :param n_episodes: number of episodes for one update, rounded up to a multiple of the number of environments;
@@ -79,15 +70,6 @@ class REINFORCE(OnPolicyBase):
     :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
         ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
     :param baseline_kwargs: the baseline's own parameters
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"``; ``"auto"`` for the first where it can
-    :param stats_window_size: over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged
-    :param tensorboard_log: directory for TensorBoard; ``None`` for no logging
-    :param policy_kwargs: arguments of the policy
-    :param verbose: 0 for no output, 1 for information, 2 for debugging
-    :param seed: seed of all random generators
-    :param device: where to compute: ``"cpu"``, ``"cuda"`` or ``"auto"``
-    :param _init_setup_model: whether to build the network at once
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
 
@@ -122,27 +104,7 @@ class REINFORCE(OnPolicyBase):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,  # type: ignore[arg-type]
-            gamma=gamma,
-            gae_lambda=1.0,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=False,
-            supported_action_spaces=SUPPORTED_ACTION_SPACES,
-        )
+        super().__init__(**arguments_of(OnPolicyAlgorithm, locals()))
         self.normalize_advantage = normalize_advantage
         self.n_episodes = n_episodes
         self.returns = returns
@@ -155,27 +117,6 @@ class REINFORCE(OnPolicyBase):
         self._baseline_state: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
-
-    def learn(
-        self: SelfREINFORCE,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "REINFORCE",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> SelfREINFORCE:
-        """Train, as every SB3 algorithm does.
-
-        :param total_timesteps: number of environment steps; the last rollout is finished
-        :param callback: called at every step
-        :param log_interval: log every so many updates
-        :param tb_log_name: name of the run for TensorBoard
-        :param reset_num_timesteps: whether to count steps from 0 again
-        :param progress_bar: whether to show one (needs tqdm and rich)
-        :return: the model itself
-        """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     @property
     def trains_critic(self) -> bool:
@@ -198,11 +139,7 @@ class REINFORCE(OnPolicyBase):
                     f"returns='total' together with n_steps={self.n_steps!r}; allowed: n_episodes, since the total "
                     "return of an incomplete episode is not known"
                 )
-            if self.normalize_advantage and self.n_steps * self.n_envs == 1:
-                raise ValueError(
-                    "normalize_advantage=True with a single step for each update (n_steps=1 in 1 environment); "
-                    "allowed: at least 2 steps, since a single number has no standard deviation"
-                )
+            self._check_normalization(self.n_steps * self.n_envs, "n_steps", "n_envs")
         if self.n_episodes is not None:
             check_count("n_episodes", self.n_episodes)
             if self.n_episodes % self.n_envs:
@@ -237,8 +174,8 @@ class REINFORCE(OnPolicyBase):
     def _set_up_baseline(self) -> None:
         if not isinstance(self.baseline_kwargs, (Mapping, NoneType)):
             raise ValueError(f"baseline_kwargs={self.baseline_kwargs!r}; allowed: a dictionary or None")
-        self._baseline = make_baseline(self.baseline, **(self.baseline_kwargs or {}))
-        self._per_component = registry().find(BaselineSpec, self.baseline).per_component
+        spec = registry().find(BaselineSpec, self.baseline)
+        self._baseline, self._per_component = build_baseline(spec, self.baseline_kwargs or {}), spec.per_component
         self._check_baseline(f"baseline={self.baseline!r} with baseline_kwargs={self.baseline_kwargs!r}")
         if self._baseline_state and isinstance(self._baseline, LearningBaseline):
             self._baseline.load_state_dict(self._baseline_state)
@@ -417,7 +354,5 @@ class REINFORCE(OnPolicyBase):
         self.logger.record("train/advantage_std", float(buffer.advantages.std()))
         if self.trains_critic:
             self.logger.record("train/value_loss", sums["value_loss"])
-            explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-            self.logger.record("train/explained_variance", explained)
-        if hasattr(self.policy, "log_std"):
-            self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+            self._log_critic()
+        self._log_exploration()

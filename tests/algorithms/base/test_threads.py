@@ -61,6 +61,9 @@ def test_none_limits_nothing():
         (nn.Linear(512, 512), 1),
         (nn.Linear(512, 513), None),
         (nn.Conv2d(1, 1, 3), None),
+        (nn.LSTM(4, 64), None),
+        (nn.GRUCell(4, 64), None),
+        (nn.Sequential(SMALL, nn.ModuleDict({"memory": nn.RNN(4, 64)})), None),
         (nn.Linear(4, 4, device="meta"), None),
     ],
 )

@@ -42,6 +42,11 @@ BAD = {
     ),
     "double by name": ({"double": "no"}, "double='no'; allowed: True or False"),
     "temperature of the policy": ({"policy_kwargs": {"temperature": 2.0}}, "policy_kwargs=.*allowed: no temperature"),
+    "a network for each": (
+        {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8]}}},
+        r"policy_kwargs=dict\(net_arch=\{'pi': \[8\], 'qf': \[8\]\}\); allowed: a list of integers ≥ 1",
+    ),
+    "no width": ({"policy_kwargs": {"net_arch": [8, 0]}}, r"policy_kwargs=dict\(net_arch=\[8, 0\]\); allowed"),
     "no steps": ({"n_steps": 0}, "n_steps=0; allowed: an integer ≥ 1"),
     "steps for a buffer of one's own": (
         {"n_steps": 3, "replay_buffer_class": ReplayBuffer},
@@ -96,6 +101,19 @@ def test_steps_with_dict_observations():
     env = RandomEnv(observation_space=OBSERVATION_SPACES["Dict"])
     with pytest.raises(ValueError, match="n_steps=2 with Dict observations; allowed: 1"):
         NAF("MultiInputPolicy", env, n_steps=2, buffer_size=10)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_arguments_of_the_policy_stay_as_they_were_given(double, tmp_path):
+    given = {"net_arch": [4]}
+    model = make_model(policy_kwargs=given, double=double)
+    assert model.policy_kwargs == given
+    model.save(tmp_path / "model")
+    loaded = NAF.load(tmp_path / "model", policy_kwargs={"net_arch": [4]}, device="cpu")
+    assert loaded.policy.critic.n_heads == 1 + double
+    np.testing.assert_array_equal(loaded.policy.parameters_to_vector(), model.policy.parameters_to_vector())
+    with pytest.raises(ValueError, match="policy kwargs do not equal"):
+        NAF.load(tmp_path / "model", policy_kwargs={"net_arch": [5]}, device="cpu")
 
 
 def test_the_number_of_heads_has_one_source():

@@ -111,9 +111,50 @@ def replace_moments(model):
         state["exp_avg_sq"] = th.full_like(state["exp_avg_sq"], 1e6)
 
 
+def another_head(model):
+    """A head that gives the same action everywhere, atanh(½) in every dimension."""
+    head = nn.Linear(8, model.policy.critic.action_head.out_features)
+    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, np.arctanh(0.5))
+    return head
+
+
+def replace_head(model):
+    """The optimiser goes on with the former one's parameters."""
+    model.policy.critic.action_head = another_head(model)
+
+
+def replace_head_and_optimizer(model):
+    replace_head(model)
+    model.policy.optimizer = th.optim.Adam(model.policy.critic.parameters(), lr=1e-2)
+
+
+def replace_parameter(model):
+    head = another_head(model)
+    model.policy.critic.action_head.weight = head.weight
+    model.policy.critic.action_head.bias = head.bias
+
+
+def replace_critic(model):
+    critic = copy.deepcopy(model.policy.critic)
+    critic.action_head = another_head(model)
+    model.policy.critic = critic
+    model.policy.optimizer = th.optim.Adam(critic.parameters(), lr=1e-2)
+
+
+def replace_target(model):
+    target = copy.deepcopy(model.policy.value_target)
+    nn.init.constant_(target.head.bias, 100.0)
+    model.policy.value_target = target
+
+
+REPLACEMENTS = [replace_head, replace_head_and_optimizer, replace_parameter, replace_critic, replace_target]
+
+
 @pytest.mark.parametrize(
     "action",
     [
+        *REPLACEMENTS,
         set_option("weight_decay", 100.0),
         set_option("betas", (0.1, 0.2)),
         set_option("eps", 1.0),
@@ -122,7 +163,16 @@ def replace_moments(model):
         replace_optimizer,
         replace_moments,
     ],
-    ids=["weight decay", "betas", "eps", "freeze", "hook", "replace optimiser", "replace moments"],
+    ids=[
+        *(action.__name__ for action in REPLACEMENTS),
+        "weight decay",
+        "betas",
+        "eps",
+        "freeze",
+        "hook",
+        "replace optimiser",
+        "replace moments",
+    ],
 )
 def test_both_engines_notice(action):
     """Either makes the same of it, and something else than would have been without it."""
@@ -130,6 +180,31 @@ def test_both_engines_notice(action):
     by_array, by_autograd = (weights(learn_with(action, engine)) for engine in ("auto", "autograd"))
     assert np.abs(by_array - untouched).max() > 1e-3
     np.testing.assert_allclose(by_array, by_autograd, rtol=1e-3, atol=1e-4)
+
+
+@each_engine
+@pytest.mark.parametrize("action", [replace_head, replace_parameter, replace_critic])
+def test_a_replaced_head_acts(action, engine):
+    def intervene(model):
+        action(model)
+        model.lr_schedule = lambda _: 0.0
+
+    if engine == "array" and action is not replace_critic:
+        engine = "auto"  # arrays are refused where the optimiser has other parameters than the critic
+    model = learn_with(intervene, engine)
+    actions = model.replay_buffer.actions[: model.replay_buffer.pos]
+    assert np.abs(actions[15:20] - 0.5).max() > 0.01
+    np.testing.assert_allclose(actions[20:], 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["critic", "value_target"])
+def test_a_hook_that_was_there_before(where):
+    """It is called in every update."""
+    calls = []
+    model = make_model()
+    model.policy.get_submodule(where).register_forward_hook(lambda *args: calls.append(args))
+    assert model.learn(30)._n_updates == 20
+    assert len(calls) == 20
 
 
 def test_an_engine_is_kept_while_nothing_happens(monkeypatch):

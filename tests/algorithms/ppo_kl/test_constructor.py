@@ -32,8 +32,8 @@ BAD = {
     "no steps": ({"n_steps": 0}, "n_steps=0; allowed: an integer ≥ 1"),
     "half a minibatch": ({"batch_size": 0.5}, r"batch_size=0\.5; allowed: an integer ≥ 1"),
     "no epochs": ({"n_epochs": 0}, "n_epochs=0; allowed: an integer ≥ 1"),
-    "deviation of a single step": ({"n_steps": 1}, "normalize_advantage=True with batch_size=8 and n_steps=1 in 1"),
-    "deviation of a minibatch of one": ({"batch_size": 1}, "normalize_advantage=True with batch_size=1"),
+    "deviation of a single step": ({"n_steps": 1}, "normalize_advantage=True .*batch_size=8, n_steps=1, n_envs=1"),
+    "deviation of a minibatch of one": ({"batch_size": 1}, "normalize_advantage=True .*batch_size=1, n_steps=16"),
     "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
     "estimator": ({"advantage_estimator": "gea"}, "'gea'.*'gae'"),
 }

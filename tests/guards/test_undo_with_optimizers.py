@@ -1,11 +1,11 @@
-"""A checkpoint brings everything back, bit by bit."""
+"""A way back brings everything back, bit by bit, whatever the optimiser."""
 
 import numpy as np
 import pytest
 import torch as th
 from torch import nn
 
-from sb3_pg_ext.guards.rollback import Rollback
+from sb3_pg_ext.guards.undo import Undo
 
 OPTIMIZERS = {
     "SGD": th.optim.SGD,
@@ -20,6 +20,12 @@ def make_network(optimizer):
     th.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1))
     return network, OPTIMIZERS[optimizer](network.parameters(), lr=0.1)
+
+
+def keep(network, optimizer):
+    undo = Undo()
+    undo.keep([optimizer], network)
+    return undo
 
 
 def step(network, optimizer, factor=1.0):
@@ -45,11 +51,11 @@ def test_restore(optimizer, steps_before, factor):
         step(network, optimizer)
     before = state_of(network, optimizer)
     places = [parameter.data_ptr() for parameter in network.parameters()]
-    checkpoint = Rollback(network, optimizer)
+    undo = keep(network, optimizer)
     step(network, optimizer, factor)
     assert not all(map(th.equal, before, state_of(network, optimizer)))
 
-    checkpoint.restore()
+    undo.restore()
     after = state_of(network, optimizer)
     assert len(after) == len(before)
     assert all(map(th.equal, before, after))
@@ -62,18 +68,18 @@ def test_training_goes_on_as_if_nothing_had_happened(optimizer):
     for disturbed, (network, optim) in enumerate(networks):
         step(network, optim)
         if disturbed:
-            checkpoint = Rollback(network, optim)
+            undo = keep(network, optim)
             step(network, optim, float("nan"))
-            checkpoint.restore()
+            undo.restore()
         step(network, optim)
     assert all(map(th.equal, *(state_of(*network) for network in networks)))
 
 
 def test_distance():
     network, optimizer = make_network("SGD")
-    checkpoint = Rollback(network, optimizer)
-    assert checkpoint.distance() == 0
+    undo = keep(network, optimizer)
+    assert undo.distance() == 0
     with th.no_grad():
         network[0].weight[1, 2] += 3
         network[3].bias -= 4
-    np.testing.assert_allclose(checkpoint.distance(), 5, rtol=1e-6)
+    np.testing.assert_allclose(undo.distance(), 5, rtol=1e-6)

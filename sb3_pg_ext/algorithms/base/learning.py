@@ -1,0 +1,62 @@
+"""``learn()``, with one signature for all algorithms of this package."""
+
+from typing import Any, TypeVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
+
+from sb3_pg_ext.algorithms.base.constructor import complete_docstring
+from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
+
+SelfLearning = TypeVar("SelfLearning", bound="Learning")
+
+
+class Learning(BaseAlgorithm):
+    """What the bases of all algorithms share: ``learn()``, and docstrings that tell of shared arguments.
+
+    The remaining progress stops at 0, where a last rollout ends after ``total_timesteps``. SB3's goes on below 0, and a
+    learning rate that falls linearly to 0 with it: the last update would climb.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        complete_docstring(cls)
+
+    def learn(
+        self: SelfLearning,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfLearning:
+        """Train, as every SB3 algorithm does, on as many threads as pay.
+
+        :param total_timesteps: number of environment steps; the last rollout is finished
+        :param callback: called at every step
+        :param log_interval: log every so many updates; ``None`` for never
+        :param tb_log_name: name of the run for TensorBoard; ``None`` for that of the algorithm
+        :param reset_num_timesteps: whether to count steps from 0 again
+        :param progress_bar: whether to show one (needs tqdm and rich)
+        :return: the model itself
+        """
+        name = tb_log_name or type(self).__name__
+        try:
+            with limited_threads(thread_count(self.policy)):
+                return super().learn(  # type: ignore[safe-super]
+                    total_timesteps,
+                    callback,
+                    log_interval,  # type: ignore[arg-type]  # SB3 takes None, too
+                    name,
+                    reset_num_timesteps,
+                    progress_bar,
+                )
+        finally:
+            self._end_training()
+
+    def _end_training(self) -> None:
+        """Whatever has to end with a training, however it ends."""
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)

@@ -1,0 +1,55 @@
+"""Every distinct entry of every shipped configuration trains for two updates, is saved, and plays."""
+
+import pytest
+import yaml
+from entries import SHIPPED, find_entries
+from rl_zoo3.utils import ALGOS
+
+from sb3_pg_ext.plugins import registry
+from sb3_pg_ext.zoo import __main__
+
+pytestmark = [
+    # Raised while Box2D is being imported: as an error it ends the process.
+    pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning"),
+    # Of RL Zoo's files, which the fast algorithms read.
+    pytest.mark.filterwarnings("ignore:.*The environment .* is out of date:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:You have specified a mini-batch size:UserWarning"),
+]
+
+LONG = {
+    "a3c-Acrobot-v1",
+    "a3c-HalfCheetah-v5",
+    "a3c-LunarLander-v3",
+    "a3c-default",
+    "ppo_kl-LunarLander-v3",
+    "ppo_kl-Pendulum-v1",
+}
+"""Many processes to start, or many steps and minibatches for an update; others of the same kind are left."""
+
+
+def as_parameter(entry):
+    is_long = str(entry) in LONG or (not entry.is_ours and entry.name != "CartPole-v1")
+    return pytest.param(entry, id=str(entry), marks=[pytest.mark.slow] if is_long else [])
+
+
+ENTRIES = find_entries()
+
+
+def test_no_file_is_left_out():
+    assert {entry.config for entry in ENTRIES} >= set(SHIPPED.glob("*.yml"))
+
+
+@pytest.mark.parametrize("entry", [as_parameter(entry) for entry in ENTRIES])
+def test_it_trains_is_saved_and_plays(zoo, monkeypatch, tmp_path, capsys, entry):
+    if reason := entry.reason_to_skip():
+        pytest.skip(reason)
+    monkeypatch.setattr(__main__, "registry", registry)
+    zoo("train", *entry.arguments(), "-f", "logs", "--eval-freq", "-1", "--seed", "1", "--device", "cpu")
+    run = tmp_path / "logs" / entry.algo / f"{entry.env_id}_1"
+    saved = yaml.unsafe_load((run / entry.env_id / "config.yml").read_text())
+    shipped = {key: value for key, value in saved.items() if key != "learning_starts"}
+    assert shipped == {key: value for key, value in entry.hyperparams.items() if key != "learning_starts"}
+    assert ALGOS[entry.algo].load(run / f"{entry.env_id}.zip", device="cpu")._n_updates >= 2
+    capsys.readouterr()
+    zoo("enjoy", "--algo", entry.algo, "--env", entry.env_id, "-n", "20", "-f", "logs", "--no-render")
+    assert f"Loading logs/{entry.algo}/{entry.env_id}_1/{entry.env_id}.zip" in capsys.readouterr().out
