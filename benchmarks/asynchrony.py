@@ -39,6 +39,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
+from sb3_pg_ext.algorithms.a3c import worker as worker_module
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
@@ -110,9 +111,9 @@ def measure(model: BaseAlgorithm, n_timesteps: int) -> tuple[float, float]:
 PARTS: dict[str, tuple[Any, str]] = {
     "steps of the environment": (FastDummyVecEnv, "step"),
     "choosing actions": (MLPActionSampler, "__call__"),
-    "an actor for the rollout": (Worker, "_make_actor"),
+    "an actor for the rollout": (Worker, "_make_action_sampler"),
     "log π, entropy and V": (ArrayBackend, "evaluate_actions"),
-    "V of the last state, advantages, returns": (Worker, "_estimate"),
+    "V of the last state, advantages, returns": (worker_module, "assess"),
     "loss": (Objective, "__call__"),
     "gradient": (ArrayBackend, "backward"),
     "step of the shared optimiser": (Worker, "_apply_gradient"),
