@@ -39,7 +39,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from threadpoolctl import threadpool_limits
 
 from sb3_pg_ext import A3C
-from sb3_pg_ext.algorithms.a3c import worker
+from sb3_pg_ext.algorithms.a3c import worker as worker_module
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import Worker
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
@@ -111,9 +111,9 @@ def measure(model: BaseAlgorithm, n_timesteps: int) -> tuple[float, float]:
 PARTS: dict[str, tuple[Any, str]] = {
     "steps of the environment": (FastDummyVecEnv, "step"),
     "choosing actions": (MLPActionSampler, "__call__"),
-    "an actor for the rollout": (Worker, "_make_actor"),
+    "an actor for the rollout": (Worker, "_make_action_sampler"),
     "log π, entropy and V": (ArrayBackend, "evaluate_actions"),
-    "V of the last state, advantages, returns": (worker, "assess"),
+    "V of the last state, advantages, returns": (worker_module, "assess"),
     "loss": (Objective, "__call__"),
     "gradient": (ArrayBackend, "backward"),
     "step of the shared optimiser": (Worker, "_apply_gradient"),
@@ -139,19 +139,19 @@ def profile(env_id: str, n_updates: int = 5000) -> str:
     assert model.env is not None
     (config,) = model._make_configs(model.env)
     shared = SharedState.of(model._optimizer, 1, {})
-    one = Worker(WorkerContext(0, 0, config, shared, lambda report: None))  # reports come on top: twenty in a second
-    one.open()
+    worker = Worker(WorkerContext(0, 0, config, shared, lambda report: None))  # reports come on top: twenty in a second
+    worker.open()
     with ExitStack() as scope:
         scope.enter_context(unvalidated_distributions())
         scope.enter_context(np.errstate(all="ignore"))
         for part, (owner, name) in PARTS.items():
             scope.enter_context(patch.object(owner, name, timed(part, getattr(owner, name))))
         for _ in range(n_updates // 10):
-            one.work()
+            worker.work()
         seconds.update(dict.fromkeys(PARTS, 0.0))
         start = time.perf_counter()
         for _ in range(n_updates):
-            one.work()
+            worker.work()
         total = time.perf_counter() - start
     rows = {**seconds, "everything else": total - sum(seconds.values()), "together": total}
     head = [f"| an update of {N_STEPS} steps by one worker | µs |", "|---|---|"]

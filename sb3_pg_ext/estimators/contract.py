@@ -88,6 +88,26 @@ class AdvantageEstimator(Protocol):
         ...
 
 
+def estimate_advantages(estimator: AdvantageEstimator, rollout: Rollout) -> AdvantageEstimate:
+    """Call an estimator and check what it returns.
+
+    :param estimator: the estimator, from a plug-in perhaps
+    :param rollout: what it is given
+    :return: its estimate: advantages and returns are float32, [T, N] and finite
+    :raises ValueError: naming the estimator, its module and what is wrong, if they are not
+    """
+    estimate = estimator(rollout)
+    try:
+        if not isinstance(estimate, AdvantageEstimate):
+            raise ValueError(f"it returned {type(estimate).__name__}; allowed: AdvantageEstimate")
+        check_array("advantages", estimate.advantages, rollout.rewards.shape)
+        check_array("returns", estimate.returns, rollout.rewards.shape)
+    except ValueError as error:
+        kind = NonFiniteInputError if isinstance(error, NonFiniteInputError) else ValueError
+        raise kind(f"Estimator {estimator!r} of module {estimator.__module__}: {error}") from error
+    return estimate
+
+
 def check_array(name: str, array: Any, shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
     """Check the type, the shape and, in one pass, that all numbers are finite.
 

@@ -4,8 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from sb3_pg_ext.estimators.contract import AdvantageEstimate, AdvantageEstimator, Rollout, check_array
-from sb3_pg_ext.functional.finite import NonFiniteInputError
+from sb3_pg_ext.estimators.contract import AdvantageEstimator
 from sb3_pg_ext.plugins import EstimatorSpec, make, registry
 
 
@@ -65,26 +64,6 @@ def resolve_estimator(
         kwargs["gae_lambda"] = gae_lambda
     resolved: AdvantageEstimator = make(spec, kwargs)
     return resolved
-
-
-def estimate_advantages(estimator: AdvantageEstimator, rollout: Rollout) -> AdvantageEstimate:
-    """Call an estimator and check what it returns.
-
-    :param estimator: the estimator, from a plug-in perhaps
-    :param rollout: what it is given
-    :return: its estimate: advantages and returns are float32, [T, N] and finite
-    :raises ValueError: naming the estimator, its module and what is wrong, if they are not
-    """
-    estimate = estimator(rollout)
-    try:
-        if not isinstance(estimate, AdvantageEstimate):
-            raise ValueError(f"it returned {type(estimate).__name__}; allowed: AdvantageEstimate")
-        check_array("advantages", estimate.advantages, rollout.rewards.shape)
-        check_array("returns", estimate.returns, rollout.rewards.shape)
-    except ValueError as error:
-        kind = NonFiniteInputError if isinstance(error, NonFiniteInputError) else ValueError
-        raise kind(f"Estimator {estimator!r} of module {estimator.__module__}: {error}") from error
-    return estimate
 
 
 def _check_instance(estimator: Any, kwargs: Mapping[str, Any] | None, gae_lambda: float) -> None:

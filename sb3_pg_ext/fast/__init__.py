@@ -1,8 +1,8 @@
 """Stock PPO, A2C and TRPO on the engines of this package.
 
-Same arguments, same updates, same files: a model saved by one loads as the other. Only the time differs, and the stream
-of random numbers: see :class:`~sb3_pg_ext.rollouts.collector.RolloutCollector`. Updates of plain MLPs run on the array
-engine, those of other policies are the stock ``train()``.
+Same arguments, same updates, same files: a model saved by one loads as the other. Only the time differs. What callbacks
+see of a rollout tells :class:`~sb3_pg_ext.rollouts.collector.RolloutCollector`. Updates of plain MLPs run on the array
+backend, those of other policies are the stock ``train()``.
 """
 
 from sb3_pg_ext.fast.a2c import A2C

@@ -9,7 +9,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_pg_ext.algorithms.base.training import OnPolicyTraining
+from sb3_pg_ext.algorithms.base.on_policy import OnPolicyTraining
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend

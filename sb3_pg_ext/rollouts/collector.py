@@ -37,8 +37,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
     - parameters must not be changed between ``on_rollout_start`` and ``on_rollout_end``;
     - a rollout that is dropped for its non-finite values ends without ``on_rollout_end``.
 
-    The same seed gives the same results from run to run, and the same distribution of results as SB3's own rollout,
-    not the same stream of random numbers.
+    The same seed gives the same results from run to run, and the actions of SB3's own rollout, up to rounding.
     """
 
     _paths: Mapping[str, str] = MappingProxyType({})

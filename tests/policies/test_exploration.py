@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import (
 from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import actor_layers
 from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, make_action_sampler
 
@@ -171,7 +172,7 @@ def test_both_paths_sample_the_tempered_softmax():
     obs = np.tile(observe(1), (500, 1))
     expected = softmax(logits_of(policy, obs[:1]) / 0.2)[0]
     for act in (PolicyActionSampler(policy), MLPActionSampler(policy, actor_layers(policy), 500, n_steps=16)):
-        shares = np.bincount(np.concatenate([act(obs) for _ in range(40)]), minlength=4) / 20_000
+        shares = np.bincount(np.concatenate([act(PolicyInputs(obs)) for _ in range(40)]), minlength=4) / 20_000
         np.testing.assert_allclose(shares, expected, atol=5 * 0.5 / np.sqrt(20_000))
 
 
@@ -181,7 +182,7 @@ def test_a_state_dependent_deviation_is_sampled_by_the_policy_itself():
     assert path.startswith("the policy's own forward pass")
     obs = observe(2)
     mean, log_std = expected_gaussian(policy, obs)
-    z = (np.stack([act(obs) for _ in range(4000)]) - mean) / np.exp(log_std)
+    z = (np.stack([act(PolicyInputs(obs)) for _ in range(4000)]) - mean) / np.exp(log_std)
     np.testing.assert_allclose(z.mean(0), 0, atol=5 / np.sqrt(4000))
     np.testing.assert_allclose(z.std(0), 1, atol=5 / np.sqrt(2 * 4000))
 

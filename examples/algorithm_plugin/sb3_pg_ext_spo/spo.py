@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_pg_ext.algorithms.base import SUPPORTED_ACTION_SPACES, ActorCriticBase
+from sb3_pg_ext.algorithms.base import ActorCriticBase, arguments_of
 from sb3_pg_ext.arguments import check_count, check_flag, check_positive
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import check_number
@@ -29,16 +30,9 @@ class SPO(ActorCriticBase):
 
     where the estimator gives the advantage A and the return R. Everything else is as in SB3's PPO, except that the
     minibatches of an epoch are of nearly the same size. The arguments that are not listed here are those of every
-    algorithm with a critic, by SB3's names.
+    algorithm with a critic, by SB3's names; the base adds them to this text.
 
-    :param policy: the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class
-    :param env: the environment: its id, an environment or a VecEnv
-    :param learning_rate: learning rate of the optimiser; a number, or a function of the remaining progress (1 to 0)
-    :param n_steps: number of steps in every environment for one update
-    :param batch_size: the largest size of a minibatch
-    :param n_epochs: number of passes over a rollout
     :param epsilon: ε > 0, how far from 1 the ratio is meant to go
-    :param normalize_advantage: whether to scale the advantages of a minibatch to mean 0 and standard deviation 1
     :raises ValueError: for arguments outside of what is allowed
     """
 
@@ -65,22 +59,7 @@ class SPO(ActorCriticBase):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            ent_coef=ent_coef,
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            use_sde=use_sde,
-            sde_sample_freq=sde_sample_freq,
-            _init_setup_model=False,
-            supported_action_spaces=SUPPORTED_ACTION_SPACES,
-            **kwargs,
-        )
+        super().__init__(**arguments_of(OnPolicyAlgorithm, locals()), **kwargs)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.epsilon = epsilon

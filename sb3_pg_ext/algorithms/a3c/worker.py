@@ -192,7 +192,7 @@ class Worker:
         transitions = Transitions(policy.observation_space, policy.action_space, 1, config.n_steps)
         if config.use_sde:
             policy.reset_noise(1)
-        act = self._make_actor()
+        act = self._make_action_sampler()
         while not transitions.complete:
             if self._stopping[0]:
                 return None
@@ -211,7 +211,7 @@ class Worker:
         check_transitions(transitions, PolicyInputs(self.obs))
         return transitions
 
-    def _make_actor(self) -> ActionSampler:
+    def _make_action_sampler(self) -> ActionSampler:
         """What samples actions with the present parameters."""
         if self._mlp is None:
             return PolicyActionSampler(self.policy)
