@@ -166,24 +166,29 @@ def draw_noise(policy: ActorCriticPolicy, n_envs: int) -> Noise:
         case MultiCategoricalDistribution(action_dims=sizes):
             choices = [th.empty(n_envs, int(size)) for size in sizes]
             while True:
-                yield np.concatenate([_draw_gumbel(choice) for choice in choices], axis=1)
+                yield np.log(np.concatenate([choice.exponential_().numpy() for choice in choices], axis=1))
         case CategoricalDistribution(action_dim=size):
-            noise = th.empty(n_envs, int(size))
+            tensor, array = _shared_memory(n_envs, size)
             while True:
-                yield _draw_gumbel(noise)
+                tensor.exponential_()
+                yield np.log(array)  # PyTorch sees to it that none is 0
         case BernoulliDistribution(action_dims=size):
-            noise = th.empty(n_envs, int(size))
+            tensor, array = _shared_memory(n_envs, size)
             while True:
-                yield noise.uniform_().logit_().neg_().numpy()
+                tensor.uniform_()
+                yield array
         case DiagGaussianDistribution(action_dim=size):
-            noise = th.empty(n_envs, int(size))
+            tensor, array = _shared_memory(n_envs, size)
             while True:
-                yield noise.normal_().numpy()
+                tensor.normal_()
+                yield array
     raise TypeError(f"No noise for {type(policy.action_dist).__name__}")
 
 
-def _draw_gumbel(out: th.Tensor) -> np.ndarray:
-    return out.exponential_().log_().neg_().numpy()
+def _shared_memory(n_envs: int, size: int) -> tuple[th.Tensor, np.ndarray]:
+    """The same memory for PyTorch and for NumPy, which is faster with few numbers."""
+    tensor = th.empty(n_envs, int(size))
+    return tensor, tensor.numpy()
 
 
 class MLPActionSampler:
@@ -219,18 +224,18 @@ Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def _sampler(policy: ActorCriticPolicy) -> Sample:
     """How an action comes from the network's output and from noise: reparameterised, for every distribution.
 
-    A Gaussian adds noise scaled by its standard deviation; Gumbel noise on the logits makes the largest one a sample of
-    their softmax; logistic noise on a logit makes its sign a sample of the sigmoid.
+    A Gaussian adds noise scaled by its standard deviation; of exponential variates divided by the probabilities the
+    smallest shows a sample of a choice, here in logarithms; a uniform variate below its probability makes an action 1.
     """
     match policy.action_dist:
         case CategoricalDistribution():
-            return lambda logits, noise: (logits + noise).argmax(1)
+            return lambda logits, noise: (logits - noise).argmax(1)
         case MultiCategoricalDistribution(action_dims=action_dims):
             ends = np.cumsum(action_dims)[:-1]
-            return lambda logits, noise: _argmax_of_parts(logits + noise, ends)
+            return lambda logits, noise: _argmax_of_parts(logits - noise, ends)
         case BernoulliDistribution():
             # As numbers: environments may calculate with their actions, and Booleans cannot be subtracted.
-            return lambda logits, noise: (logits + noise > 0).astype(np.float32)
+            return lambda logits, noise: (noise < 0.5 * (1 + np.tanh(0.5 * logits))).astype(np.float32)
         case DiagGaussianDistribution():
             std = policy.log_std.detach().exp().numpy()
             if not is_finite(std):
