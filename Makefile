@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test configs lint format clean
+.PHONY: help demo test slow configs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +14,11 @@ help: ## list the targets
 demo: $(READY) ## train REINFORCE on CartPole-v1 and plot how it learns; make demo SEED=3 takes another seed
 	@$(BIN)/python examples/demo.py --seed $(SEED)
 
-test: $(READY) ## run the whole test suite; make test ARGS="-k returns" runs a part of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+test: $(READY) ## run the test suite but for slow tests; make test ARGS="-k returns" runs a part of it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+slow: $(READY) ## run the slow tests: installed plug-ins, benchmarks in small, every shipped configuration, learning
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 configs: $(READY) ## train and play every shipped configuration for a few steps, through the command line
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/zoo/run_every_entry.py
@@ -35,7 +38,7 @@ clean: ## remove the virtual environment and everything else that was made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first, on its own: the constraint picks the build for this machine before other packages ask for one.
-$(READY): setup.cfg pyproject.toml constraints.txt
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "sb3_pg_ext needs Python 3.10 or newer, not $$($(PYTHON) --version 2>&1): try make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV), which takes minutes the first time"
