@@ -172,3 +172,9 @@ def test_training_changes_no_settings(algorithm: Algorithm, engine):
     before = settings()
     algorithm(engine=engine).learn(2 * LONGEST_ROLLOUT)
     assert settings() == before
+
+
+def test_what_differentiates_can_be_asked_for(algorithm: Algorithm):
+    assert algorithm(engine="auto").describe_engine() == "arrays"
+    assert algorithm(engine="autograd").describe_engine() == "autograd, as asked for"
+    assert "because" in algorithm(policy_kwargs={"activation_fn": nn.GELU}).describe_engine()

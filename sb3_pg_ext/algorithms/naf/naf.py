@@ -209,6 +209,10 @@ class NAF(OffPolicyBase):
             scaled = np.clip(scaled + action_noise(), -1, 1)
         return self.policy.unscale_action(scaled), scaled
 
+    def describe_engine(self) -> str:
+        """What differentiates the critic as it is now, and why: ``"arrays"``, or ``"autograd, because …"``."""
+        return make_backend(self.policy, self.engine)[1]
+
     def _current_backend(self) -> QuadraticBackend:
         """What differentiates the critic as it is now."""
         if self._backend is None or not self._backend.is_current():
