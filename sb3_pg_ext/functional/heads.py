@@ -134,7 +134,8 @@ class Categorical(Discrete):
     def statistics(self, actions: np.ndarray) -> np.ndarray:
         """One-hot vectors, from indices [B, number of choices]."""
         one_hot = np.zeros(self.probs.shape, self.probs.dtype)
-        one_hot[np.arange(len(actions))[:, None], actions + self._starts] = 1
+        choices = actions.astype(np.intp, copy=False)  # binary actions are stored as floats
+        one_hot[np.arange(len(actions))[:, None], choices + self._starts] = 1
         return one_hot
 
     def log_prob(self, actions: np.ndarray) -> np.ndarray:
