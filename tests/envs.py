@@ -36,18 +36,20 @@ class RandomEnv(gym.Env[Any, Any]):
 
     Every second episode terminates after ``length`` steps, the others are truncated one step later.
 
-    :param action_space: the action space
+    :param action_space: the action space; ``None`` for the usual one
     :param observation_space: the observation space
     :param length: number of steps of an episode that terminates
     """
 
+    usual_action_space = ACTION_SPACES["Box"]
+
     def __init__(
         self,
-        action_space: spaces.Space[Any] = ACTION_SPACES["Box"],
+        action_space: spaces.Space[Any] | None = None,
         observation_space: spaces.Space[Any] = VECTOR,
         length: int = 4,
     ) -> None:
-        self.action_space = action_space
+        self.action_space = self.usual_action_space if action_space is None else action_space
         self.observation_space = deepcopy(observation_space)  # its random generator is this environment's own
         self.length = length
         self.n_episodes = 0
