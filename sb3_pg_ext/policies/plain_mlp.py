@@ -88,14 +88,21 @@ def network_input(observations: Observations) -> np.ndarray:
     return observations.reshape(len(observations), -1).astype(np.float32, copy=False)
 
 
+OFFSETS = np.array([-np.inf, 0], np.float32)
+"""What is added to the logit of a choice that is not allowed, and of one that is."""
+
+
 def mask_logits(logits: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
     """Make choices impossible.
 
     :param logits: [B, k]
-    :param masks: [B, k], which choices are allowed; ``None`` where all are
+    :param masks: [B, k], which choices are allowed, Booleans; ``None`` where all are
     :return: −∞ where a choice is not allowed, [B, k]
     """
-    return logits if masks is None else np.where(masks, logits, -np.inf)
+    if masks is None:
+        return logits
+    # A quarter of the time of np.where(), which branches at every element.
+    return logits + OFFSETS.take(masks.astype(bool, copy=False).view(np.uint8))
 
 
 def make_head(policy: ActorCriticPolicy, outputs: np.ndarray, masks: np.ndarray | None = None) -> Head:
