@@ -14,10 +14,12 @@ from sb3_contrib.common.envs import (
     InvalidActionEnvMultiDiscrete,
 )
 from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_pg_ext import MaskableEstimatorRolloutBuffer, fast
 
@@ -137,6 +139,26 @@ def test_buffers_with_minibatches_of_their_own():
     kwargs = {"rollout_buffer_class": OwnMinibatches, "normalize_advantage": False}
     _, twin = assert_trains_alike(MASKABLE_PPO, masked, "MlpPolicy", **kwargs)
     assert twin.describe_engine() == "autograd, because OwnMinibatches overrides _get_samples()"
+
+
+def test_subprocesses_train_as_stock():
+    assert_trains_alike(MASKABLE_PPO, lambda: SubprocVecEnv([MaskedEnv] * 2), "MlpPolicy")
+
+
+def test_evaluation_with_masks(tmp_path):
+    logs = []
+    for model in MASKABLE_PPO.make_both(masked):
+        folder = tmp_path / type(model).__module__
+        env = DummyVecEnv([lambda: Monitor(MaskedEnv())])
+        env.seed(1)
+        callback = MaskableEvalCallback(env, eval_freq=24, n_eval_episodes=3, log_path=str(folder), verbose=0)
+        set_random_seed(5)
+        model.learn(96, callback)
+        with np.load(folder / "evaluations.npz") as log:
+            logs.append({name: log[name] for name in log})
+    assert len(logs[0]["results"]) >= 2
+    for name, expected in logs[0].items():
+        np.testing.assert_allclose(logs[1][name], expected, rtol=1e-5)
 
 
 def test_files_are_interchangeable(tmp_path):
