@@ -45,8 +45,14 @@ from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
-OWN_COLUMNS = {"naf": ("Pendulum-v1", 1), "naf-autograd": ("Pendulum-v1", 1)}
-"""Comparisons that are made on an environment of their own instead of those in ``COLUMNS``."""
+MASKED = [("Masked20-v0", 8), ("Masked200-v0", 8)]
+OWN_COLUMNS = {
+    "naf": [("Pendulum-v1", 1)],
+    "naf-autograd": [("Pendulum-v1", 1)],
+    "maskable_ppo": MASKED,
+    "maskable_ppo-autograd": MASKED,
+}
+"""Comparisons that are made on environments of their own instead of those in ``COLUMNS``."""
 
 STEPS_PER_UPDATE = 2048
 
@@ -206,7 +212,54 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         lambda env: training(fast.TRPO, env),
         lambda env: training(sb3_contrib.TRPO, env),
     ),
+    "maskable_ppo": (
+        "`fast.MaskablePPO` ÷ stock MaskablePPO",
+        lambda env: training(fast.MaskablePPO, env),
+        lambda env: training(sb3_contrib.MaskablePPO, env),
+    ),
+    "maskable_ppo-autograd": (
+        "`fast.MaskablePPO`, autograd ÷ stock MaskablePPO",
+        lambda env: training(on_autograd(fast.MaskablePPO), env),
+        lambda env: training(sb3_contrib.MaskablePPO, env),
+    ),
 }
+
+
+class Masked(gymnasium.Env[np.ndarray, np.int64]):
+    """States drawn beforehand. Half of the actions are allowed, and one episode in a hundred steps ends.
+
+    :param n_actions: number of actions
+    """
+
+    N_STATES = 1000
+
+    def __init__(self, n_actions: int) -> None:
+        self.observation_space = spaces.Box(-1, 1, (8,), np.float32)
+        self.action_space = spaces.Discrete(n_actions)
+        rng = np.random.default_rng(0)
+        self.observations = rng.uniform(-1, 1, (self.N_STATES, 8)).astype(np.float32)
+        self.rewards = rng.normal(size=self.N_STATES).tolist()
+        self.masks = rng.permuted(np.tile(np.arange(n_actions) % 2 == 0, (self.N_STATES, 1)), axis=1)
+        self.ends = (rng.random(self.N_STATES) < 0.01).tolist()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """Begin somewhere."""
+        super().reset(seed=seed)
+        self.state = int(self.np_random.integers(self.N_STATES))
+        return self.observations[self.state], {}
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Go to the next state, whatever the action."""
+        self.state = (self.state + 1) % self.N_STATES
+        return self.observations[self.state], self.rewards[self.state], self.ends[self.state], False, {}
+
+    def action_masks(self) -> np.ndarray:
+        """Which actions are allowed, [n_actions]."""
+        return self.masks[self.state]
+
+
+for n_actions in (20, 200):
+    gymnasium.register(f"Masked{n_actions}-v0", partial(Masked, n_actions))
 
 
 def measure(comparison: str, env_id: str, n_envs: int, repetitions: int) -> dict[str, Any]:
@@ -324,7 +377,7 @@ def threads_table(results: list[dict[str, Any]]) -> str:
 
 def table(results: list[dict[str, Any]]) -> str:
     """A Markdown table of the ratios: median, and in brackets the smallest and the largest."""
-    columns = [*COLUMNS, *dict.fromkeys(OWN_COLUMNS.values())]
+    columns = [*COLUMNS, *dict.fromkeys(column for own in OWN_COLUMNS.values() for column in own)]
     lines = [
         "| ratio of steps/s | " + " | ".join(f"{env_id} × {n_envs}" for env_id, n_envs in columns) + " |",
         "|---" * (1 + len(columns)) + "|",
@@ -394,7 +447,7 @@ def main() -> None:
     results = []
     for comparison in options.only:
         shared = [COLUMNS[column] for column in options.columns]
-        for env_id, n_envs in [OWN_COLUMNS[comparison]] if comparison in OWN_COLUMNS else shared:
+        for env_id, n_envs in OWN_COLUMNS.get(comparison, shared):
             print(f"{comparison}: {env_id} × {n_envs}", file=sys.stderr)
             command = [sys.executable, __file__, "--one", comparison, env_id, str(n_envs)]
             command += ["--repetitions", str(options.repetitions)]

@@ -36,18 +36,20 @@ class RandomEnv(gym.Env[Any, Any]):
 
     Every second episode terminates after ``length`` steps, the others are truncated one step later.
 
-    :param action_space: the action space
+    :param action_space: the action space; ``None`` for the usual one
     :param observation_space: the observation space
     :param length: number of steps of an episode that terminates
     """
 
+    usual_action_space = ACTION_SPACES["Box"]
+
     def __init__(
         self,
-        action_space: spaces.Space[Any] = ACTION_SPACES["Box"],
+        action_space: spaces.Space[Any] | None = None,
         observation_space: spaces.Space[Any] = VECTOR,
         length: int = 4,
     ) -> None:
-        self.action_space = action_space
+        self.action_space = self.usual_action_space if action_space is None else action_space
         self.observation_space = deepcopy(observation_space)  # its random generator is this environment's own
         self.length = length
         self.n_episodes = 0
@@ -69,6 +71,43 @@ class RandomEnv(gym.Env[Any, Any]):
         terminated = terminates and self.time == self.length
         truncated = not terminates and self.time == self.length + 1
         return self.observation_space.sample(), reward, terminated, truncated, {}
+
+
+class MaskedEnv(RandomEnv):
+    """A :class:`RandomEnv` of choices that allows some of them at every step, and refuses all others.
+
+    :param action_space: Discrete, MultiDiscrete or MultiBinary
+    """
+
+    def __init__(self, action_space: spaces.Space[Any] = ACTION_SPACES["Discrete"], **kwargs: Any) -> None:
+        super().__init__(action_space, **kwargs)
+        if isinstance(action_space, spaces.Discrete):
+            self.sizes = [int(action_space.n)]
+        elif isinstance(action_space, spaces.MultiDiscrete):
+            self.sizes = action_space.nvec.tolist()
+        else:
+            assert isinstance(action_space, spaces.MultiBinary)
+            self.sizes = [2] * int(action_space.n)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        obs, info = super().reset(**kwargs)
+        self._choose_masks()
+        return obs, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        for choice, mask in zip(np.atleast_1d(action), self.masks, strict=True):
+            assert mask[int(choice)], f"{action!r} is not allowed by {self.masks}"
+        stepped = super().step(action)
+        self._choose_masks()
+        return stepped
+
+    def action_masks(self) -> np.ndarray:
+        return np.concatenate(self.masks)
+
+    def _choose_masks(self) -> None:
+        self.masks = [self.np_random.random(size) < 0.5 for size in self.sizes]
+        for mask in self.masks:
+            mask[self.np_random.integers(len(mask))] = True
 
 
 class SpoiltEnv(RandomEnv):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -20,7 +21,7 @@ from sb3_pg_ext.policies.evaluation import action_array
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import network_input
 from sb3_pg_ext.rollouts.collector import RolloutCollector
-from sb3_pg_ext.rollouts.filling import FLATTENED
+from sb3_pg_ext.rollouts.filling import flattened_names
 
 
 class FastUpdate(OnPolicyTraining):
@@ -80,7 +81,8 @@ class FastUpdate(OnPolicyTraining):
     def _choose_backend(self) -> tuple[PolicyBackend, str]:
         engine, path = super()._choose_backend()
         buffer = type(self.rollout_buffer)
-        own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(RolloutBuffer, name)]
+        stock = MaskableRolloutBuffer if issubclass(buffer, MaskableRolloutBuffer) else RolloutBuffer
+        own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(stock, name)]
         if isinstance(engine, AutogradBackend) or not own:
             return engine, path
         if self.engine == "array":
@@ -120,11 +122,12 @@ class FastUpdate(OnPolicyTraining):
         buffer = self.rollout_buffer
         assert buffer.full, "the rollout buffer is not full"
         if not buffer.generator_ready:
-            for name in ("observations", *FLATTENED):
+            for name in ("observations", *flattened_names(buffer)):
                 setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
             buffer.generator_ready = True
+        masks = buffer.action_masks.astype(bool) if isinstance(buffer, MaskableRolloutBuffer) else None
         return Steps(
-            PolicyInputs(network_input(buffer.observations)),
+            PolicyInputs(network_input(buffer.observations), None if masks is None or masks.all() else masks),
             action_array(buffer.actions, self.action_space),
             *(getattr(buffer, name).ravel() for name in ("log_probs", "values", "advantages", "returns")),
         )

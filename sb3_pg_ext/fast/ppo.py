@@ -1,4 +1,4 @@
-"""Stock PPO, faster."""
+"""Stock PPO, faster, and what its update shares with that of MaskablePPO."""
 
 from typing import Any
 
@@ -10,13 +10,20 @@ from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.objectives import Objective
 
 
-class PPO(FastUpdate, stable_baselines3.PPO):
-    """:class:`stable_baselines3.PPO`, faster."""
+class ClippedUpdate(FastUpdate):
+    """The update of PPO: epochs of minibatches, with the clipped ratio."""
+
+    clip_range: Any
+    clip_range_vf: Any
+    batch_size: Any
+    n_epochs: int
+    normalize_advantage: bool
+    target_kl: float | None
 
     def _improve(self, engine: ArrayBackend) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        schedules: Any = self.clip_range, self.clip_range_vf
+        schedules = self.clip_range, self.clip_range_vf
         clip_range, clip_range_vf = (s and s(self._current_progress_remaining) for s in schedules)
         objective = Objective(
             self.ent_coef, self.vf_coef, self.normalize_advantage, clip_range=clip_range, clip_range_vf=clip_range_vf
@@ -24,7 +31,7 @@ class PPO(FastUpdate, stable_baselines3.PPO):
         steps, history = self._steps(), []
         for epoch in range(self.n_epochs):
             approximate_kls: list[float] = []
-            for batch in self._minibatches(steps, self.batch_size):
+            for batch in self._minibatches(steps, self.batch_size or len(steps)):
                 computed = engine.evaluate_actions(batch.inputs, batch.actions)
                 losses, derivatives = objective(computed, batch)
                 log_ratios = computed.log_probs - batch.log_probs
@@ -47,3 +54,7 @@ class PPO(FastUpdate, stable_baselines3.PPO):
 
     def _is_too_far(self, approximate_kl: float) -> bool:
         return self.target_kl is not None and approximate_kl > 1.5 * self.target_kl
+
+
+class PPO(ClippedUpdate, stable_baselines3.PPO):
+    """:class:`stable_baselines3.PPO`, faster."""

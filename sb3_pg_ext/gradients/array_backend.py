@@ -108,19 +108,20 @@ class ArrayBackend(PolicyBackend):
     def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:
         """Ask actor and critic."""
         x = network_input(inputs.observations)
-        return ActorCriticEvaluation(self._critic.forward(x)[:, 0], *self._ask_actor(x, actions))
+        return ActorCriticEvaluation(self._critic.forward(x)[:, 0], *self._ask_actor(x, inputs.action_masks, actions))
 
     def evaluate_policy(self, inputs: PolicyInputs, actions: np.ndarray) -> PolicyEvaluation:
         """Ask the actor alone."""
-        return PolicyEvaluation(*self._ask_actor(network_input(inputs.observations), actions))
+        x = network_input(inputs.observations)
+        return PolicyEvaluation(*self._ask_actor(x, inputs.action_masks, actions))
 
     def predict_values(self, inputs: PolicyInputs) -> np.ndarray:
         """Ask the critic alone."""
         return self._critic.forward(network_input(inputs.observations))[:, 0]
 
-    def _ask_actor(self, x: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _ask_actor(self, x: np.ndarray, masks: np.ndarray | None, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self._actions = actions
-        self._head = head = make_head(self.policy, self._actor.forward(x))
+        self._head = head = make_head(self.policy, self._actor.forward(x), masks)
         return head.log_prob(actions), head.entropy()
 
     def kl(self, old: Head) -> np.ndarray:
@@ -197,7 +198,8 @@ class ArrayBackend(PolicyBackend):
 
     def snapshot(self, inputs: PolicyInputs) -> Head:
         """Copy the action distributions."""
-        return make_head(self.policy, mlp.forward(self._actor.layers, network_input(inputs.observations)))
+        outputs = mlp.forward(self._actor.layers, network_input(inputs.observations))
+        return make_head(self.policy, outputs, inputs.action_masks)
 
     def mean_kl(self, old: Head, inputs: PolicyInputs) -> float:
         """The mean of KL(old‖π)."""

@@ -17,7 +17,7 @@ from sb3_pg_ext.functional.tensors.vectors import flatten
 from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation, PolicyBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.gradients.torch_fast_paths import clip_gradients
-from sb3_pg_ext.policies.evaluation import action_tensor, chunks
+from sb3_pg_ext.policies.evaluation import action_tensor, chunks, torch_distributions
 from sb3_pg_ext.policies.inputs import PolicyInputs
 
 
@@ -96,8 +96,8 @@ class AutogradBackend(PolicyBackend):
             values, log_probs, entropies = policy.evaluate_actions(obs, taken, **more)
         # SB3's object is used again for other states. A policy that evaluates actions in another way is asked once more
         # for its distribution, where it is needed.
-        found = made[0].distribution if len(made) == 1 else None
-        self._find_distribution = lambda: found or policy.get_distribution(obs, **more).distribution
+        found = torch_distributions(made[0]) if len(made) == 1 else None
+        self._find_distribution = lambda: found or torch_distributions(policy.get_distribution(obs, **more))
         return ActorCriticEvaluation(
             *self._keep(
                 values=values.flatten(), log_probs=log_probs, entropies=-log_probs if entropies is None else entropies
@@ -109,7 +109,7 @@ class AutogradBackend(PolicyBackend):
         policy, (obs, more) = self.policy, inputs.tensors(self.policy.device)
         taken = action_tensor(actions, policy.action_space, policy.device)
         distribution = policy.get_distribution(obs, **more)
-        found = distribution.distribution
+        found = torch_distributions(distribution)
         self._find_distribution = lambda: found
         log_probs, entropies = distribution.log_prob(taken), distribution.entropy()
         return PolicyEvaluation(
@@ -183,13 +183,13 @@ class AutogradBackend(PolicyBackend):
     def snapshot(self, inputs: PolicyInputs) -> Snapshot:
         """Copy the action distributions, chunk by chunk."""
         batches = (self.policy.get_distribution(obs, **more) for _, obs, more in chunks(inputs, self.policy.device))
-        return Snapshot(join([snapshot(batch.distribution) for batch in batches]))
+        return Snapshot(join([snapshot(torch_distributions(batch)) for batch in batches]))
 
     @th.no_grad()
     def mean_kl(self, old: Snapshot, inputs: PolicyInputs) -> float:
         """The mean of KL(old‖π), chunk by chunk."""
         parts: list[Any] = [
-            kl(old[part].distributions, self.policy.get_distribution(obs, **more).distribution)
+            kl(old[part].distributions, torch_distributions(self.policy.get_distribution(obs, **more)))
             for part, obs, more in chunks(inputs, self.policy.device)
         ]
         return float(th.cat(parts).mean())

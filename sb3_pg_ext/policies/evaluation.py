@@ -6,9 +6,16 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.maskable.distributions import (
+    MaskableCategoricalDistribution,
+    MaskableMultiCategoricalDistribution,
+)
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.distributions import Categorical
 
 from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.tensors.distributions import ActionDistribution
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import Observations, arrays_of
 from sb3_pg_ext.policies.plain_mlp import (
@@ -66,6 +73,22 @@ def action_array(actions: np.ndarray, action_space: spaces.Space) -> np.ndarray:
     return actions.astype(np.int64 if choices else np.float32, copy=False)
 
 
+def torch_distributions(distribution: Distribution) -> ActionDistribution:
+    """What an action distribution of SB3 or sb3-contrib consists of, in PyTorch's own classes.
+
+    sb3-contrib's masked choices become PyTorch's, in which a masked action has the probability 0 by its logit alone.
+
+    :param distribution: the distribution of a batch
+    """
+    if isinstance(distribution, MaskableMultiCategoricalDistribution):
+        parts = distribution.distributions
+    elif isinstance(distribution, MaskableCategoricalDistribution):
+        parts = [distribution.distribution]
+    else:
+        return distribution.distribution
+    return [Categorical(logits=part.logits, validate_args=False) for part in parts]
+
+
 @th.no_grad()
 def evaluate(policy: ActorCriticPolicy, inputs: PolicyInputs, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """V(s) and log π(a|s) of a batch.
@@ -84,9 +107,8 @@ def evaluate(policy: ActorCriticPolicy, inputs: PolicyInputs, actions: np.ndarra
         values, log_probs = (th.cat(pieces).flatten().cpu().numpy() for pieces in zip(*evaluated, strict=True))
         return values, log_probs
     x = network_input(inputs.observations)
-    return mlp.forward(critic, x)[:, 0], make_head(policy, mlp.forward(actor, x)).log_prob(
-        action_array(actions, policy.action_space)
-    )
+    head = make_head(policy, mlp.forward(actor, x), inputs.action_masks)
+    return mlp.forward(critic, x)[:, 0], head.log_prob(action_array(actions, policy.action_space))
 
 
 @th.no_grad()

@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.maskable.distributions import (
+    MaskableBernoulliDistribution,
+    MaskableCategoricalDistribution,
+    MaskableMultiCategoricalDistribution,
+)
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
     DiagGaussianDistribution,
     MultiCategoricalDistribution,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
@@ -32,6 +38,9 @@ DISTRIBUTIONS = (
     DiagGaussianDistribution,
     MultiCategoricalDistribution,
     BernoulliDistribution,
+    MaskableCategoricalDistribution,
+    MaskableMultiCategoricalDistribution,
+    MaskableBernoulliDistribution,
 )
 
 ACTING_METHODS = ("forward", "_predict", "get_distribution", "extract_features", "_get_action_dist_from_latent")
@@ -43,6 +52,14 @@ VALUING_METHODS = ("forward", "evaluate_actions", "predict_values", "extract_fea
 
 class UnsupportedPolicyError(Exception):
     """The policy is no plain MLP. The message says why."""
+
+
+def stock_class(policy: BasePolicy) -> type[BasePolicy]:
+    """The stock class that a policy with a critic is of, which says what its methods do unless it overrides them.
+
+    :param policy: any policy of an on-policy algorithm
+    """
+    return MaskableActorCriticPolicy if isinstance(policy, MaskableActorCriticPolicy) else ActorCriticPolicy
 
 
 def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
@@ -71,11 +88,29 @@ def network_input(observations: Observations) -> np.ndarray:
     return observations.reshape(len(observations), -1).astype(np.float32, copy=False)
 
 
-def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:
+OFFSETS = np.array([-np.inf, 0], np.float32)
+"""What is added to the logit of a choice that is not allowed, and of one that is."""
+
+
+def mask_logits(logits: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+    """Make choices impossible.
+
+    :param logits: [B, k]
+    :param masks: [B, k], which choices are allowed, Booleans; ``None`` where all are
+    :return: −∞ where a choice is not allowed, [B, k]
+    """
+    if masks is None:
+        return logits
+    # A quarter of the time of np.where(), which branches at every element.
+    return logits + OFFSETS.take(masks.astype(bool, copy=False).view(np.uint8))
+
+
+def make_head(policy: ActorCriticPolicy, outputs: np.ndarray, masks: np.ndarray | None = None) -> Head:
     """The action distributions that a plain MLP policy makes of its actor's outputs.
 
     :param policy: a policy that :func:`actor_layers` finds fit
     :param outputs: logits or means, [B, outputs]
+    :param masks: which actions are allowed, [B, outputs], for policies that take masks; ``None`` where all are
     :return: the distributions, apart from the policy's memory
     """
     match policy.action_dist:
@@ -83,6 +118,10 @@ def make_head(policy: ActorCriticPolicy, outputs: np.ndarray) -> Head:
             return Categorical(outputs, (size,))
         case MultiCategoricalDistribution(action_dims=sizes):
             return Categorical(outputs, sizes)
+        case MaskableCategoricalDistribution(action_dim=size):
+            return Categorical(mask_logits(outputs, masks), (size,))
+        case MaskableMultiCategoricalDistribution(action_dims=sizes):  # that of binary actions is one, too
+            return Categorical(mask_logits(outputs, masks), sizes)
         case BernoulliDistribution():
             return Bernoulli(outputs)
     return DiagGaussian(outputs, policy.log_std.detach().numpy().copy())
@@ -94,7 +133,7 @@ def _unless(fit: bool, reason: str) -> None:
 
 
 def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
-    check_methods(policy, ActorCriticPolicy, methods)
+    check_methods(policy, stock_class(policy), methods)
     body = policy.mlp_extractor
     check_input(policy, policy.features_extractor, extractor)
     _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")

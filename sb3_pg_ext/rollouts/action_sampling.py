@@ -9,6 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.maskable.distributions import (
+    MaskableCategoricalDistribution,
+    MaskableMultiCategoricalDistribution,
+)
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -23,13 +27,16 @@ from sb3_pg_ext.functional.arrays import is_finite
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
+from sb3_pg_ext.policies.evaluation import torch_distributions
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import (
     UnsupportedPolicyError,
     actor_layers,
     check_hooks,
     check_methods,
+    mask_logits,
     network_input,
+    stock_class,
 )
 
 
@@ -137,7 +144,7 @@ class PolicyActionSampler:
     def _sample(self, obs: Any, more: dict[str, Any]) -> th.Tensor:
         with unvalidated_distributions():
             distribution = self.policy.get_distribution(obs, **more)
-            if not distributions.is_finite(distribution.distribution):
+            if not distributions.is_finite(torch_distributions(distribution)):
                 raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
             return distribution.get_actions()
 
@@ -148,7 +155,7 @@ EVALUATING_METHODS = ("forward", "extract_features", "get_distribution", "evalua
 def _is_what_forward_says(policy: ActorCriticPolicy) -> bool:
     """Whether a policy's other methods give what its ``forward()`` gives, which is what stock rollouts consist of."""
     try:
-        check_methods(policy, ActorCriticPolicy, EVALUATING_METHODS)
+        check_methods(policy, stock_class(policy), EVALUATING_METHODS)
         check_hooks(policy, policy.mlp_extractor)
     except UnsupportedPolicyError:
         return False
@@ -210,9 +217,9 @@ class Noise:
 def _noise_of(policy: ActorCriticPolicy) -> tuple[Callable[[th.Tensor], object], list[int], Callable[..., np.ndarray]]:
     """How noise is drawn, the sizes of what is drawn in one go, and what becomes of it."""
     match policy.action_dist:
-        case CategoricalDistribution(action_dim=size):
+        case CategoricalDistribution(action_dim=size) | MaskableCategoricalDistribution(action_dim=size):
             return th.Tensor.exponential_, [int(size)], np.log  # PyTorch sees to it that none is 0
-        case MultiCategoricalDistribution(action_dims=sizes):
+        case MultiCategoricalDistribution(action_dims=sizes) | MaskableMultiCategoricalDistribution(action_dims=sizes):
             return th.Tensor.exponential_, [*map(int, sizes)], np.log
         case BernoulliDistribution(action_dims=size):
             return th.Tensor.uniform_, [int(size)], np.asarray
@@ -245,7 +252,8 @@ class MLPActionSampler:
         """Sample an action for every environment."""
         x = network_input(inputs.observations)
         check_step("observation", x)  # all that can spoil an output while the parameters are fixed
-        return self._sample(mlp.forward(self.layers, x), next(self._noise)).reshape(self._shape)
+        outputs = mask_logits(mlp.forward(self.layers, x), inputs.action_masks)
+        return self._sample(outputs, next(self._noise)).reshape(self._shape)
 
     def finish(self) -> None:
         """Give back what was drawn ahead."""
@@ -262,9 +270,12 @@ def _sampler(policy: ActorCriticPolicy) -> Sample:
     smallest shows a sample of a choice, here in logarithms; a uniform variate below its probability makes an action 1.
     """
     match policy.action_dist:
-        case CategoricalDistribution():
+        case CategoricalDistribution() | MaskableCategoricalDistribution():
             return lambda logits, noise: (logits - noise).argmax(1)
-        case MultiCategoricalDistribution(action_dims=action_dims):
+        case (
+            MultiCategoricalDistribution(action_dims=action_dims)
+            | MaskableMultiCategoricalDistribution(action_dims=action_dims)
+        ):
             ends = np.cumsum(action_dims)[:-1]
             return lambda logits, noise: _argmax_of_parts(logits - noise, ends)
         case BernoulliDistribution():

@@ -20,6 +20,7 @@ from sb3_pg_ext.functional.tensors.distributions import unvalidated_distribution
 from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
 from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.rollouts.action_masks import make_mask_reader
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import check_transitions, evaluate_transitions
 from sb3_pg_ext.rollouts.filling import fill_rollout_buffer, unflattened
@@ -44,19 +45,28 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
     _rollout_is_good = False
 
     def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+        use_masking: bool | None = False,
     ) -> bool:
-        """Collect one rollout with the current policy. SB3's signature.
+        """Collect one rollout with the current policy. SB3's signature, and the last argument of sb3-contrib's.
 
         :param env: the training environments
         :param callback: called at every step, and at the beginning and end of the rollout
         :param rollout_buffer: filled at the end
         :param n_rollout_steps: number of steps in every environment
+        :param use_masking: whether the environments say which actions are allowed, and the policy takes that;
+            ``None``: where the environments do
         :return: whether training goes on; False if the callback stopped it
-        :raises ValueError: if this was the third rollout in a row that was spoilt by non-finite values
+        :raises ValueError: if this was the third rollout in a row that was spoilt by non-finite values, or an
+            environment allows no action
         """
         self._rollout_is_good = False
         self.policy.set_training_mode(False)
+        see_masks = make_mask_reader(env, self.action_space, use_masking)
         put_statistics_back = remember_statistics(self.get_vec_normalize_env())
         transitions = self._start_rollout(env)
         if self.use_sde:
@@ -73,7 +83,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
             while not transitions.complete:
                 if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                     self._reset_noise(env.num_envs)
-                inputs = PolicyInputs(obs)
+                inputs = PolicyInputs(obs, action_masks := see_masks(n_steps))
                 actions = act(inputs)
                 clipped_actions = within_bounds(actions)
                 new_obs, rewards, dones, infos = env.step(clipped_actions)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_pg_ext.functional.finite import check_finite
@@ -15,8 +16,14 @@ from sb3_pg_ext.policies.observations import arrays_of, map_arrays
 from sb3_pg_ext.rollouts.assessment import Evaluation
 from sb3_pg_ext.rollouts.transitions import Transitions
 
-FLATTENED = ("actions", "values", "log_probs", "advantages", "returns")
-"""The arrays that SB3's rollout buffers flatten beside the observations when minibatches are first drawn."""
+STOCK_BUFFERS = (RolloutBuffer, DictRolloutBuffer, MaskableRolloutBuffer, MaskableDictRolloutBuffer)
+"""The classes of SB3 and sb3-contrib whose methods are known."""
+
+
+def flattened_names(buffer: RolloutBuffer) -> list[str]:
+    """The arrays that a stock buffer flattens beside the observations when minibatches are first drawn, by name."""
+    masks = ["action_masks"] if hasattr(buffer, "action_masks") else []
+    return ["actions", "values", "log_probs", "advantages", "returns", *masks]
 
 
 @contextmanager
@@ -27,12 +34,13 @@ def unflattened(buffer: RolloutBuffer) -> Iterator[None]:
 
     :param buffer: a full buffer
     """
-    if type(buffer).get not in (RolloutBuffer.get, DictRolloutBuffer.get):
+    if type(buffer).get not in [stock.get for stock in STOCK_BUFFERS]:
         yield
         return
     n_steps, n_envs = buffer.advantages.shape
     observations: Any = buffer.observations
-    shapes = [array.shape[2:] for array in (*arrays_of(observations), *(getattr(buffer, name) for name in FLATTENED))]
+    names = flattened_names(buffer)
+    shapes = [array.shape[2:] for array in (*arrays_of(observations), *(getattr(buffer, name) for name in names))]
     yield
     if buffer.generator_ready:
         rest = iter(shapes)
@@ -42,7 +50,7 @@ def unflattened(buffer: RolloutBuffer) -> Iterator[None]:
 
         observations = buffer.observations
         buffer.observations = map_arrays(restored, observations)  # type: ignore[assignment]
-        for name in FLATTENED:
+        for name in names:
             setattr(buffer, name, restored(getattr(buffer, name)))
         buffer.generator_ready = False
 
@@ -93,14 +101,18 @@ def store_transitions(
     """
     starts = np.concatenate([first_starts[None], transitions.ends[:-1]])
     observations: Any = transitions.observations
-    if type(buffer).add in (RolloutBuffer.add, DictRolloutBuffer.add):
+    masks = transitions.inputs.action_masks
+    if type(buffer).add in [stock.add for stock in STOCK_BUFFERS]:
         buffer.observations, buffer.actions, buffer.rewards = observations, transitions.actions, rewards
         buffer.episode_starts = starts.astype(np.float32)
         buffer.values, buffer.log_probs = evaluation.values, evaluation.log_probs
+        if masks is not None:
+            buffer.action_masks[:] = masks  # type: ignore[attr-defined]  # as it was reset: [T, N, k] of ones, float32
         buffer.pos, buffer.full = len(rewards), True
         return True
     values, log_probs = th.as_tensor(evaluation.values)[..., None], th.as_tensor(evaluation.log_probs)
     for t, reward in enumerate(rewards):
         obs: Any = map_arrays(itemgetter(t), observations)
-        buffer.add(obs, transitions.actions[t], reward, starts[t], values[t], log_probs[t])
+        more = {} if masks is None else {"action_masks": masks[t]}
+        buffer.add(obs, transitions.actions[t], reward, starts[t], values[t], log_probs[t], **more)
     return False

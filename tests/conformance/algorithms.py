@@ -7,8 +7,10 @@ from typing import Any
 
 import torch as th
 from envs import ACTION_SPACES, RandomEnv
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 
 from sb3_pg_ext.fast.mixin import FastUpdate
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
@@ -33,8 +35,13 @@ class Traits:
     :param arguments: constructor arguments for a tiny run, beside those of its kind
     :param variants: by what they do, further arguments with which its update takes another way
     :param action_spaces: names of the action spaces that it supports
+    :param usual_action_space: the name of the one to take where a test does not choose
+    :param env_id: id of an environment that it supports
     :param policies: names of its policies
+    :param policy_class: the class of SB3 or sb3-contrib that policies of one's own are derived from
     :param supports_sde: whether it explores with gSDE if asked to
+    :param supports_infinite_logits: whether policies may forbid actions by logits of −∞; stock MaskablePPO multiplies
+        them by 0, even where there are no masks
     :param supports_freezing: whether parameters may be frozen; stock TRPO demands a gradient of every one
     :param asynchronous: whether workers go on while callbacks are called: then stopping takes a moment, observations do
         not reach callbacks, training with several environments depends on timing, and an id stands for two
@@ -43,11 +50,21 @@ class Traits:
     arguments: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     action_spaces: frozenset[str] = frozenset(ACTION_SPACES)
+    usual_action_space: str = "Box"
+    env_id: str = "Pendulum-v1"
     policies: frozenset[str] = frozenset({"MlpPolicy", "CnnPolicy", "MultiInputPolicy"})
+    policy_class: type[BasePolicy] = ActorCriticPolicy
     supports_sde: bool = True
+    supports_infinite_logits: bool = True
     supports_freezing: bool = True
     asynchronous: bool = False
 
+
+PPO_VARIANTS: dict[str, dict[str, Any]] = {
+    "everything in the loss": {"ent_coef": 0.1, "clip_range": 1e-3, "clip_range_vf": 1e-3},
+    "early stopping": {"target_kl": 1e-4, "batch_size": 8},
+    "an incomplete minibatch": {"batch_size": 7, "normalize_advantage": False},
+}
 
 TRAITS = {
     "a3c": Traits(
@@ -64,13 +81,16 @@ TRAITS = {
             "everything in the loss": {"ent_coef": 0.1, "normalize_advantage": True, "max_grad_norm": 0.1},
         }
     ),
-    "fast_ppo": Traits(
-        variants={
-            "everything in the loss": {"ent_coef": 0.1, "clip_range": 1e-3, "clip_range_vf": 1e-3},
-            "early stopping": {"target_kl": 1e-4, "batch_size": 8},
-            "an incomplete minibatch": {"batch_size": 7, "normalize_advantage": False},
-        }
+    "fast_maskable_ppo": Traits(
+        variants=PPO_VARIANTS,
+        action_spaces=frozenset({"Discrete", "MultiDiscrete", "MultiBinary"}),
+        usual_action_space="Discrete",
+        env_id="CartPole-v1",
+        policy_class=MaskableActorCriticPolicy,
+        supports_sde=False,
+        supports_infinite_logits=False,
     ),
+    "fast_ppo": Traits(variants=PPO_VARIANTS),
     "fast_trpo": Traits(
         variants={
             "sub-sampling": {"sub_sampling_factor": 2, "normalize_advantage": False},

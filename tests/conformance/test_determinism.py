@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from .algorithms import STEPS, Algorithm, assert_identical, vector
 
 
-def train(algorithm: Algorithm, seed=3, n_envs=1, action_space=ACTION_SPACES["Box"], **kwargs):
+def train(algorithm: Algorithm, seed=3, n_envs=1, action_space=None, **kwargs):
     env = DummyVecEnv([lambda: RandomEnv(action_space)] * n_envs)
     return algorithm(env, seed=seed, **kwargs).learn(STEPS).learn(STEPS, reset_num_timesteps=False)
 

@@ -1,5 +1,7 @@
 """All the ways to give environments."""
 
+from functools import partial
+
 import gymnasium as gym
 import pytest
 import torch as th
@@ -13,9 +15,9 @@ def vec_env(n_envs=2):
     return DummyVecEnv([RandomEnv] * n_envs)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def subprocesses():
-    env = SubprocVecEnv([RandomEnv] * 2)
+    env = SubprocVecEnv([partial(RandomEnv, RandomEnv.usual_action_space)] * 2)
     yield env
     env.close()
 
@@ -29,7 +31,7 @@ def assert_learns(model, n_envs):
 
 
 def test_id(algorithm: Algorithm):
-    assert_learns(algorithm("Pendulum-v1"), 2 if algorithm.traits.asynchronous else 1)
+    assert_learns(algorithm(algorithm.traits.env_id), 2 if algorithm.traits.asynchronous else 1)
 
 
 def test_environment(algorithm: Algorithm):

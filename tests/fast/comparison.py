@@ -20,14 +20,17 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext import fast
 
+SEEN_AT_A_STEP = ("actions", "clipped_actions", "rewards", "dones", "new_obs")
+
 
 @dataclass(frozen=True)
 class Pair:
-    """A stock algorithm, its fast twin, and arguments that keep a run tiny."""
+    """A stock algorithm, its fast twin, arguments that keep a run tiny, and what both show callbacks at a step."""
 
     theirs: type[BaseAlgorithm]
     ours: type[BaseAlgorithm]
     arguments: dict[str, Any] = field(default_factory=dict)
+    seen: tuple[str, ...] = SEEN_AT_A_STEP
 
     def make(self, cls: type[BaseAlgorithm], env: Any = None, policy: Any = "MlpPolicy", **kwargs: Any) -> Any:
         policy_kwargs = deepcopy({"net_arch": [8], **kwargs.pop("policy_kwargs", {})})  # SB3 writes into it
@@ -92,20 +95,18 @@ class Exchange(BaseCallback):
         set_random_seed(1)
 
 
-SEEN_AT_A_STEP = ("actions", "clipped_actions", "rewards", "dones", "new_obs")
-
-
 class Record(BaseCallback):
     """Keeps what callbacks see at every step, the rollout buffer at the end of every rollout, and what is logged."""
 
-    def __init__(self):
+    def __init__(self, seen: tuple[str, ...] = SEEN_AT_A_STEP):
         super().__init__()
+        self.seen = seen
         self.steps: list[dict[str, Any]] = []
         self.buffers: list[dict[str, Any]] = []
         self.modes: list[bool] = []
 
     def _on_step(self):
-        self.steps.append({name: _copy(self.locals[name]) for name in SEEN_AT_A_STEP})
+        self.steps.append({name: _copy(self.locals[name]) for name in self.seen})
         self.modes.append(self.model.policy.training)
         return True
 
@@ -190,7 +191,7 @@ def assert_trains_alike(
     models = pair.make_both(make_env, policy, **kwargs)
     start = parameters(models[0])
     assert_close(parameters(models[1]), start, **exactly)
-    records = [Record(), Record()]
+    records = [Record(pair.seen), Record(pair.seen)]
     for model, record in zip(models, records, strict=True):
         prepare(model)
         set_random_seed(5)

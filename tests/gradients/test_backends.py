@@ -66,10 +66,12 @@ def move(policy):
             parameter.add_(0.1 * th.randn_like(parameter))
 
 
-def compute_everything(policy, choice):
+def compute_everything(policy, choice, with_masks=False):
     """All that an engine gives: numbers at a policy that has moved from the old one, gradients, products and KL."""
     engine, _ = make_backend(policy, choice)
     inputs, actions, derivatives = make_batch(policy)
+    if with_masks:
+        inputs = inputs._replace(action_masks=masks_that_allow(actions, policy.action_space))
     start = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     old = engine.snapshot(inputs)
     move(policy)
@@ -107,9 +109,9 @@ def test_both_compute_the_same(kwargs, action_space):
     assert_both_compute_the_same(make_policy(action_space=action_space, **kwargs))
 
 
-def assert_both_compute_the_same(policy):
+def assert_both_compute_the_same(policy, **kwargs):
     assert type(make_backend(policy)[0]) is ArrayBackend
-    expected, actual = (compute_everything(policy, choice) for choice in ("autograd", "array"))
+    expected, actual = (compute_everything(policy, choice, **kwargs) for choice in ("autograd", "array"))
     for ours, theirs in zip(actual, expected, strict=True):
         th.testing.assert_close(th.as_tensor(ours), th.as_tensor(theirs), rtol=1e-5, atol=2e-5)
 
@@ -788,6 +790,46 @@ def test_masks_reach_a_policy_that_takes_them():
     np.testing.assert_allclose(engine.kl(old[np.arange(16)]), 0, atol=1e-7)
     part = masked.rows(slice(4))
     np.testing.assert_allclose(engine.evaluate_policy(part, actions[:4]).log_probs, computed.log_probs[:4], rtol=1e-6)
+
+
+def masks_that_allow(actions, space):
+    """Masks of half of the choices, and of those that were made."""
+    sizes = {"Discrete": [3], "MultiDiscrete": [3, 2], "MultiBinary": [2, 2]}[type(space).__name__]
+    masks = np.random.default_rng(1).random((len(actions), sum(sizes))) < 0.5
+    starts = np.cumsum([0, *sizes[:-1]])
+    masks[np.arange(len(actions))[:, None], actions.astype(int) + starts] = True
+    assert not masks.all()
+    return masks
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+@pytest.mark.parametrize("action_space", ["Discrete", "MultiDiscrete", "MultiBinary"])
+def test_both_compute_the_same_with_masks(action_space, with_masks):
+    """Numbers, derivatives, KL and Fisher products."""
+    policy = make_policy(MaskableActorCriticPolicy, action_space)
+    assert_both_compute_the_same(policy, with_masks=with_masks)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("action_space", ["Discrete", "MultiDiscrete", "MultiBinary"])
+def test_a_masked_action_has_no_probability_and_no_derivative(engine, action_space):
+    policy = make_policy(MaskableActorCriticPolicy, action_space)
+    inputs, actions, derivatives = make_batch(policy)
+    masks = masks_that_allow(actions, policy.action_space)
+    masks[:, 0] = actions[:, 0] == 0  # allowed where taken
+    masked, engine = inputs._replace(action_masks=masks), make_backend(policy, engine)[0]
+    old = engine.snapshot(masked)
+    found = [old.probs] if hasattr(old, "probs") else [part.probs for part in old.distributions]
+    assert (np.concatenate(found, axis=1)[~masks] == 0).all()
+    never = actions[:, 0] != 0  # here the first choice is masked everywhere
+    rows = {name: array[never] for name, array in derivatives.items()}
+    engine.evaluate_actions(masked.rows(never), actions[never])
+    engine.kl(old[never.nonzero()[0]])
+    engine.zero_gradient()
+    engine.backward(rows)
+    gradient = policy.action_net.weight.grad
+    assert gradient[0].abs().max() < 1e-7
+    assert gradient[1:].abs().max() > 1e-3
 
 
 def test_what_differentiates_can_be_asked_for():

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 from envs import ACTION_SPACES, OBSERVATION_SPACES
 from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
     ActorCriticPolicy,
@@ -78,6 +79,16 @@ def test_layer_norm_without_parameters():
 @pytest.mark.parametrize("name", ACTION_SPACES)
 def test_every_action_space(name):
     assert_agree(make_policy(action_space=ACTION_SPACES[name]))
+
+
+@pytest.mark.parametrize("name", ["Discrete", "MultiDiscrete", "MultiBinary"])
+def test_policies_that_take_masks(name):
+    policy = make_policy(MaskableActorCriticPolicy, action_space=ACTION_SPACES[name])
+    assert_agree(policy)
+    critic_layers(policy)
+    policy.evaluate_actions = policy.evaluate_actions
+    with pytest.raises(UnsupportedPolicyError, match=r"it overrides evaluate_actions\(\)"):
+        critic_layers(policy)
 
 
 FIT_OBSERVATIONS = {

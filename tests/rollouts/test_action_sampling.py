@@ -5,6 +5,7 @@ import pytest
 import torch as th
 from envs import ACTION_SPACES, OBSERVATION_SPACES
 from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 
 from sb3_pg_ext.functional.finite import NonFiniteError
@@ -218,6 +219,51 @@ def test_state_dependent_noise_is_the_same_until_it_is_reset(squash):
     policy.reset_noise(3)
     assert not np.array_equal(first, act(PolicyInputs(obs)))
     assert not squash or (np.abs(first) <= 1).all()
+
+
+@each_path
+@pytest.mark.parametrize(
+    ("space", "masks"),
+    [
+        (spaces.Discrete(4), [[1, 0, 0, 1]]),
+        (spaces.MultiDiscrete([3, 2]), [[0, 1, 1], [1, 0]]),
+        (spaces.MultiBinary(2), [[1, 1], [0, 1]]),
+    ],
+    ids=str,
+)
+def test_masked_actions_are_never_taken(path, space, masks):
+    policy = make_policy(space, cls=MaskableActorCriticPolicy)
+    obs, allowed = np.tile(np.float32([0.3, -0.9, 0.5]), (N_ENVS, 1)), np.tile(np.concatenate(masks), (N_ENVS, 1)) == 1
+    act = make_path(policy, path)
+    actions = np.concatenate([act(PolicyInputs(obs, allowed)).reshape(N_ENVS, -1) for _ in range(N_CALLS)])
+    with th.no_grad():
+        outputs = policy.get_distribution(th.as_tensor(obs[:1]))
+    parts = [outputs.distribution] if isinstance(space, spaces.Discrete) else outputs.distributions
+    for taken, mask, part in zip(actions.T, map(np.array, masks), parts, strict=True):
+        counts, p = np.bincount(taken, minlength=len(mask)), part.probs[0].numpy() * mask
+        assert (counts[mask == 0] == 0).all()
+        if mask.sum() > 1:
+            assert_fits(counts[mask == 1], p[mask == 1] / p.sum())
+
+
+@pytest.mark.parametrize(
+    ("space", "sizes"),
+    [(spaces.Discrete(4), [4]), (spaces.MultiDiscrete([3, 2]), [3, 2]), (spaces.MultiBinary(3), [2, 2, 2])],
+    ids=str,
+)
+def test_both_paths_take_the_same_masked_actions_from_the_same_seed(space, sizes):
+    policy, rng, taken = make_policy(space, cls=MaskableActorCriticPolicy), np.random.default_rng(0), []
+    obs = rng.normal(size=(20, 3, 3)).astype(np.float32)
+    masks = np.concatenate(
+        [rng.permuted(np.arange(size) < rng.integers(1, size + 1, (20, 3, 1)), axis=2) for size in sizes], axis=2
+    )
+    assert not masks.all()
+    for path in ("MLPActionSampler", "PolicyActionSampler"):
+        act = make_path(policy, path, n_envs=3)
+        th.manual_seed(3)
+        taken.append([act(PolicyInputs(o, m)) for o, m in zip(obs, masks, strict=True)])
+    np.testing.assert_array_equal(*taken)
+    assert taken[0][0].dtype == taken[1][0].dtype
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)

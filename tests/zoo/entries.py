@@ -10,6 +10,7 @@ import gymnasium as gym
 import rl_zoo3.import_envs  # noqa: F401  (registers the environments of optional packages)
 import yaml
 from rl_zoo3.utils import get_wrapper_class
+from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
@@ -66,16 +67,19 @@ class Entry:
         )
 
     def reason_to_skip(self) -> str | None:
-        """What is not installed that the entry needs."""
+        """What is not installed that the entry needs, or why it is none for the algorithm."""
         if self.name == "atari":
             return None if find_spec("ale_py") else "ale-py is not installed"
         if self.is_ours:
             return None
         try:  # one of RL Zoo's, for an environment of any package or age
             wrap = get_wrapper_class(self.hyperparams) or (lambda env: env)
-            wrap(gym.make(self.env_id)).close()
+            env = wrap(gym.make(self.env_id))
         except (gym.error.Error, ImportError) as error:
             return f"{self.env_id}: {type(error).__name__}"
+        env.close()
+        if issubclass(self.cls, MaskablePPO) and isinstance(env.action_space, gym.spaces.Box):
+            return f"{self.env_id}: MaskablePPO chooses among discrete actions"
         return None
 
 

@@ -197,7 +197,7 @@ class A3C(ActorCriticBase):
     def _end_training(self) -> None:
         self._stop_workers()
 
-    def collect_rollouts(
+    def collect_rollouts(  # type: ignore[override]  # without masks
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """Take in ``n_rollout_steps`` steps a worker, whose updates are made already. SB3's signature.
