@@ -82,3 +82,11 @@ def _is_real(value: Any) -> bool:
     if isinstance(value, Real):
         return True
     return getattr(value, "ndim", None) == 0  # arrays and tensors without axes
+
+
+def check_learning_rate(value: Any) -> None:
+    """Refuse a learning rate, or a schedule that begins with one, below 0. RL Zoo loads models with 0, to act.
+
+    :raises ValueError: if it is
+    """
+    check_range("learning_rate", value(1.0) if callable(value) else value, 0)

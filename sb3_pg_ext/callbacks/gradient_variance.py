@@ -361,7 +361,11 @@ class GradientVarianceCallback(BaseCallback):
         policy, n_envs = self._policy, self.env.num_envs
         assert isinstance(self.model, OnPolicyAlgorithm)
         transitions = EpisodeTransitions(
-            policy.observation_space, policy.action_space, n_envs, self.n_episodes // n_envs
+            policy.observation_space,
+            policy.action_space,
+            n_envs,
+            self.n_episodes // n_envs,
+            expect_an_end_within=self.model._total_timesteps,
         )
         noise_freq = self.model.sde_sample_freq
         obs = self.env.reset()

@@ -50,6 +50,7 @@ class FastUpdate(OnPolicyTraining):
         )
         own = inspect.signature(FastUpdate.__init__).parameters["engine"]
         *arguments, last = inspect.signature(stock).parameters.values()
+        cls.__doc__ = f"{cls.__doc__}\n\n{_parameters_of(stock)}\n{_parameters_of(FastUpdate)}"
         cls.__signature__ = inspect.Signature([*arguments, last, own])  # type: ignore[attr-defined]
 
     def train(self) -> None:
@@ -60,12 +61,12 @@ class FastUpdate(OnPolicyTraining):
     def _update(self) -> None:
         self._n_spoilt = 0
         engine, undo = self._make_backend(), self._keep_for_undo([self.policy.optimizer])
-        with np.errstate(all="ignore"):  # non-finite values are looked for
-            if isinstance(engine, ArrayBackend):
-                self._improve(engine)
-            else:
-                self._train_as_stock()
         try:
+            with np.errstate(all="ignore"):  # non-finite values are looked for
+                if isinstance(engine, ArrayBackend):
+                    self._improve(engine)
+                else:
+                    self._train_as_stock()
             undo.check()
         except NonFiniteError as problem:
             undo.restore()
@@ -144,3 +145,9 @@ class FastUpdate(OnPolicyTraining):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, number in numbers.items():
             self.logger.record(f"train/{name}", number)
+
+
+def _parameters_of(cls: type) -> str:
+    """What a class's docstring tells of the arguments of its constructor."""
+    text = inspect.cleandoc(cls.__doc__ or "")
+    return text[text.index(":param") :] if ":param" in text else ""

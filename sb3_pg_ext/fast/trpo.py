@@ -9,7 +9,9 @@ from sb3_contrib.common.utils import conjugate_gradient_solver
 from stable_baselines3.common.distributions import BernoulliDistribution, DiagGaussianDistribution
 
 from sb3_pg_ext.fast.mixin import FastUpdate
+from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.surrogates import normalize, ratio_loss, value_loss
+from sb3_pg_ext.functional.tensors.distributions import validated_distributions
 from sb3_pg_ext.functional.tensors.solvers import backtrack
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
@@ -18,6 +20,17 @@ from sb3_pg_ext.gradients.minibatches import Steps
 
 class TRPO(FastUpdate, sb3_contrib.TRPO):
     """:class:`sb3_contrib.TRPO`, faster."""
+
+    def _train_as_stock(self) -> None:
+        # Its line search refuses a step that is not finite without a word, and for ever, unless PyTorch complains.
+        with validated_distributions():
+            try:
+                super()._train_as_stock()
+            except ValueError as error:
+                if "invalid values" not in str(error):
+                    raise
+                first = str(error).splitlines()[0].rstrip(":")
+                raise NonFiniteError(f"policy after a step of the line search: {first}") from error
 
     def _improve(self, engine: ArrayBackend) -> None:
         self.policy.set_training_mode(True)

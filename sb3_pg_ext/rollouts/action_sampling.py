@@ -50,9 +50,12 @@ class ActionSampler(Protocol):
     def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:
         """V(s_t) and log π(a_t|s_t) of all steps so far, [T, N] each, if sampling gives them as well; else None."""
 
+    def finish(self) -> None:
+        """The rollout is over."""
 
-MANY_STEPS = 256
-"""A rollout of unknown length is taken to be so long."""
+
+BLOCK = 256
+"""For so many steps noise is drawn ahead, or until the end of the rollout."""
 
 WORTH_LAYING_OUT = 16
 """So many steps with the same parameters pay for a copy of them that is faster to use."""
@@ -73,7 +76,7 @@ def make_action_sampler(policy: ActorCriticPolicy, n_envs: int, n_steps: int | N
         layers = actor_layers(policy)
     except UnsupportedPolicyError as reason:
         return PolicyActionSampler(policy), f"the policy's own forward pass, because {reason}"
-    return MLPActionSampler(policy, layers, n_envs, n_steps or MANY_STEPS), "an MLP in NumPy"
+    return MLPActionSampler(policy, layers, n_envs, n_steps), "an MLP in NumPy"
 
 
 def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -130,6 +133,9 @@ class PolicyActionSampler:
         )
         return values, log_probs
 
+    def finish(self) -> None:
+        """Nothing was drawn ahead."""
+
     def _sample_by_forward(self, obs: Any, more: dict[str, Any]) -> th.Tensor:
         actions, values, log_probs = self.policy(obs, **more)
         self._evaluated.append((values, log_probs))
@@ -156,46 +162,70 @@ def _is_what_forward_says(policy: ActorCriticPolicy) -> bool:
     return type(policy.mlp_extractor) is MlpExtractor
 
 
-Noise = Iterator[np.ndarray]
-"""For every step an array [N, outputs] that makes a sample of the network's outputs, whatever the parameters."""
+class Noise:
+    """For every step an array [N, outputs] that makes a sample of the network's outputs, whatever the parameters.
 
-
-def draw_noise(policy: ActorCriticPolicy, n_envs: int) -> Noise:
-    """Noise for any number of steps, drawn as PyTorch's distributions draw theirs.
-
-    So a policy that is asked itself takes the same actions from the same seed, and so do SB3's algorithms.
+    It is what PyTorch's distributions would draw from its global generator, step by step: so a policy that is asked
+    itself takes the same actions from the same seed, and so do SB3's algorithms. It is drawn many steps ahead, since a
+    call of PyTorch between two steps of an environment costs ten times as much as one in a row of them.
 
     :param policy: a policy that :func:`~sb3_pg_ext.policies.plain_mlp.actor_layers` finds fit
     :param n_envs: N
-    :return: arrays that are overwritten by the next step's
+    :param n_steps: number of steps of the rollout; ``None`` if not known
     """
+
+    def __init__(self, policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> None:
+        self._draw, self._sizes, self._finish_block = _noise_of(policy)
+        self._n_envs, self._left, self._ends_exactly = n_envs, n_steps or 0, n_steps is not None
+        self._rows: Iterator[np.ndarray] = iter(())
+        self._state: th.Tensor | None = None
+        self._n_drawn = self._n_used = 0
+
+    def __next__(self) -> np.ndarray:
+        """The noise of the next step."""
+        row = next(self._rows, None)
+        if row is None:
+            self._rows = iter(self._draw_block())
+            row = next(self._rows)
+        self._n_used += 1
+        return row
+
+    def _draw_block(self) -> np.ndarray:
+        if self._ends_exactly:
+            self._n_drawn = min(BLOCK, self._left) or BLOCK
+            self._left -= self._n_drawn
+        else:
+            self._state, self._n_drawn = th.get_rng_state(), BLOCK
+        self._n_used = 0
+        return self._draw_rows(self._n_drawn)
+
+    def _draw_rows(self, n_steps: int) -> np.ndarray:
+        blocks = [th.empty(n_steps, self._n_envs, size) for size in self._sizes]
+        for rows in zip(*(block.unbind() for block in blocks), strict=True):
+            for row in rows:
+                self._draw(row)
+        return self._finish_block(np.concatenate([block.numpy() for block in blocks], axis=2))
+
+    def give_back(self) -> None:
+        """At the end of a rollout of unknown length: leave the generator as if nothing had been drawn ahead."""
+        if self._state is not None and self._n_used < self._n_drawn:
+            th.set_rng_state(self._state)
+            self._draw_rows(self._n_used)
+            self._rows = iter(())
+
+
+def _noise_of(policy: ActorCriticPolicy) -> tuple[Callable[[th.Tensor], object], list[int], Callable[..., np.ndarray]]:
+    """How noise is drawn, the sizes of what is drawn in one go, and what becomes of it."""
     match policy.action_dist:
-        case MultiCategoricalDistribution(action_dims=sizes) | MaskableMultiCategoricalDistribution(action_dims=sizes):
-            choices = [th.empty(n_envs, int(size)) for size in sizes]
-            while True:
-                yield np.log(np.concatenate([choice.exponential_().numpy() for choice in choices], axis=1))
         case CategoricalDistribution(action_dim=size) | MaskableCategoricalDistribution(action_dim=size):
-            tensor, array = _shared_memory(n_envs, size)
-            while True:
-                tensor.exponential_()
-                yield np.log(array)  # PyTorch sees to it that none is 0
+            return th.Tensor.exponential_, [int(size)], np.log  # PyTorch sees to it that none is 0
+        case MultiCategoricalDistribution(action_dims=sizes) | MaskableMultiCategoricalDistribution(action_dims=sizes):
+            return th.Tensor.exponential_, [*map(int, sizes)], np.log
         case BernoulliDistribution(action_dims=size):
-            tensor, array = _shared_memory(n_envs, size)
-            while True:
-                tensor.uniform_()
-                yield array
+            return th.Tensor.uniform_, [int(size)], np.asarray
         case DiagGaussianDistribution(action_dim=size):
-            tensor, array = _shared_memory(n_envs, size)
-            while True:
-                tensor.normal_()
-                yield array
+            return th.Tensor.normal_, [int(size)], np.asarray
     raise TypeError(f"No noise for {type(policy.action_dist).__name__}")
-
-
-def _shared_memory(n_envs: int, size: int) -> tuple[th.Tensor, np.ndarray]:
-    """The same memory for PyTorch and for NumPy, which is faster with few numbers."""
-    tensor = th.empty(n_envs, int(size))
-    return tensor, tensor.numpy()
 
 
 class MLPActionSampler:
@@ -204,17 +234,17 @@ class MLPActionSampler:
     :param policy: a policy that :func:`~sb3_pg_ext.policies.plain_mlp.actor_layers` finds fit
     :param layers: its actor
     :param n_envs: number of environments
-    :param n_steps: number of steps of the rollout, or of many of them
+    :param n_steps: number of steps of the rollout; ``None`` if not known
     :raises NonFiniteError: if a parameter is not finite
     """
 
-    def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, n_steps: int) -> None:
+    def __init__(self, policy: ActorCriticPolicy, layers: list[mlp.Layer], n_envs: int, n_steps: int | None) -> None:
         if not all(is_finite(array) for layer in layers for array in layer[:2] if array is not None):
             raise NonFiniteError("policy output: NaN or infinity among the parameters of the actor")
-        self.layers = mlp.laid_out(layers, n_envs) if n_steps >= WORTH_LAYING_OUT else layers
+        self.layers = mlp.laid_out(layers, n_envs) if n_steps is None or n_steps >= WORTH_LAYING_OUT else layers
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         self._sample = _sampler(policy)
-        self._noise = draw_noise(policy, n_envs)
+        self._noise = Noise(policy, n_envs, n_steps)
 
     evaluated = None
 
@@ -224,6 +254,10 @@ class MLPActionSampler:
         check_step("observation", x)  # all that can spoil an output while the parameters are fixed
         outputs = mask_logits(mlp.forward(self.layers, x), inputs.action_masks)
         return self._sample(outputs, next(self._noise)).reshape(self._shape)
+
+    def finish(self) -> None:
+        """Give back what was drawn ahead."""
+        self._noise.give_back()
 
 
 Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -101,6 +101,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
                 transitions.add(inputs, actions, rewards, dones, infos)
                 obs = self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
+            act.finish()
             transitions.evaluated = act.evaluated
             with unvalidated_distributions(), np.errstate(all="ignore"):  # non-finite values are looked for
                 self._finish_rollout(transitions, first_starts)

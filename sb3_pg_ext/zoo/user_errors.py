@@ -95,7 +95,7 @@ def _explain_argument(error: Exception, at: dict[str, Any]) -> str:
     """About ``-params baseline:mean``: RL Zoo evaluates what comes after the colon."""
     option, key, value = at["option_string"], at.get("key", ""), at.get("value", "")
     if not value:
-        return f"{option} {key}; allowed: {key}:value"
+        return f"{option} {key}; allowed: {key.partition('=')[0]}:value"
     hint = f"; a text needs quotes within quotes: {key}:\"'{value}'\"" if isinstance(error, NameError) else ""
     return f"{option} {key}:{value} cannot be evaluated: {error}{hint}"
 

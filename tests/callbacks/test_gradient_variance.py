@@ -451,3 +451,17 @@ def test_what_does_not_fit_is_refused_before_training(name):
     with pytest.raises(ValueError, match=message):
         model.learn(10, callback)
     assert model.num_timesteps == 0
+
+
+class Endless(Walk):
+    """No episode ends."""
+
+    def step(self, action):
+        obs, reward, *_ = super().step(action)
+        return obs, reward, False, False, {}
+
+
+def test_an_environment_without_an_end_is_told_of():
+    model = A2C("MlpPolicy", Walk(), device="cpu")
+    with pytest.raises(RuntimeWarning, match=r"no episode has ended in .*TimeLimit"):
+        model.learn(5, GradientVarianceCallback(Endless(), n_batches=2, n_episodes=1))

@@ -27,3 +27,11 @@ def test_unknown_policy(algorithm: Algorithm):
 def test_misspelt_argument(algorithm: Algorithm):
     with pytest.raises(TypeError, match="learning_rat"):
         algorithm(learning_rat=1e-3)
+
+
+@pytest.mark.parametrize("rate", [-1e-3, lambda _: -1e-3, float("nan")])
+def test_learning_rate(algorithm: Algorithm, rate):
+    if not algorithm.has_own_constructor:
+        return
+    with pytest.raises(ValueError, match=r"learning_rate=.*; allowed: a number ≥ 0"):
+        algorithm(learning_rate=rate)

@@ -1,9 +1,10 @@
 """Same seed, same machine: identical parameters."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from envs import ACTION_SPACES, RandomEnv
+from envs import ACTION_SPACES, VECTOR, RandomEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from .algorithms import STEPS, Algorithm, assert_identical, vector
@@ -44,3 +45,23 @@ def test_a_seed_given_later_counts_too(algorithm: Algorithm):
         model.learn(STEPS)
     assert_identical(*models[:2])
     assert not th.equal(vector(models[0]), vector(models[2]))
+
+
+def test_vectors_and_dictionaries_of_them_train_alike(algorithm: Algorithm):
+    """Both ways of sampling, and both ways of differentiating, use the same random numbers."""
+    if algorithm.spec.off_policy:
+        pytest.skip("its replay buffers differ")
+    models = [
+        algorithm(DummyVecEnv([make]), policy, seed=3).learn(STEPS)
+        for make, policy in ((RandomEnv, "MlpPolicy"), (lambda: AsDictionary(RandomEnv()), "MultiInputPolicy"))
+    ]
+    th.testing.assert_close(*map(vector, models), rtol=0, atol=1e-5)
+
+
+class AsDictionary(gym.ObservationWrapper):
+    """The same observations, in a dictionary."""
+
+    observation_space = gym.spaces.Dict({"vector": VECTOR})
+
+    def observation(self, observation):
+        return {"vector": observation}

@@ -326,3 +326,28 @@ def test_one_seed_gives_the_same_training_by_vectors_and_by_dictionaries():
     ]
     one, other = (th.nn.utils.parameters_to_vector(model.policy.parameters()).detach() for model in models)
     th.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+class MaskedByInfinity(ActorCriticPolicy):
+    """Forbids the first action."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        logits = self.action_net(latent_pi).index_fill(1, th.tensor([0]), -float("inf"))
+        return self.action_dist.proba_distribution(action_logits=logits)
+
+
+@pytest.mark.filterwarnings("ignore:.*in a row:RuntimeWarning")
+def test_a_trust_region_step_that_is_not_finite_is_no_silent_refusal():
+    """sb3-contrib's KL has no gradient with such a mask: stock TRPO ends, and the twin says why it cannot go on."""
+    model = fast.TRPO(MaskedByInfinity, RandomEnv(ACTION_SPACES["Discrete"]), n_steps=16, batch_size=16, device="cpu")
+    before = parameters(model)
+    with pytest.raises(ValueError, match=r"line search: .* invalid values.*3 in a row"):
+        model.learn(160)
+    assert model.n_skipped_updates == 3
+    th.testing.assert_close(parameters(model), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cls", [fast.PPO, fast.A2C, fast.TRPO])
+def test_every_argument_is_documented(cls):
+    for name in signature(cls).parameters:
+        assert f":param {name}:" in cls.__doc__, name

@@ -275,3 +275,23 @@ def test_both_paths_take_the_same_actions_from_the_same_seed(name):
         th.manual_seed(7)
         taken.append([act(PolicyInputs(obs)) for _ in range(50)])
     np.testing.assert_allclose(*map(np.array, taken), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_steps", [7, 256, 300])
+@pytest.mark.parametrize("name", ["Box", "MultiDiscrete"])
+def test_what_was_drawn_ahead_is_given_back(name, n_steps):
+    """The generator goes on as after the same steps by the policy itself, whether their number was known or not."""
+    policy, inputs = make_policy(ACTION_SPACES[name]), PolicyInputs(np.zeros((2, 3), np.float32))
+    layers, following = actor_layers(policy), []
+    for act in (
+        PolicyActionSampler(policy),
+        MLPActionSampler(policy, layers, 2, n_steps),
+        MLPActionSampler(policy, layers, 2, None),
+    ):
+        th.manual_seed(5)
+        for _ in range(n_steps):
+            act(inputs)
+        act.finish()
+        following.append(th.rand(3))
+    assert th.equal(following[0], following[1])
+    assert th.equal(following[0], following[2])

@@ -19,7 +19,7 @@ from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.a3c.worker import WorkerConfig, run_worker
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
-from sb3_pg_ext.arguments import check_choice, check_count, check_positive, check_range
+from sb3_pg_ext.arguments import check_choice, check_count, check_positive
 from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
 from sb3_pg_ext.envs.taking_apart import make_environments, split
 from sb3_pg_ext.estimators import AdvantageEstimator
@@ -148,8 +148,6 @@ class A3C(ActorCriticBase):
         if vars(self).pop("n_workers", self.n_envs) not in (None, self.n_envs):  # load() sets what it is given
             raise ValueError(f"n_workers with {self.n_envs} environments; allowed: {self.n_envs}, or another env")
         check_count("n_steps", self.n_steps)
-        rate = self.learning_rate
-        check_range("learning_rate", rate(1.0) if callable(rate) else rate, 0)  # 0: loaded by RL Zoo to act
         check_positive("rms_prop_eps", self.rms_prop_eps)
         check_choice("start_method", self.start_method, START_METHODS)
         check_positive("worker_timeout", self.worker_timeout)

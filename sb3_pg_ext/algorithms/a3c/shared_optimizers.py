@@ -53,7 +53,8 @@ class SharedOptimizer(th.optim.Optimizer):
         parameter_copy, _, statistics_copies = copies
         for name, array in zip(["parameters", *self.statistics], [parameter_copy, *statistics_copies], strict=True):
             if not is_finite(array):
-                raise NonFiniteError(f"{name} after a step of {type(self).__name__} with learning rate {learning_rate}")
+                step = f"a step of {type(self).__name__} with learning rate {learning_rate}"
+                raise NonFiniteError(f"{name} not finite after {step}")
         for array, new in zip([parameter, *statistics], [parameter_copy, *statistics_copies], strict=True):
             np.copyto(array, new)
 

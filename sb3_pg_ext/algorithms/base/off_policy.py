@@ -22,7 +22,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
-from sb3_pg_ext.arguments import check_count, check_range
+from sb3_pg_ext.arguments import check_count, check_learning_rate, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.guards.counting import NonFiniteGuard
@@ -50,6 +50,7 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
 
     def _check_arguments(self) -> None:
         """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
+        check_learning_rate(self.learning_rate)
         check_count("buffer_size", self.buffer_size)
         check_count("batch_size", self.batch_size)
         check_range("learning_starts", self.learning_starts, 0)

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import explained_variance
 
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
-from sb3_pg_ext.arguments import check_range
+from sb3_pg_ext.arguments import check_learning_rate, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.gradients.choice import make_backend
@@ -150,6 +150,7 @@ class OnPolicyBase(Learning, OnPolicyTraining):
 
     def _check_arguments(self) -> None:
         """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
+        check_learning_rate(self.learning_rate)
         check_range("gamma", self.gamma, 0, 1)
         check_range("ent_coef", self.ent_coef)
         check_range("vf_coef", self.vf_coef, 0)

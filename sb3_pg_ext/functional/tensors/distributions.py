@@ -5,7 +5,7 @@ the first dimension; further dimensions are independent action dimensions.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch as th
@@ -74,11 +74,20 @@ def _with_parameters(part: Distribution, values: dict[str, th.Tensor]) -> Distri
     return kind(**values, validate_args=False)
 
 
-@contextmanager
-def unvalidated_distributions() -> Iterator[None]:
+def unvalidated_distributions() -> AbstractContextManager[None]:
     """Within the scope, torch distributions do not check their arguments at every construction and every call."""
+    return _validation(False)
+
+
+def validated_distributions() -> AbstractContextManager[None]:
+    """Within the scope, they do, as is PyTorch's default."""
+    return _validation(True)
+
+
+@contextmanager
+def _validation(value: bool) -> Iterator[None]:
     before = Distribution._validate_args  # PyTorch has a public setter and no getter
-    Distribution.set_default_validate_args(False)
+    Distribution.set_default_validate_args(value)
     try:
         yield
     finally:
