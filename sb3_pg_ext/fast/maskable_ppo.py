@@ -14,10 +14,7 @@ BUFFERS = (MaskableRolloutBuffer, MaskableDictRolloutBuffer)
 
 
 class MaskablePPO(ClippedUpdate, sb3_contrib.MaskablePPO):
-    """:class:`sb3_contrib.MaskablePPO`, faster.
-
-    Beyond it, an environment without masks can be trained on, and a mask that allows no action is an error.
-    """
+    """:class:`sb3_contrib.MaskablePPO`, faster; here a mask that allows no action is an error."""
 
     def _setup_model(self) -> None:
         given = self.rollout_buffer_class

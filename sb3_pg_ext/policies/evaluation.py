@@ -7,7 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.maskable.distributions import (
-    MaskableCategoricalDistribution,
+    MaskableDistribution,
     MaskableMultiCategoricalDistribution,
 )
 from stable_baselines3.common.distributions import Distribution
@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.distributions import Categorical
 
 from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import ActionDistribution
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import Observations, arrays_of
@@ -73,6 +74,13 @@ def action_array(actions: np.ndarray, action_space: spaces.Space) -> np.ndarray:
     return actions.astype(np.int64 if choices else np.float32, copy=False)
 
 
+def parts_of(distribution: Distribution) -> ActionDistribution:
+    """What an action distribution of SB3 or sb3-contrib consists of, as it is."""
+    if isinstance(distribution, MaskableMultiCategoricalDistribution):
+        return distribution.distributions
+    return distribution.distribution
+
+
 def torch_distributions(distribution: Distribution) -> ActionDistribution:
     """What an action distribution of SB3 or sb3-contrib consists of, in PyTorch's own classes.
 
@@ -80,13 +88,11 @@ def torch_distributions(distribution: Distribution) -> ActionDistribution:
 
     :param distribution: the distribution of a batch
     """
-    if isinstance(distribution, MaskableMultiCategoricalDistribution):
-        parts = distribution.distributions
-    elif isinstance(distribution, MaskableCategoricalDistribution):
-        parts = [distribution.distribution]
-    else:
-        return distribution.distribution
-    return [Categorical(logits=part.logits, validate_args=False) for part in parts]
+    found = parts_of(distribution)
+    if not isinstance(distribution, MaskableDistribution):
+        return found
+    masked: Any = distributions.parts(found)
+    return [Categorical(logits=part.logits, validate_args=False) for part in masked]
 
 
 @th.no_grad()

@@ -110,17 +110,14 @@ def make_head(policy: ActorCriticPolicy, outputs: np.ndarray, masks: np.ndarray 
 
     :param policy: a policy that :func:`actor_layers` finds fit
     :param outputs: logits or means, [B, outputs]
-    :param masks: which actions are allowed, [B, outputs], for policies that take masks; ``None`` where all are
+    :param masks: which actions are allowed, [B, outputs], where they are choices; ``None`` where all are
     :return: the distributions, apart from the policy's memory
     """
     match policy.action_dist:
-        case CategoricalDistribution(action_dim=size):
-            return Categorical(outputs, (size,))
-        case MultiCategoricalDistribution(action_dims=sizes):
-            return Categorical(outputs, sizes)
-        case MaskableCategoricalDistribution(action_dim=size):
+        case CategoricalDistribution(action_dim=size) | MaskableCategoricalDistribution(action_dim=size):
             return Categorical(mask_logits(outputs, masks), (size,))
-        case MaskableMultiCategoricalDistribution(action_dims=sizes):  # that of binary actions is one, too
+        # That of sb3-contrib's binary actions is one of these, too.
+        case MultiCategoricalDistribution(action_dims=sizes) | MaskableMultiCategoricalDistribution(action_dims=sizes):
             return Categorical(mask_logits(outputs, masks), sizes)
         case BernoulliDistribution():
             return Bernoulli(outputs)

@@ -57,9 +57,8 @@ def make_mask_reader(env: VecEnv, action_space: spaces.Space, use_masking: bool 
 
 def _choices(action_space: spaces.Space) -> list[int]:
     """The number of values that every component of an action can have."""
-    match make_masked_proba_distribution(action_space):
-        case MaskableCategoricalDistribution(action_dim=size):
-            return [size]
-        case MaskableMultiCategoricalDistribution(action_dims=sizes):
-            return [int(size) for size in sizes]
-    raise ValueError(f"use_masking=True with {action_space}; allowed: Discrete, MultiDiscrete, MultiBinary")
+    distribution = make_masked_proba_distribution(action_space)
+    if isinstance(distribution, MaskableMultiCategoricalDistribution):
+        return [int(size) for size in distribution.action_dims]
+    assert isinstance(distribution, MaskableCategoricalDistribution)
+    return [distribution.action_dim]

@@ -27,7 +27,7 @@ from sb3_pg_ext.functional.arrays import is_finite
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.policies.evaluation import torch_distributions
+from sb3_pg_ext.policies.evaluation import parts_of
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import (
     UnsupportedPolicyError,
@@ -144,7 +144,7 @@ class PolicyActionSampler:
     def _sample(self, obs: Any, more: dict[str, Any]) -> th.Tensor:
         with unvalidated_distributions():
             distribution = self.policy.get_distribution(obs, **more)
-            if not distributions.is_finite(torch_distributions(distribution)):
+            if not distributions.is_finite(parts_of(distribution)):
                 raise NonFiniteError("policy output: the parameters of the action distribution are not finite")
             return distribution.get_actions()
 

@@ -17,6 +17,7 @@ from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
@@ -246,6 +247,26 @@ def test_masks_of_a_wrong_size():
 def test_buffers_without_masks_are_refused():
     with pytest.raises(ValueError, match="rollout_buffer_class=RolloutBuffer does not store action masks; allowed"):
         MASKABLE_PPO.make_ours(masked(), rollout_buffer_class=RolloutBuffer)
+
+
+class Poison(BaseCallback):
+    """Puts NaN into the advantages of every rollout."""
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        self.model.rollout_buffer.advantages[:] = np.nan
+
+
+@pytest.mark.parametrize("engine", ["array", "autograd"])
+def test_a_bad_gradient_never_reaches_the_parameters(engine):
+    model = MASKABLE_PPO.make_ours(masked(), engine=engine)
+    before = parameters(model)
+    with pytest.warns(RuntimeWarning, match=r"MaskablePPO after 32 steps: \d+ of .* not finite; no step made"):
+        model.learn(32, Poison())
+    assert_close(parameters(model), before, **exactly)
+    assert model.n_skipped_updates == 1
 
 
 def test_learning():
