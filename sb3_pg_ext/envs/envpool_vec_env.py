@@ -17,7 +17,10 @@ from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate, tree_m
 
 SEEDS = 2**31
 """EnvPool's seeds are below this, SB3's below 2³²."""
-ATARI = ((re.compile(r"ALE/(\w+)-v5"), {"repeat_action_probability": 0.25}), (re.compile(r"(\w+)NoFrameskip-v4"), {}))
+ATARI: tuple[tuple[re.Pattern[str], dict[str, Any]], ...] = (
+    (re.compile(r"ALE/(\w+)-v5"), {"repeat_action_probability": 0.25}),
+    (re.compile(r"(\w+)NoFrameskip-v4"), {}),
+)
 """Gymnasium's ids of Atari games, and what EnvPool's task of the same game has to be told."""
 BOOKKEEPING = ("env_id", "players")
 RENDERING = ("render_mode", "render_env_id", "render_width", "render_height", "render_camera_id")

@@ -47,10 +47,8 @@ class GymnasiumVecEnv(BatchedVecEnv):
         self.env = env
         self._simulator = env.unwrapped
         mode = env.metadata.get("autoreset_mode")
-        self._mode: str = getattr(mode, "value", mode)
-        self._declared_partial = partial_reset is True and not isinstance(
-            self._simulator, SyncVectorEnv | AsyncVectorEnv
-        )
+        self._mode: Any = getattr(mode, "value", mode)
+        self._has_single = isinstance(self._simulator, SyncVectorEnv | AsyncVectorEnv)
         self._check_mode(partial_reset)
         self._reset_by_simulator: tuple[VecEnvObs, Infos] | None = None
         # SyncVectorEnv and AsyncVectorEnv with copy=True have already made copies; a wrapper may reuse its array.
@@ -103,13 +101,18 @@ class GymnasiumVecEnv(BatchedVecEnv):
 
     def _take_back(self, obs: Any, rewards: Any, terminated: Any, truncated: Any, vector_infos: dict[str, Any]) -> Step:
         """What a step has led to, from what is there after the simulator has already reset."""
+        if "final_obs" not in vector_infos:
+            raise ValueError(
+                f"env={self.env!r} has autoreset_mode={SAME_STEP!r}, but no final_obs in its infos; allowed: simulators "
+                "that tell the final observation, without which truncated episodes have no value at their end"
+            )
         final_obs, final_infos = vector_infos.pop("final_obs"), vector_infos.pop("final_info", None)
         for key in ("_final_obs", "_final_info"):
             vector_infos.pop(key, None)
         infos = separate(vector_infos, self.num_envs)
         self._reset_by_simulator = obs, list(infos)
         obs = tree_map(np.copy, obs)
-        ended = np.flatnonzero(terminated | truncated)
+        ended = np.flatnonzero(terminated | truncated).tolist()
         separated = separate(final_infos, self.num_envs) if final_infos is not None else None
         for i in ended:
             _put_one(obs, i, final_obs[i] if isinstance(final_obs, np.ndarray) else pick(final_obs, i))
@@ -216,6 +219,7 @@ class GymnasiumVecEnv(BatchedVecEnv):
 
     def _check_there(self, name: str) -> None:
         """Ask before: a worker that does not find an attribute ends."""
+        assert isinstance(self._simulator, AsyncVectorEnv)
         if not all(self._simulator.call("has_wrapper_attr", name)):
             raise AttributeError(f"The environments of {self.env!r} have no attribute {name!r}")
 
