@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.monitor import Monitor, ResultsWriter
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -59,6 +59,8 @@ class BatchedVecEnv(VecEnv):
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._start = time.time()
+        self._results: ResultsWriter | None = None
+        self._info_keywords: tuple[str, ...] = ()
 
     @abstractmethod
     def _reset_all(self) -> tuple[VecEnvObs, Infos]:
@@ -128,14 +130,34 @@ class BatchedVecEnv(VecEnv):
         self._lengths += 1
         for i in np.flatnonzero(over):
             if "episode" not in infos[i]:
-                seconds = round(time.time() - self._start, 6)
-                infos[i]["episode"] = {
-                    "r": round(float(self._returns[i]), 6),
-                    "l": int(self._lengths[i]),
-                    "t": seconds,
-                }
+                infos[i]["episode"] = self._sum_up(i, infos[i])
             self._returns[i] = 0
             self._lengths[i] = 0
+
+    def _sum_up(self, i: int, info: dict[str, Any]) -> dict[str, Any]:
+        seconds = round(time.time() - self._start, 6)
+        episode = {"r": round(float(self._returns[i]), 6), "l": int(self._lengths[i]), "t": seconds}
+        episode.update({key: info[key] for key in self._info_keywords})
+        if self._results is not None:
+            self._results.write_row(episode)
+        return episode
+
+    def write_results(self, filename: str, info_keywords: tuple[str, ...] = ()) -> None:
+        """Write the statistics of episodes into a file, as ``Monitor`` does: one file for all environments.
+
+        :param filename: the file; ``.monitor.csv`` is added where it is missing
+        :param info_keywords: what of the infos at the end of an episode is to be added to its statistics
+        """
+        spec = self._common_attributes()["spec"]
+        header = {"t_start": self._start, "env_id": str(spec and spec.id)}
+        self._info_keywords = info_keywords
+        self._results = ResultsWriter(filename, header=header, extra_keys=info_keywords)
+
+    def close(self) -> None:
+        """Close the file of results, if there is one; a subclass frees the simulator."""
+        if self._results is not None:
+            self._results.close()
+            self._results = None
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Frames of all environments, N arrays [height, width, 3]; None where the render mode is another."""
@@ -184,7 +206,7 @@ class BatchedVecEnv(VecEnv):
 
     @abstractmethod
     def _common_attributes(self) -> dict[str, Any]:
-        """Attributes that all environments of a simulator have in common; ``render_mode`` is one."""
+        """Attributes that all environments have in common, ``render_mode`` and ``spec`` (None if there is none)."""
 
     def _no_single_environments(self, what: str, instead: str) -> AttributeError:
         return AttributeError(f"{type(self).__name__} cannot {what}: it has no single environments; {instead}")

@@ -74,7 +74,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
         return obs, _separate(info, self.num_envs)
 
     def _make_pool(self) -> None:
-        self.close()
+        self._free_pool()
         first = np.random.SeedSequence().generate_state(1)[0] if self._seeds[0] is None else self._seeds[0]
         seeds = [(int(first) + i) % SEEDS for i in range(self.num_envs)]
         with warnings.catch_warnings():  # about the precision of bounds, when the pool makes its spaces
@@ -102,6 +102,10 @@ class EnvPoolVecEnv(BatchedVecEnv):
 
     def close(self) -> None:
         """Free the pool; the next ``reset`` makes another."""
+        super().close()
+        self._free_pool()
+
+    def _free_pool(self) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -172,12 +176,12 @@ def _spaces(spec: Any, env_id: str) -> tuple[spaces.Space, spaces.Space]:
             theirs = env.observation_space, env.action_space
             env.close()
         except Exception:  # unknown there, or something that it needs is not installed
-            theirs = own
+            theirs = None, None
     first, second = (other if _alike(space, other) else _mend(space) for space, other in zip(own, theirs, strict=True))
     return first, second
 
 
-def _alike(space: spaces.Space, other: spaces.Space) -> bool:
+def _alike(space: spaces.Space, other: spaces.Space | None) -> bool:
     if isinstance(space, spaces.Box):
         return isinstance(other, spaces.Box) and space.shape == other.shape and space.dtype.kind == other.dtype.kind
     return space == other

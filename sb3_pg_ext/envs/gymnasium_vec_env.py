@@ -1,11 +1,12 @@
 """Any ``gymnasium.vector.VectorEnv`` as a ``VecEnv``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs
@@ -38,7 +39,7 @@ class GymnasiumVecEnv(BatchedVecEnv):
     :param partial_reset: whether ``reset`` of a simulator in the mode ``NEXT_STEP`` or ``DISABLED`` respects
         ``options["reset_mask"]``; None: yes for ``SyncVectorEnv`` and ``AsyncVectorEnv``, no for others
     :raises ValueError: if it is no vector environment, does not tell its autoreset mode (gymnasium < 1.1), or can reset
-        neither in the same step nor partially
+        neither in the same step nor partially, or is in a wrapper that partial resets confuse
     """
 
     def __init__(self, env: VectorEnv, partial_reset: bool | None = None) -> None:
@@ -70,6 +71,12 @@ class GymnasiumVecEnv(BatchedVecEnv):
                 "environments alone, so every episode would be followed by a step that is none; allowed: the mode "
                 "SAME_STEP, SyncVectorEnv, AsyncVectorEnv, or partial_reset=True where its reset() respects "
                 'options["reset_mask"]'
+            )
+        if any(isinstance(wrapper, RecordEpisodeStatistics) for wrapper in _wrappers(self.env)):
+            raise ValueError(
+                f"env={self.env!r} is in RecordEpisodeStatistics, which forgets the returns of all environments when "
+                f"one of them is reset alone; allowed: to leave it out, since {type(self).__name__} gives statistics, "
+                "or the mode SAME_STEP"
             )
         simulator = self._simulator
         if self._mode == NEXT_STEP and isinstance(simulator, AsyncVectorEnv) and not simulator.shared_memory:
@@ -103,8 +110,8 @@ class GymnasiumVecEnv(BatchedVecEnv):
         """What a step has led to, from what is there after the simulator has already reset."""
         if "final_obs" not in vector_infos:
             raise ValueError(
-                f"env={self.env!r} has autoreset_mode={SAME_STEP!r}, but no final_obs in its infos; allowed: simulators "
-                "that tell the final observation, without which truncated episodes have no value at their end"
+                f"env={self.env!r} has autoreset_mode={SAME_STEP!r}, but no final_obs in its infos; allowed: "
+                "simulators that tell the final observation, since truncated episodes have no value without it"
             )
         final_obs, final_infos = vector_infos.pop("final_obs"), vector_infos.pop("final_info", None)
         for key in ("_final_obs", "_final_info"):
@@ -142,6 +149,7 @@ class GymnasiumVecEnv(BatchedVecEnv):
 
     def close(self) -> None:
         """Close the vector environment."""
+        super().close()
         self.env.close()
 
     def _render(self) -> Sequence[Any]:
@@ -222,6 +230,12 @@ class GymnasiumVecEnv(BatchedVecEnv):
         assert isinstance(self._simulator, AsyncVectorEnv)
         if not all(self._simulator.call("has_wrapper_attr", name)):
             raise AttributeError(f"The environments of {self.env!r} have no attribute {name!r}")
+
+
+def _wrappers(env: Any) -> Iterator[Any]:
+    while isinstance(env, VectorWrapper):
+        yield env
+        env = env.env
 
 
 def _put_one(obs: Any, i: int, one: Any) -> None:

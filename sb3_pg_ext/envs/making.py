@@ -7,9 +7,10 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common import env_util
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_pg_ext.arguments import check_choice, check_count
+from sb3_pg_ext.envs.batched import BatchedVecEnv
 from sb3_pg_ext.envs.envpool_vec_env import EnvPoolVecEnv
 from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
 from sb3_pg_ext.envs.gymnasium_vec_env import GymnasiumVecEnv
@@ -76,7 +77,7 @@ def make_vec_env(
         if backend == "envpool":
             if vec_env_kwargs:
                 raise ValueError(f"vec_env_kwargs={vec_env_kwargs!r} with EnvPool; allowed: none, use env_kwargs")
-            env: VecEnv = EnvPoolVecEnv(env_id, n_envs, num_threads=num_threads or 1, **(env_kwargs or {}))
+            env: BatchedVecEnv = EnvPoolVecEnv(env_id, n_envs, num_threads=num_threads or 1, **(env_kwargs or {}))
         else:
             env = GymnasiumVecEnv(_enter(env_id, n_envs, env_kwargs, vec_env_kwargs))
         env.seed(None if seed is None else seed + start_index)
@@ -152,14 +153,14 @@ def _enter(env_id: str, n_envs: int, env_kwargs: Any, vec_env_kwargs: Any) -> An
         raise ValueError(f"env_id={env_id!r} with vectorization_mode='vector_entry_point': {error}") from error
 
 
-def _monitor(env: VecEnv, folder: str | None, start_index: int, kwargs: dict[str, Any]) -> VecEnv:
+def _monitor(env: BatchedVecEnv, folder: str | None, start_index: int, kwargs: dict[str, Any]) -> VecEnv:
     unknown = sorted(kwargs.keys() - {"info_keywords"})
     if unknown or (kwargs and folder is None):
         raise ValueError(
             f"monitor_kwargs={kwargs!r} with a simulator that holds all environments; allowed: info_keywords, with "
             "monitor_dir"
         )
-    if folder is None:
-        return env
-    os.makedirs(folder, exist_ok=True)
-    return VecMonitor(env, os.path.join(folder, str(start_index)), **kwargs)
+    if folder is not None:
+        os.makedirs(folder, exist_ok=True)
+        env.write_results(os.path.join(folder, str(start_index)), **kwargs)
+    return env
