@@ -128,9 +128,10 @@ class BatchedVecEnv(VecEnv):
         """Add a step to the statistics of the episodes, and give them where one ends, unless the simulator does."""
         self._returns += scores
         self._lengths += 1
-        for i in np.flatnonzero(over):
-            if "episode" not in infos[i]:
-                infos[i]["episode"] = self._sum_up(i, infos[i])
+        for i in np.flatnonzero(over).tolist():
+            if "episode" not in infos[i] or self._results is not None:
+                episode = self._sum_up(i, infos[i])
+                infos[i].setdefault("episode", episode)
             self._returns[i] = 0
             self._lengths[i] = 0
 
@@ -149,7 +150,7 @@ class BatchedVecEnv(VecEnv):
         :param info_keywords: what of the infos at the end of an episode is to be added to its statistics
         """
         spec = self._common_attributes()["spec"]
-        header = {"t_start": self._start, "env_id": str(spec and spec.id)}
+        header: dict[str, float | str] = {"t_start": self._start, "env_id": str(spec and spec.id)}
         self._info_keywords = info_keywords
         self._results = ResultsWriter(filename, header=header, extra_keys=info_keywords)
 

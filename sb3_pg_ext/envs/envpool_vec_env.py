@@ -171,20 +171,23 @@ def _spaces(spec: Any, env_id: str) -> tuple[spaces.Space, spaces.Space]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         own = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        theirs: tuple[spaces.Space | None, spaces.Space | None] = None, None
         try:
             env = gym.make(env_id)
             theirs = env.observation_space, env.action_space
             env.close()
         except Exception:  # unknown there, or something that it needs is not installed
-            theirs = None, None
-    first, second = (other if _alike(space, other) else _mend(space) for space, other in zip(own, theirs, strict=True))
-    return first, second
+            pass
+    return _choose(own[0], theirs[0]), _choose(own[1], theirs[1])
 
 
-def _alike(space: spaces.Space, other: spaces.Space | None) -> bool:
-    if isinstance(space, spaces.Box):
-        return isinstance(other, spaces.Box) and space.shape == other.shape and space.dtype.kind == other.dtype.kind
-    return space == other
+def _choose(own: spaces.Space, theirs: spaces.Space | None) -> spaces.Space:
+    """Gymnasium's space if it is there and means the same, otherwise EnvPool's."""
+    if isinstance(own, spaces.Box) and isinstance(theirs, spaces.Box):
+        alike = own.shape == theirs.shape and own.dtype.kind == theirs.dtype.kind
+    else:
+        alike = own == theirs
+    return theirs if theirs is not None and alike else _mend(own)
 
 
 def _mend(space: spaces.Space) -> spaces.Space:
@@ -192,9 +195,9 @@ def _mend(space: spaces.Space) -> spaces.Space:
     if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
         return space
     smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
-    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-    unbounded = (low == smallest) & (high == largest)
-    return spaces.Box(np.where(unbounded, -np.inf, low), np.where(unbounded, np.inf, high), dtype=space.dtype.type)
+    unbounded = (space.low == smallest) & (space.high == largest)
+    low, high = np.where(unbounded, -np.inf, space.low), np.where(unbounded, np.inf, space.high)
+    return spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
 
 
 def _separate(info: dict[str, Any], n_envs: int) -> Infos:

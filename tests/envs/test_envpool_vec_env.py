@@ -17,7 +17,7 @@ from sb3_pg_ext import fast
 
 envpool = pytest.importorskip("envpool", reason="the extra envpool is not installed")
 
-from sb3_pg_ext.envs import EnvPoolVecEnv  # noqa: E402
+from sb3_pg_ext.envs import EnvPoolVecEnv, make_vec_env  # noqa: E402
 from sb3_pg_ext.envs.envpool_vec_env import find_task  # noqa: E402
 
 
@@ -182,7 +182,7 @@ def test_advantages_at_a_cut_are_those_of_a_slow_float64_reference(cls):
     model.policy.load_state_dict(before)
 
     def value(obs):
-        return float(model.policy.predict_values(model.policy.obs_to_tensor(np.asarray(obs)[None])[0]))
+        return float(model.policy.predict_values(model.policy.obs_to_tensor(np.asarray(obs)[None])[0]).detach())
 
     env.seed(0)
     first = env.reset()
@@ -195,14 +195,9 @@ def test_advantages_at_a_cut_are_those_of_a_slow_float64_reference(cls):
             truncated = bool(dones[i]) and infos[i]["TimeLimit.truncated"]
             n_cut += truncated
             assert not truncated or infos[i]["elapsed_step"] == 12
-            then = (
-                value(infos[i]["terminal_observation"])
-                if truncated
-                else 0.0
-                if dones[i]
-                else value(observations[t + 1])
-            )
-            delta = 1 + gamma * then - value(observations[t])
+            following = infos[i]["terminal_observation"] if truncated else observations[t + 1]
+            terminated = dones[i] and not truncated
+            delta = 1 + gamma * (0 if terminated else value(following)) - value(observations[t])
             advantage = delta + gamma * lam * (0 if dones[i] else advantage)
             reference.insert(0, advantage)
         np.testing.assert_allclose(keep.advantages[:, i], reference, rtol=1e-4, atol=1e-5)
@@ -226,7 +221,7 @@ def test_a_model_goes_on_in_gymnasiums_environment():
             32
         )
         assert model.num_timesteps == 32
-        model.set_env(gym.make("CartPole-v1"))
+        model.set_env(make_vec_env("CartPole-v1", 2))
         assert len(evaluate_policy(model, EnvPoolVecEnv("CartPole-v1", 2), 4, return_episode_rewards=True)[0]) == 4
 
 
