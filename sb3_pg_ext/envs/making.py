@@ -141,14 +141,9 @@ def _left_to_the_adapter(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _enter(env_id: str, n_envs: int, env_kwargs: Any, vec_env_kwargs: Any) -> Any:
+    arguments = {**(env_kwargs or {}), **(vec_env_kwargs or {})}
     try:
-        return gym.make_vec(
-            env_id,
-            n_envs,
-            vectorization_mode="vector_entry_point",
-            vector_kwargs=vec_env_kwargs,
-            **(env_kwargs or {}),
-        )
+        return gym.make_vec(env_id, n_envs, vectorization_mode="vector_entry_point", **arguments)
     except gym.error.Error as error:
         raise ValueError(f"env_id={env_id!r} with vectorization_mode='vector_entry_point': {error}") from error
 

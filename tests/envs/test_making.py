@@ -1,12 +1,15 @@
 """make_vec_env: which backend steps, that SB3's arguments mean what they mean there, and what is refused."""
 
 import sys
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from envs import RandomEnv
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import ClipAction, TimeLimit
 from stable_baselines3.common import env_util
 from stable_baselines3.common.monitor import load_results
@@ -75,6 +78,28 @@ def test_arguments_of_sb3_mean_what_they_mean_there(backend, tmp_path):
 def test_arguments_of_gymnasiums_vector_environment_go_to_it():
     env = make_vec_env("CartPole-v1", 2, backend="gymnasium", vec_env_kwargs={"autoreset_mode": "SameStep"})
     assert env.env.metadata["autoreset_mode"].value == "SameStep"
+
+
+class Simulator(VectorEnv):
+    """A vector environment of its own, with the arguments that it was given."""
+
+    metadata: ClassVar = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    single_observation_space = spaces.Discrete(9)
+    single_action_space = spaces.Discrete(2)
+
+    def __init__(self, num_envs, **kwargs):
+        self.num_envs, self.kwargs = num_envs, kwargs
+
+    def reset(self, *, seed=None, options=None):
+        return np.full(self.num_envs, seed), {}
+
+
+def test_an_entry_point_gets_the_arguments_and_the_seed(monkeypatch):
+    monkeypatch.setitem(gym.registry, "Own-v0", EnvSpec("Own-v0", vector_entry_point=Simulator))
+    arguments = {"env_kwargs": {"speed": 2}, "vec_env_kwargs": {"threads": 3}}
+    env = make_vec_env("Own-v0", 2, 5, "gymnasium", start_index=1, vectorization_mode="vector_entry_point", **arguments)
+    assert env.env.kwargs == {"speed": 2, "threads": 3}
+    np.testing.assert_array_equal(env.reset(), [6, 6])
 
 
 @pytest.mark.parametrize(
