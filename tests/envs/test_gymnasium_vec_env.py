@@ -5,13 +5,14 @@ from functools import cache, partial
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 from envs import IMAGE, OBSERVATION_SPACES, VECTOR, EveryEndEnv, RandomEnv
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics, TransformReward
 from scripted import Script, ScriptedEnv
-from stable_baselines3 import PPO
+from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -23,7 +24,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from sb3_pg_ext import fast
+from sb3_pg_ext import NAF, NPG, REINFORCE, fast
 from sb3_pg_ext.envs import GymnasiumVecEnv
 from sb3_pg_ext.envs.batched import separate
 
@@ -325,6 +326,18 @@ def test_timesteps_are_steps_of_the_environments(mode):
     model = PPO("MlpPolicy", env, n_steps=8, batch_size=24, n_epochs=1, seed=0).learn(48)
     assert env.get_attr("n_steps") == [16] * 3
     assert model.num_timesteps == 48
+
+
+@pytest.mark.parametrize("cls", [A2C, PPO, fast.A2C, fast.PPO, REINFORCE, NPG, SAC, NAF])
+def test_training_gives_the_parameters_that_it_gives_with_a_dummy(cls):
+    off_policy = {"learning_starts": 20, "batch_size": 8, "buffer_size": 100, "train_freq": 4}
+    batches = {"n_steps": 8, "batch_size": 24}
+    arguments = {SAC: off_policy, NAF: off_policy, PPO: batches, fast.PPO: batches}.get(cls, {"n_steps": 8})
+    parameters = []
+    for env in (make_sync(MONITORED), DummyVecEnv(MONITORED)):
+        model = cls("MlpPolicy", env, seed=0, policy_kwargs={"net_arch": [8]}, **arguments).learn(72)
+        parameters.append(th.cat([part.flatten() for part in model.policy.parameters()]))
+    assert th.equal(*parameters)
 
 
 def test_evaluation_sees_the_returns_of_whole_episodes_through_a_normalizer():
