@@ -144,8 +144,8 @@ def _import() -> ModuleType:
         import envpool
     except ImportError as error:
         raise ValueError(
-            'backend "envpool" needs EnvPool, which cannot be imported here '
-            f'({error}); install it: pip install "sb3_pg_ext[envpool]"'
+            'backend="envpool" needs EnvPool, which cannot be imported here '
+            f'({error}); allowed where it is installed: pip install "sb3_pg_ext[envpool]"'
         ) from error
     return envpool
 

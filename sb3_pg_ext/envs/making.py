@@ -121,11 +121,16 @@ def _single_environments(backend: str, mode: str) -> Callable[..., VecEnv]:
     if backend == "subproc":
         return SubprocVecEnv
     if backend == "gymnasium":
-        return _sync if mode == "sync" else _async
+        return sync_vec_env if mode == "sync" else _async
     return FastDummyVecEnv
 
 
-def _sync(env_fns: list[EnvFactory], **kwargs: Any) -> VecEnv:
+def sync_vec_env(env_fns: list[EnvFactory], **kwargs: Any) -> VecEnv:
+    """Single environments in gymnasium's ``SyncVectorEnv``, for SB3.
+
+    :param env_fns: functions that make the environments
+    :param kwargs: arguments of ``SyncVectorEnv``
+    """
     return GymnasiumVecEnv(SyncVectorEnv(env_fns, **_left_to_the_adapter(kwargs)))
 
 
