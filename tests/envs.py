@@ -110,6 +110,26 @@ class MaskedEnv(RandomEnv):
             mask[self.np_random.integers(len(mask))] = True
 
 
+class EveryEndEnv(RandomEnv):
+    """A :class:`RandomEnv` whose episodes are terminated, truncated, and both at once, in turn; it has much to tell."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        return super().reset(**kwargs)[0], {"n_episodes": self.n_episodes}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, *_ = super().step(action)
+        end, kind = self.time == self.length, self.n_episodes % 3
+        info = {
+            "time": self.time,
+            "position": np.array([self.time, self.n_episodes], np.float32),
+            "name": f"step {self.time}",
+            "nested": {"reward": reward, "even": self.time % 2 == 0},
+        }
+        if end:
+            info["kind"] = kind
+        return obs, reward, end and kind != 1, end and kind != 2, info
+
+
 class SpoiltEnv(RandomEnv):
     """A :class:`RandomEnv` that gives a non-finite value at the second step of some episodes.
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from pprint import pprint
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import rl_zoo3.train
@@ -24,6 +25,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
+from sb3_pg_ext.envs.making import make_vec_env, sync_vec_env
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
 from sb3_pg_ext.plugins.configs import find_config, known_hyperparameters
 from sb3_pg_ext.zoo.hyperparams import EXTENDED, overlay, parse_schedules, resolve_rollout_buffer
@@ -33,6 +35,8 @@ from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argumen
 STOCK = frozenset(ALGOS)
 PLAYERS = ("rl_zoo3.utils", "rl_zoo3.enjoy", "rl_zoo3.push_to_hub")
 """Where RL Zoo's choice of a run lies: those imported later take it from the first."""
+VEC_ENV_TYPES = ("gymnasium", "envpool")
+"""Backends of ``make_vec_env`` that ``--vec-env`` takes beside RL Zoo's own."""
 SHIPPED = "zoo_configs"
 """The folder of the shipped configurations."""
 
@@ -52,6 +56,7 @@ def install(plugins: Registry, *, play: bool = False) -> None:
         HYPERPARAMS_CONVERTER[spec.name] = _lazily(spec.converter)
         PluginExperimentManager.specs[spec.name] = spec
     rl_zoo3.train.ExperimentManager = PluginExperimentManager  # type: ignore[misc]
+    rl_zoo3.train.argparse = SimpleNamespace(**{**vars(argparse), "ArgumentParser": _Parser})  # type: ignore[assignment]
     for module in PLAYERS:
         if module in sys.modules:
             sys.modules[module].get_model_path = get_model_path  # type: ignore[attr-defined]
@@ -72,6 +77,15 @@ def require_algorithm(plugins: Registry, name: str) -> None:
         raise ValueError(f"{error}\nRL Zoo's own algorithms: {', '.join(sorted(STOCK))}{hint}") from error
 
 
+class _Parser(argparse.ArgumentParser):
+    """RL Zoo's command line for training, with more choices of ``--vec-env``."""
+
+    def add_argument(self, *names: Any, **keywords: Any) -> argparse.Action:
+        if "--vec-env" in names:
+            keywords["choices"] = [*keywords["choices"], *VEC_ENV_TYPES]
+        return super().add_argument(*names, **keywords)
+
+
 class PluginExperimentManager(ExperimentManager):
     """RL Zoo's experiment manager, which also knows registered algorithms and rollout buffers given by name.
 
@@ -80,6 +94,9 @@ class PluginExperimentManager(ExperimentManager):
     :class:`~sb3_pg_ext.envs.fast_dummy.FastDummyVecEnv` instead of a ``DummyVecEnv``, or, where the algorithm's class
     has an attribute ``vec_env_class``, into that, whatever ``--vec-env`` says. For RL Zoo's own algorithms it resolves
     ``rollout_buffer_class``, and changes nothing else in what they do.
+
+    ``--vec-env gymnasium`` and ``--vec-env envpool`` step the environments of either, those for evaluation too, by the
+    backends of these names (see :func:`~sb3_pg_ext.envs.make_vec_env`), unless an algorithm's class brings its own.
 
     For all of them it finds configurations that packages ship, explains what the user can mend in one line, and leaves
     no folder behind where a training does not begin.
@@ -92,8 +109,15 @@ class PluginExperimentManager(ExperimentManager):
     def __init__(self, args: argparse.Namespace, algo: str, *positional: Any, **keywords: Any) -> None:
         if keywords.get("config"):
             keywords["config"] = _find_conf_file(keywords["config"])
+        backend = keywords.get("vec_env_type")
+        if backend in VEC_ENV_TYPES:
+            keywords["vec_env_type"] = "dummy"
         super().__init__(args, algo, *positional, **keywords)
         self._has_made_folder = False
+        if backend == "gymnasium":
+            self.vec_env_class = sync_vec_env  # type: ignore[assignment]  # it is only called
+        elif backend == "envpool":
+            self.vec_env_class = self._make_pool  # type: ignore[assignment]
         self.spec = self.specs.get(algo)
         if self.spec is None:
             return
@@ -120,10 +144,30 @@ class PluginExperimentManager(ExperimentManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Make environments, and know them while it is not certain that a training comes of it."""
+        self._purpose = eval_env, eval_env or no_log
         env = super().create_envs(n_envs, eval_env, no_log)
         if hasattr(self, "_envs"):
             self._envs.append(env)
         return env
+
+    def _make_pool(self, env_fns: list[Any], **keywords: Any) -> VecEnv:
+        """EnvPool's environments in place of those that RL Zoo would make; it seeds what comes back."""
+        eval_env, without_log = self._purpose
+        logged: dict[str, Any] = {"monitor_dir": self.save_path, "monitor_kwargs": self.monitor_kwargs}
+        try:
+            return make_vec_env(
+                self.env_name.gym_id,
+                len(env_fns),
+                backend="envpool",
+                wrapper_class=self.env_wrapper,
+                env_kwargs=self.eval_env_kwargs if eval_env else self.env_kwargs,
+                vec_env_kwargs=keywords,
+                **({} if without_log else logged),
+            )
+        except ValueError as error:
+            if not is_refused_argument(error):
+                raise
+            raise UserError(f"--vec-env envpool: {error}") from error
 
     def create_log_folder(self) -> None:
         """Make the folder of the run, and know whether it was there before."""

@@ -125,6 +125,50 @@ def test_environments_of_registered_algorithms_are_lean(plugins, tmp_path, algo,
             assert type(manager.create_envs(1, **purpose, no_log=True)) is expected
 
 
+@pytest.mark.parametrize("algo", ["toy", "a2c"])
+@pytest.mark.parametrize(("vec_env_type", "expected"), [("gymnasium", "GymnasiumVecEnv"), ("envpool", "EnvPoolVecEnv")])
+def test_other_backends_step_environments_of_all_algorithms(plugins, tmp_path, algo, vec_env_type, expected):
+    if vec_env_type == "envpool":
+        pytest.importorskip("envpool", reason="the extra envpool is not installed")
+    manager = make_manager(plugins, tmp_path, algo, vec_env_type=vec_env_type, seed=3, n_timesteps=64)
+    model, _ = manager.setup_experiment()
+    for env in (model.env, manager.create_envs(2, eval_env=True)):
+        assert type(env.unwrapped).__name__ == expected
+        env.close()
+
+
+def test_a_backend_that_is_not_installed_is_told(plugins, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(bridge.UserError, match=r'pip install "sb3_pg_ext\[envpool\]"'):
+        make_manager(plugins, tmp_path, vec_env_type="envpool").setup_experiment()
+
+
+@pytest.mark.parametrize("backend", ["gymnasium", "envpool"])
+def test_the_command_line_takes_other_backends(tmp_path, monkeypatch, backend):
+    if backend == "envpool":
+        pytest.importorskip("envpool", reason="the extra envpool is not installed")
+    arguments = [
+        "train",
+        "--algo",
+        "a2c",
+        "--env",
+        "CartPole-v1",
+        "-n",
+        "80",
+        "--eval-freq",
+        "40",
+        "--n-eval-envs",
+        "2",
+    ]
+    arguments += ["--eval-episodes", "2", "--vec-env", backend, "-f", str(tmp_path), "--verbose", "0"]
+    monkeypatch.setattr(sys, "argv", ["sb3-pg", *arguments])
+    __main__.main()
+    run = tmp_path / "a2c" / "CartPole-v1_1"
+    assert (run / "CartPole-v1.zip").exists()
+    assert list(run.glob("*.monitor.csv"))
+    assert (run / "evaluations.npz").exists()
+
+
 @pytest.mark.parametrize("vec_env_type", ["dummy", "subproc"])
 def test_an_algorithm_may_bring_its_own_class_of_environments(plugins, tmp_path, monkeypatch, vec_env_type):
     monkeypatch.setattr(Toy, "vec_env_class", OwnVecEnv, raising=False)

@@ -1,0 +1,210 @@
+"""EnvPool's simulators as a ``VecEnv``."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
+
+from sb3_pg_ext.arguments import check_count
+from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate, tree_map
+
+SEEDS = 2**31
+"""EnvPool's seeds are below this, SB3's below 2³²."""
+ATARI: tuple[tuple[re.Pattern[str], dict[str, Any]], ...] = (
+    (re.compile(r"ALE/(\w+)-v5"), {"repeat_action_probability": 0.25}),
+    (re.compile(r"(\w+)NoFrameskip-v4"), {}),
+)
+"""Gymnasium's ids of Atari games, and what EnvPool's task of the same game has to be told."""
+BOOKKEEPING = ("env_id", "players")
+RENDERING = ("render_mode", "render_env_id", "render_width", "render_height", "render_camera_id")
+
+
+class EnvPoolVecEnv(BatchedVecEnv):
+    """A pool of environments of EnvPool, which steps them all in C++.
+
+    EnvPool gives one step more after every episode, in which the action is unused and the reward is 0. Here the pool
+    makes that step at once, for the environments whose episode has ended alone, so every step is one of the task's, and
+    observations, ends and time limits are as SB3 wants them. After a life that is lost (``episodic_life``) a game goes
+    on.
+
+    What EnvPool's infos say is in ``infos``. Statistics of Atari games are those of whole games with unclipped rewards,
+    as with a ``Monitor`` inside an ``AtariWrapper``; their length is in steps of the agent.
+
+    Spaces are those of gymnasium's environment of the same id where it is installed and has them in the same shape, so
+    that models go from one to the other; EnvPool's own are in part of another type or with wrong bounds.
+
+    The pool is made at the first ``reset``, and again at a ``reset`` after ``seed``: EnvPool's seeds are fixed when it
+    is made. Without a seed it takes random ones. The seed of an environment decides about all its episodes, whatever
+    the number of environments and threads.
+
+    :param task_id: an id of gymnasium or EnvPool
+    :param num_envs: number of environments
+    :param num_threads: number of threads that step them
+    :param task_kwargs: EnvPool's arguments of the task, and ``render_mode``
+    :raises ValueError: if EnvPool is not installed, lacks the id, or does not know an argument; or if the task is for
+        several players, or is not stepped as a whole
+    """
+
+    def __init__(self, task_id: str, num_envs: int = 1, num_threads: int = 1, **task_kwargs: Any) -> None:
+        check_count("num_envs", num_envs)
+        check_count("num_threads", num_threads)
+        envpool = _import()
+        self.task_id, presets = find_task(task_id)
+        self._task_kwargs = {**presets, **task_kwargs}
+        self._sizes = {"num_envs": num_envs, "num_threads": num_threads}
+        self._pool: Any = None
+        self._gymnasium_spec = gym.registry.get(task_id)
+        config = {key: value for key, value in self._task_kwargs.items() if key not in RENDERING}
+        spec = _make_spec(envpool, self.task_id, {**config, **self._sizes})
+        super().__init__(num_envs, *_spaces(spec, task_id))
+
+    def _reset_all(self) -> tuple[VecEnvObs, Infos]:
+        if any(self._options):
+            raise ValueError(f"options={self._options!r}; allowed: none, EnvPool's tasks take no options at a reset")
+        if self._pool is None or self._seeds[0] is not None:
+            self._make_pool()
+        obs, info = self._pool.reset()
+        return obs, _separate(info, self.num_envs)
+
+    def _make_pool(self) -> None:
+        self._free_pool()
+        first = np.random.SeedSequence().generate_state(1)[0] if self._seeds[0] is None else self._seeds[0]
+        seeds = [(int(first) + i) % SEEDS for i in range(self.num_envs)]
+        with warnings.catch_warnings():  # about the precision of bounds, when the pool makes its spaces
+            warnings.simplefilter("ignore")
+            pool = _import().make(self.task_id, env_type="gymnasium", seed=seeds, **self._sizes, **self._task_kwargs)
+            pool.observation_space, pool.action_space  # noqa: B018
+        self._pool = pool
+
+    def _step_all(self, actions: np.ndarray) -> Step:
+        obs, rewards, terminated, truncated, info = self._pool.step(np.asarray(actions))
+        scores = over = None
+        if "terminated" in info and "reward" in info:  # Atari: of the game, and not of a life or a clipped reward
+            scores, over = info["reward"], (info["terminated"] != 0) | truncated
+        return Step(obs, rewards, terminated, truncated, _separate(info, self.num_envs), scores, over)
+
+    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[VecEnvObs, Infos]:
+        ids = np.flatnonzero(ended).astype(np.int32)
+        # A step and not reset(ids), which would begin a new game after a lost life.
+        obs, _, _, _, info = self._pool.step(np.asarray(actions)[ids], ids)
+        ids = np.array(info["env_id"])
+        infos: Infos = [{} for _ in range(self.num_envs)]
+        for i, own_info in zip(ids, _separate(info, len(ids)), strict=True):
+            infos[i] = own_info
+        return tree_map(lambda values: _scatter(values, ids, self.num_envs), obs), infos
+
+    def close(self) -> None:
+        """Free the pool; the next ``reset`` makes another."""
+        super().close()
+        self._free_pool()
+
+    def _free_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _render(self) -> Sequence[Any]:
+        if self._pool is None:
+            raise ValueError("There is nothing to render before the first reset()")
+        if self.render_mode == "rgb_array":
+            return self._pool.render(np.arange(self.num_envs))
+        return [self._pool.render()] + [None] * (self.num_envs - 1)  # "human" shows one environment
+
+    def _common_attributes(self) -> dict[str, Any]:
+        return {"render_mode": self._task_kwargs.get("render_mode"), "spec": self._gymnasium_spec}
+
+
+def find_task(env_id: str) -> tuple[str, dict[str, Any]]:
+    """EnvPool's id for one of gymnasium's, and the arguments with which the tasks correspond.
+
+    :param env_id: an id of gymnasium or EnvPool
+    :raises ValueError: if EnvPool has no such task, or is not installed
+    """
+    tasks = _import().list_all_envs()
+    if env_id in tasks:
+        return env_id, {}
+    for pattern, presets in ATARI:
+        found = pattern.fullmatch(env_id)
+        if found and f"{found[1]}-v5" in tasks:
+            return f"{found[1]}-v5", dict(presets)
+    close = get_close_matches(env_id.split("/")[-1], tasks, n=3)
+    hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+    raise ValueError(f"env_id={env_id!r}{hint}; allowed with EnvPool: its own tasks, envpool.list_all_envs()")
+
+
+def _import() -> ModuleType:
+    try:
+        import envpool
+    except ImportError as error:
+        raise ValueError(
+            'backend="envpool" needs EnvPool, which cannot be imported here '
+            f'({error}); allowed where it is installed: pip install "sb3_pg_ext[envpool]"'
+        ) from error
+    return envpool
+
+
+def _make_spec(envpool: ModuleType, task_id: str, config: dict[str, Any]) -> Any:
+    known = set(envpool.make_spec(task_id).config._fields)
+    for name in config:
+        if name not in known:
+            close = get_close_matches(name, known)
+            hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+            raise ValueError(f"{name}={config[name]!r}{hint}; allowed for {task_id}: {', '.join(sorted(known))}")
+    spec = envpool.make_spec(task_id, **config)
+    made = spec.config
+    if made.batch_size not in (0, made.num_envs):
+        raise ValueError(f"batch_size={made.batch_size!r}; allowed: num_envs, since SB3 steps all environments at once")
+    if made.max_num_players != 1:
+        raise ValueError(f"{task_id} is for {made.max_num_players} players; allowed: tasks for one")
+    return spec
+
+
+def _spaces(spec: Any, env_id: str) -> tuple[spaces.Space, spaces.Space]:
+    """Observation and action space: gymnasium's where they can be had and go with the pool's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        theirs: tuple[spaces.Space | None, spaces.Space | None] = None, None
+        try:
+            env = gym.make(env_id)
+            theirs = env.observation_space, env.action_space
+            env.close()
+        except Exception:  # unknown there, or something that it needs is not installed
+            pass
+    return _choose(own[0], theirs[0]), _choose(own[1], theirs[1])
+
+
+def _choose(own: spaces.Space, theirs: spaces.Space | None) -> spaces.Space:
+    """Gymnasium's space if it is there and means the same, otherwise EnvPool's."""
+    if isinstance(own, spaces.Box) and isinstance(theirs, spaces.Box):
+        alike = own.shape == theirs.shape and own.dtype.kind == theirs.dtype.kind
+    else:
+        alike = own == theirs
+    return theirs if theirs is not None and alike else _mend(own)
+
+
+def _mend(space: spaces.Space) -> spaces.Space:
+    """EnvPool's space as it is meant: of some tasks the smallest positive number stands for minus infinity."""
+    if not isinstance(space, spaces.Box) or space.dtype.kind != "f":
+        return space
+    smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+    unbounded = (space.low == smallest) & (space.high == largest)
+    low, high = np.where(unbounded, -np.inf, space.low), np.where(unbounded, np.inf, space.high)
+    return spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
+
+
+def _separate(info: dict[str, Any], n_envs: int) -> Infos:
+    return separate({key: values for key, values in info.items() if key not in BOOKKEEPING}, n_envs)
+
+
+def _scatter(values: np.ndarray, ids: np.ndarray, n_envs: int) -> np.ndarray:
+    scattered = np.zeros((n_envs, *values.shape[1:]), dtype=values.dtype)
+    scattered[ids] = values
+    return scattered
