@@ -96,7 +96,7 @@ class PluginExperimentManager(ExperimentManager):
     ``rollout_buffer_class``, and changes nothing else in what they do.
 
     ``--vec-env gymnasium`` and ``--vec-env envpool`` step the environments of either, those for evaluation too, by the
-    backends of these names (see :func:`~sb3_pg_ext.envs.make_vec_env`), unless an algorithm's class brings its own.
+    backends of these names (see :func:`~sb3_pg_ext.envs.make_vec_env`); an algorithm whose class brings its own refuses them.
 
     For all of them it finds configurations that packages ship, explains what the user can mend in one line, and leaves
     no folder behind where a training does not begin.
@@ -125,6 +125,10 @@ class PluginExperimentManager(ExperimentManager):
             self.config = str(find_config(self.spec.config))
         default = FastDummyVecEnv if self.vec_env_class is DummyVecEnv else self.vec_env_class
         # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
+        if backend in VEC_ENV_TYPES and hasattr(self.spec.cls, "vec_env_class"):
+            raise UserError(
+                f"--vec-env {backend} with {algo}, whose workers build their own environments; allowed: dummy"
+            )
         self.vec_env_class = getattr(self.spec.cls, "vec_env_class", default)
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:

@@ -23,6 +23,7 @@ from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry, registry
 from sb3_pg_ext.plugins.registry import Entry
 from sb3_pg_ext.zoo import __main__, bridge
+from sb3_pg_ext.zoo.user_errors import UserError
 
 
 class CountingBuffer(RolloutBuffer):
@@ -355,3 +356,9 @@ def test_what_the_bridge_relies_on_in_rl_zoo():
         assert "if algo in off_policy_algos" in source
         assert "buffer_size=1" in source
         assert "model = ALGOS[algo].load(model_path," in source
+
+
+@pytest.mark.parametrize("vec_env_type", ["gymnasium", "envpool"])
+def test_an_algorithm_whose_workers_build_environments_takes_no_simulator(plugins, tmp_path, vec_env_type):
+    with pytest.raises(UserError, match=f"--vec-env {vec_env_type} with a3c, .*; allowed: dummy"):
+        make_manager(plugins, tmp_path, "a3c", vec_env_type=vec_env_type)
