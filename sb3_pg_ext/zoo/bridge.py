@@ -96,7 +96,8 @@ class PluginExperimentManager(ExperimentManager):
     ``rollout_buffer_class``, and changes nothing else in what they do.
 
     ``--vec-env gymnasium`` and ``--vec-env envpool`` step the environments of either, those for evaluation too, by the
-    backends of these names (see :func:`~sb3_pg_ext.envs.make_vec_env`); an algorithm whose class brings its own refuses them.
+    backends of these names (see :func:`~sb3_pg_ext.envs.make_vec_env`); an algorithm whose class brings its own VecEnv
+    refuses them.
 
     For all of them it finds configurations that packages ship, explains what the user can mend in one line, and leaves
     no folder behind where a training does not begin.

@@ -359,6 +359,7 @@ def test_what_the_bridge_relies_on_in_rl_zoo():
 
 
 @pytest.mark.parametrize("vec_env_type", ["gymnasium", "envpool"])
-def test_an_algorithm_whose_workers_build_environments_takes_no_simulator(plugins, tmp_path, vec_env_type):
-    with pytest.raises(UserError, match=f"--vec-env {vec_env_type} with a3c, .*; allowed: dummy"):
-        make_manager(plugins, tmp_path, "a3c", vec_env_type=vec_env_type)
+def test_an_algorithm_that_brings_its_own_vec_env_takes_no_simulator(plugins, tmp_path, monkeypatch, vec_env_type):
+    monkeypatch.setattr(Toy, "vec_env_class", FastDummyVecEnv, raising=False)
+    with pytest.raises(UserError, match=f"--vec-env {vec_env_type} with toy, .*; allowed: dummy"):
+        make_manager(plugins, tmp_path, "toy", vec_env_type=vec_env_type)
