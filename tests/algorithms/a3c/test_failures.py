@@ -239,7 +239,7 @@ if __name__ == "__main__":
 def test_the_interpreter_exits_while_a_thread_trains(start_method, tmp_path):
     process, workers = start(LEAVING.format(start_method=start_method, folder=tmp_path))
     process.communicate(timeout=10)  # with any status: PyTorch may abort where the exit interrupts a thread in it
-    assert_ends([*workers, *assistants(tmp_path)])
+    assert_ends([*workers, *assistants(tmp_path, 1)])  # the second worker may not have come to start its own
 
 
 def assistants(folder, n=2):

@@ -53,7 +53,7 @@ def test_a_step_into_infinity_is_taken_back(kl_coef, recompute_advantages):
 
 def test_bad_losses_are_noticed_even_if_kl_is_good(monkeypatch):
     monkeypatch.setattr(ArrayBackend, "mean_kl", lambda self, old, observations: 0.01)
-    model = make_model(learning_rate=float("inf"))
+    model = make_model(learning_rate=lambda left: 1e-3 if left == 1 else float("inf"))
     with pytest.warns(RuntimeWarning, match="norm of the gradient nan; update skipped"):
         model.learn(16)
     assert model._n_updates == 0
@@ -61,7 +61,7 @@ def test_bad_losses_are_noticed_even_if_kl_is_good(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:.*skipped:RuntimeWarning")
 def test_the_third_in_a_row_ends_the_training():
-    model = make_model(learning_rate=float("inf"))
+    model = make_model(learning_rate=lambda left: 1e-3 if left == 1 else float("inf"))
     before = state_of(model)
     with pytest.raises(ValueError, match=r"AdaptiveKLPPO after 48 steps: .*3 in a row"):
         model.learn(1000)
