@@ -150,9 +150,8 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         return PolicyInputs(self._last_obs)
 
     def _reset_noise(self, n_envs: int) -> None:
-        with (
-            unvalidated_distributions()
-        ):  # a standard deviation that is not finite is noticed, and counted, when it is used
+        # A standard deviation that is not finite is noticed, and counted, when it is used.
+        with unvalidated_distributions():
             self.policy.reset_noise(n_envs)
 
     def _announce(self, activity: str, path: str) -> None:

@@ -6,7 +6,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
-from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 
 SelfLearning = TypeVar("SelfLearning", bound="Learning")
 
@@ -31,7 +30,7 @@ class Learning(BaseAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfLearning:
-        """Train, as every SB3 algorithm does, on as many threads as pay.
+        """Train, as every SB3 algorithm does.
 
         :param total_timesteps: number of environment steps; the last rollout is finished
         :param callback: called at every step
@@ -43,15 +42,14 @@ class Learning(BaseAlgorithm):
         """
         name = tb_log_name or type(self).__name__
         try:
-            with limited_threads(thread_count(self.policy)):
-                return super().learn(  # type: ignore[safe-super]
-                    total_timesteps,
-                    callback,
-                    log_interval,  # type: ignore[arg-type]  # SB3 takes None, too
-                    name,
-                    reset_num_timesteps,
-                    progress_bar,
-                )
+            return super().learn(  # type: ignore[safe-super]
+                total_timesteps,
+                callback,
+                log_interval,  # type: ignore[arg-type]  # SB3 takes None, too
+                name,
+                reset_num_timesteps,
+                progress_bar,
+            )
         finally:
             self._end_training()
 

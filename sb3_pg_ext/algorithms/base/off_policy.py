@@ -22,6 +22,7 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
+from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.arguments import check_count, check_learning_rate, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
@@ -106,11 +107,14 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfOffPolicyBase:
-        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`.
+        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`, on as many threads as pay.
 
         :param log_interval: log every so many episodes; ``None`` for never
         """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        with limited_threads(thread_count(self.policy)):
+            return super().learn(
+                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+            )
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """Collect transitions and store them. SB3's signature.
