@@ -67,9 +67,9 @@ def test_what_is_loaded_predicts_and_learns(pair, device, tmp_path):
 
 
 def test_compiled_policies_are_saved(tmp_path, monkeypatch):
+    """As SB3 does, whose files then load into an ordinary policy; with them, a twin learns."""
     # Compiling switches the validation of distributions off, for the whole process.
     monkeypatch.setattr(Distribution, "_validate_args", Distribution._validate_args)
-    """As SB3 does, whose files then load into an ordinary policy; with them, a twin learns."""
     model = PPO.make_ours().learn(16)
     plain = parameters(model)
     model.policy = th.compile(model.policy, backend="eager")
