@@ -44,5 +44,5 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@echo "Setting up $(VENV), which takes minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --constraint constraints.txt setuptools torch
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d]'
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
 	@touch $@
