@@ -16,6 +16,7 @@ from sb3_pg_ext.fast.mixin import FastUpdate
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 
 STEPS = 64
+DEVICES = ["cpu", *(["cuda"] if th.cuda.is_available() else [])]
 
 # Constructor arguments that keep a run tiny: every algorithm gets those of its kind that it takes.
 TINY_ON_POLICY = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "cg_max_steps": 3, "n_critic_updates": 2}
@@ -132,10 +133,12 @@ class Algorithm:
 
     :param spec: its record
     :param traits: what is particular to it
+    :param device: where it computes
     """
 
     spec: AlgorithmSpec
     traits: Traits
+    device: str = "cpu"
 
     @property
     def cls(self) -> type[BaseAlgorithm]:
@@ -146,7 +149,7 @@ class Algorithm:
         of_its_kind = TINY_OFF_POLICY if self.spec.off_policy else TINY_ON_POLICY
         tiny = {name: value for name, value in of_its_kind.items() if name in self.parameters}
         policy_kwargs = {"net_arch": [8], **kwargs.pop("policy_kwargs", {})}
-        arguments = {"seed": 0, "device": "cpu", **tiny, **self.traits.arguments, **kwargs}
+        arguments = {"seed": 0, "device": self.device, **tiny, **self.traits.arguments, **kwargs}
         return self.cls(policy, RandomEnv() if env is None else env, policy_kwargs=policy_kwargs, **arguments)
 
     @property

@@ -1,13 +1,24 @@
+from dataclasses import replace
+
 import pytest
 from envs import ACTION_SPACES, RandomEnv
 
-from .algorithms import NAMES, Algorithm, find
+from .algorithms import DEVICES, NAMES, Algorithm, find
+
+EVERYWHERE = [
+    pytest.param((name, device), id=name if device == "cpu" else f"{name} on {device}", marks=marks)
+    for device in DEVICES
+    for marks in [pytest.mark.cuda if device == "cuda" else ()]
+    for name in NAMES
+    if device == "cpu" or not find(name).traits.asynchronous  # workers share parameters in main memory
+]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=EVERYWHERE)
 def algorithm(request: pytest.FixtureRequest) -> Algorithm:
-    """Every registered algorithm."""
-    return find(request.param)
+    """Every registered algorithm, on every device that there is."""
+    name, device = request.param
+    return replace(find(name), device=device)
 
 
 @pytest.fixture(autouse=True)

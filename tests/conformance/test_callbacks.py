@@ -132,7 +132,7 @@ def test_evaluation(algorithm: Algorithm, tmp_path):
     algorithm().learn(STEPS, callback)
     assert (tmp_path / "evaluations.npz").exists()
     assert len(callback.evaluations_timesteps) >= 2
-    algorithm.cls.load(tmp_path / "best_model", device="cpu")
+    algorithm.cls.load(tmp_path / "best_model", device=algorithm.device)
 
 
 def test_evaluation_and_checkpoints_do_not_disturb_training(algorithm: Algorithm, tmp_path):
@@ -145,7 +145,7 @@ def test_evaluation_and_checkpoints_do_not_disturb_training(algorithm: Algorithm
 def test_checkpoints(algorithm: Algorithm, tmp_path):
     model = algorithm().learn(STEPS, CheckpointCallback(20, str(tmp_path), name_prefix="model"))
     for steps in (20, 40, 60):
-        loaded = algorithm.cls.load(tmp_path / f"model_{steps}_steps", env=RandomEnv(), device="cpu")
+        loaded = algorithm.cls.load(tmp_path / f"model_{steps}_steps", env=RandomEnv(), device=algorithm.device)
         assert loaded.num_timesteps == steps
         loaded.learn(STEPS, reset_num_timesteps=False)
     assert model.num_timesteps >= STEPS

@@ -35,7 +35,7 @@ def vec_env(n_envs=1, **kwargs):
 def save_and_load(model: BaseAlgorithm, path: Path, env=None) -> BaseAlgorithm:
     """Everything that SB3 saves of a model, its replay buffer included if it has one."""
     model.save(path / "model")
-    loaded = type(model).load(path / "model", env=env, device="cpu")
+    loaded = type(model).load(path / "model", env=env, device=model.device)
     if hasattr(model, "save_replay_buffer"):
         model.save_replay_buffer(path / "replay_buffer")
         loaded.load_replay_buffer(path / "replay_buffer")
@@ -66,7 +66,7 @@ def test_it_loads_to_act_with_what_rl_zoo_puts_in_place_of_schedules(algorithm: 
     model = algorithm().learn(STEPS)
     model.save(tmp_path / "model")
     instead = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
-    loaded = type(model).load(tmp_path / "model", device="cpu", custom_objects=instead)
+    loaded = type(model).load(tmp_path / "model", device=model.device, custom_objects=instead)
     observations = np.random.default_rng(0).uniform(-1, 1, (64, 3)).astype(np.float32)
     expected, actual = (each.predict(observations, deterministic=True)[0] for each in (model, loaded))
     np.testing.assert_array_equal(actual, expected)
@@ -115,7 +115,7 @@ def test_a_copy_of_a_copy_saved_within_an_episode(algorithm: Algorithm, tmp_path
 def test_loads_with_another_number_of_environments(algorithm: Algorithm, tmp_path, n_envs):
     model = algorithm(vec_env(2)).learn(STEPS)
     model.save(tmp_path / "model")
-    loaded = algorithm.cls.load(tmp_path / "model", env=vec_env(n_envs), device="cpu")
+    loaded = algorithm.cls.load(tmp_path / "model", env=vec_env(n_envs), device=algorithm.device)
     assert loaded.n_envs == n_envs
     loaded.learn(STEPS)
     assert not th.equal(vector(model), vector(loaded))
@@ -123,13 +123,13 @@ def test_loads_with_another_number_of_environments(algorithm: Algorithm, tmp_pat
 
 def test_parameters_can_be_taken_and_given(algorithm: Algorithm):
     model, other = algorithm(seed=0).learn(STEPS), algorithm(seed=1)
-    other.set_parameters(model.get_parameters(), exact_match=True, device="cpu")
+    other.set_parameters(model.get_parameters(), exact_match=True, device=algorithm.device)
     th.testing.assert_close(other.get_parameters(), model.get_parameters(), rtol=0, atol=0)
 
 
 def test_given_parameters_are_those_that_act(algorithm: Algorithm):
     model, other = algorithm(vec_env()).learn(STEPS), algorithm(vec_env(), seed=1)
-    other.set_parameters(model.get_parameters(), device="cpu")
+    other.set_parameters(model.get_parameters(), device=algorithm.device)
     observations = np.random.default_rng(0).uniform(-1, 1, (64, 3)).astype(np.float32)
     np.testing.assert_array_equal(*(each.predict(observations, deterministic=True)[0] for each in (model, other)))
 

@@ -42,7 +42,7 @@ def test_stochastic_actions_follow_the_seed(algorithm: Algorithm):
 def test_needs_no_environment_to_predict(algorithm: Algorithm, tmp_path):
     model = algorithm(RandomEnv())
     model.save(tmp_path / "model")
-    loaded = algorithm.cls.load(tmp_path / "model", device="cpu")
+    loaded = algorithm.cls.load(tmp_path / "model", device=algorithm.device)
     assert loaded.get_env() is None
     expected, actual = (m.predict(OBSERVATIONS, deterministic=True)[0] for m in (model, loaded))
     np.testing.assert_array_equal(expected, actual)

@@ -100,5 +100,5 @@ def test_output(algorithm: Algorithm, capsys):
     assert capsys.readouterr().out == ""
     algorithm(verbose=1).learn(2 * STEPS, log_interval=1)
     output = capsys.readouterr().out
-    for text in ("Using cpu device", "ep_rew_mean", "total_timesteps", "learning_rate"):
+    for text in (f"Using {algorithm.device} device", "ep_rew_mean", "total_timesteps", "learning_rate"):
         assert text in output
