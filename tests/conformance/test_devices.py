@@ -39,6 +39,13 @@ def sample(model: Any) -> tuple[PolicyInputs, np.ndarray]:
     return PolicyInputs(observations), actions.reshape(N, -1)
 
 
+@pytest.fixture(autouse=True)
+def full_precision():
+    """Convolutions by default round their inputs to 10 bits."""
+    with th.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 @pytest.mark.parametrize("action_space", ["Box", "Discrete", "MultiDiscrete", "MultiBinary"])
 @pytest.mark.parametrize(("observation_space", "policy"), [("Box", "MlpPolicy"), ("image", "CnnPolicy")])
 def test_gradients_and_curvature_are_those_of_the_cpu(action_space, observation_space, policy):

@@ -122,7 +122,8 @@ class NeverFirst:
     """Forbids the first action, before a class of policies."""
 
     def _get_action_dist_from_latent(self, latent_pi):
-        logits = self.action_net(latent_pi).index_fill(1, th.tensor([0]), -float("inf"))
+        first = th.tensor([0], device=latent_pi.device)
+        logits = self.action_net(latent_pi).index_fill(1, first, -float("inf"))
         return self.action_dist.proba_distribution(action_logits=logits)
 
 

@@ -75,6 +75,8 @@ def test_it_loads_to_act_with_what_rl_zoo_puts_in_place_of_schedules(algorithm: 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: cloudpickle.loads(cloudpickle.dumps(model))])
 @pytest.mark.parametrize("n_steps", [0, STEPS])
 def test_a_copy_learns_apart_from_the_original(algorithm: Algorithm, duplicate, n_steps):
+    if algorithm.device == "cuda" and duplicate is copy.deepcopy and not algorithm.has_own_constructor:
+        pytest.skip("stock updates leave a graph of autograd in the policy, which PyTorch does not copy")
     model = algorithm()
     if n_steps:
         model.learn(n_steps)
