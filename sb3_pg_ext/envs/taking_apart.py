@@ -102,11 +102,21 @@ def split(env: VecEnv) -> list[Recipe]:
     :param env: the VecEnv
     :raises ValueError: if its environments cannot be built again, or one of its wrappers is not known
     """
+    wrappers = rewrappers(env)
+    return [Recipe(factory, wrappers) for factory in _factories(env.unwrapped)]
+
+
+def rewrappers(env: VecEnv) -> tuple[Callable[[VecEnv], VecEnv], ...]:
+    """What wraps other environments as a VecEnv's are wrapped, innermost first; statistics are copied.
+
+    :param env: the VecEnv
+    :raises ValueError: if one of its wrappers is not known
+    """
     wrappers: list[VecEnvWrapper] = []
     while isinstance(env, VecEnvWrapper):
         wrappers.insert(0, env)
         env = env.venv
-    return [Recipe(factory, tuple(map(_rewrapper, wrappers))) for factory in _factories(env)]
+    return tuple(map(_rewrapper, wrappers))
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:
