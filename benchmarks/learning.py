@@ -51,8 +51,10 @@ def peer_config(algo: str) -> Path:
 def configurations(algo: str) -> dict[str, dict[str, Any]]:
     """The configurations by environment, without ``default`` and ``atari`` and without aliases for v5."""
     peer = peer_config(algo)
-    path = peer if peer.exists() else find_config(registry().find(AlgorithmSpec, algo).config)
-    entries = yaml.safe_load(path.read_text())
+    files = [peer] if peer.exists() else map(find_config, registry().find(AlgorithmSpec, algo).configs)
+    entries: dict[str, dict[str, Any]] = {}
+    for file in files:  # the first that has an entry counts
+        entries = yaml.safe_load(file.read_text()) | entries
     special = ("default", "atari")
     return {name: entry for name, entry in entries.items() if name not in special and not name.endswith("-v5")}
 

@@ -27,7 +27,7 @@ ZOO_KEYS = frozenset(
 
 
 def find_config(reference: str | os.PathLike[str]) -> Path:
-    """Find the file that an ``AlgorithmSpec`` names as its ``config``.
+    """Find a file that an ``AlgorithmSpec`` names in its ``config``.
 
     :param reference: a path, or ``"package:file"`` for a file inside the package or, as in a source checkout, beside
         the package's folder; the package may be part of another one, ``"package.part:file"``

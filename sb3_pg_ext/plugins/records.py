@@ -1,6 +1,6 @@
 """The records that plug-ins yield: what a name stands for, and what its host has to know about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -80,19 +80,20 @@ class AlgorithmSpec(Spec):
     :param name: the Zoo id, as in ``--algo NAME``
     :param cls: the class, a subclass of SB3's ``BaseAlgorithm``
     :param config: its tuned hyper-parameters in RL Zoo's format: a path, or ``"package:file"`` for a file inside an
-        installed package (``"sb3_pg_ext:zoo_configs/reinforce.yml"``)
+        installed package (``"sb3_pg_ext:zoo_configs/reinforce.yml"``); or several of them, of which the first with an
+        entry for the environment counts
     :param sampler: RL Zoo's sampler ``(trial, n_actions, n_envs, additional_args) -> dict``, or ``"module:attribute"``
         where importing it has to wait until it is used
     :param converter: ``dict -> dict``, from the numbers of a finished trial to constructor arguments; or
         ``"module:attribute"``
     :param off_policy: whether it keeps a replay buffer
-    :raises ValueError: if ``cls`` is no class, or ``config`` no path
+    :raises ValueError: if ``cls`` is no class, or ``config`` neither a path nor a list of paths
     """
 
     kind: ClassVar[str] = "algorithm"
 
     cls: type[Any]
-    config: str | PathLike[str]
+    config: str | PathLike[str] | Sequence[str | PathLike[str]]
     sampler: Callable[..., dict[str, Any]] | str
     converter: Callable[[dict[str, Any]], dict[str, Any]] | str
     off_policy: bool = False
@@ -101,8 +102,14 @@ class AlgorithmSpec(Spec):
         super().__post_init__()
         if not isinstance(self.cls, type):
             raise ValueError(f"cls={self.cls!r}; allowed: a class")
-        if not isinstance(self.config, str | PathLike):
-            raise ValueError(f"config={self.config!r}; allowed: a path, or 'package:file'")
+        files = self.configs if isinstance(self.config, str | PathLike | Sequence) else ()
+        if not files or not all(isinstance(file, str | PathLike) for file in files):
+            raise ValueError(f"config={self.config!r}; allowed: a path, 'package:file', or a list of them")
+
+    @property
+    def configs(self) -> Sequence[str | PathLike[str]]:
+        """The files of its hyper-parameters, in the order in which they are searched for an entry."""
+        return [self.config] if isinstance(self.config, str | PathLike) else self.config
 
 
 def _check_factory(factory: Any) -> None:

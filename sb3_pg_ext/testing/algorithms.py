@@ -59,7 +59,7 @@ def find_algorithm_failures(spec: AlgorithmSpec, **kwargs: Any) -> list[str]:
     else:
         failures = [f"is built with MlpPolicy: {refusal}, on {on}" for on, refusal in refusals.items()]
     if find_spec("rl_zoo3") is not None:
-        failures += find_failures([has_a_config_for_rl_zoo], spec, {str(spec.config): spec.config})
+        failures += find_failures([has_a_config_for_rl_zoo], spec, {str(file): file for file in spec.configs})
         failures += find_failures([samples_hyperparameters], spec, _make_trials())
     return failures
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from pprint import pprint
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import gymnasium
 import rl_zoo3.train
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
@@ -28,7 +30,13 @@ from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.making import make_vec_env, sync_vec_env
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
 from sb3_pg_ext.plugins.configs import find_config, known_hyperparameters
-from sb3_pg_ext.zoo.hyperparams import EXTENDED, overlay, parse_schedules, resolve_rollout_buffer
+from sb3_pg_ext.zoo.hyperparams import (
+    EXTENDED,
+    overlay,
+    parse_schedules,
+    resolve_policy_classes,
+    resolve_rollout_buffer,
+)
 from sb3_pg_ext.zoo.runs import discard_empty_run, get_model_path
 from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argument, suggest
 
@@ -47,9 +55,12 @@ def install(plugins: Registry, *, play: bool = False) -> None:
     An algorithm that claims a name of RL Zoo's own is left out, with a warning; one that several plug-ins provide is
     left out until somebody asks for it (see :func:`require_algorithm`).
 
+    MinAtar's environments are registered, too, where it is installed.
+
     :param plugins: what is registered
     :param play: whether models are loaded only to act, so that their replay buffers need no memory
     """
+    register_minatar()
     for spec in _find_algorithms(plugins):
         ALGOS[spec.name] = _without_replay_memory(spec.cls) if play and spec.off_policy else spec.cls
         HYPERPARAMS_SAMPLER[spec.name] = _lazily(spec.sampler)
@@ -123,7 +134,7 @@ class PluginExperimentManager(ExperimentManager):
         if self.spec is None:
             return
         if not keywords.get("config"):
-            self.config = str(find_config(self.spec.config))
+            self.config = self._find_default_config(self.spec)
         default = FastDummyVecEnv if self.vec_env_class is DummyVecEnv else self.vec_env_class
         # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
         if backend in VEC_ENV_TYPES and hasattr(self.spec.cls, "vec_env_class"):
@@ -131,6 +142,18 @@ class PluginExperimentManager(ExperimentManager):
                 f"--vec-env {backend} with {algo}, whose workers build their own environments; allowed: dummy"
             )
         self.vec_env_class = getattr(self.spec.cls, "vec_env_class", default)
+
+    def _find_default_config(self, spec: AlgorithmSpec) -> str:
+        """Of an algorithm's files the first that has an entry for the environment; of a single one no more is asked."""
+        files = [str(find_config(file)) for file in spec.configs]
+        if len(files) == 1:
+            return files[0]
+        known = [_read_conf_file(file).keys() for file in files]
+        for name in (self.env_name.gym_id, "atari" if self._is_atari else "default"):
+            for file, names in zip(files, known, strict=True):
+                if name in names:
+                    return file
+        return files[-1]
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """Make everything that a training needs; where that fails, leave no trace of it."""
@@ -208,6 +231,7 @@ class PluginExperimentManager(ExperimentManager):
         try:
             resolve_rollout_buffer(hyperparams)
             preprocessed = super()._preprocess_hyperparams(hyperparams)
+            resolve_policy_classes(preprocessed[0])
             if self.spec is not None:
                 parse_schedules(preprocessed[0], self.spec.cls)
         except Exception as error:
@@ -279,17 +303,31 @@ def _check_conf_file(config: str, env_id: str, *, is_atari: bool) -> None:
     """Refuse a YAML file without an entry for an environment, before RL Zoo fails to find it."""
     if not config.endswith((".yml", ".yaml")):
         return
+    entries = _read_conf_file(config)
+    name = env_id if env_id in entries else "atari" if is_atari else "default"
+    if name not in entries:
+        raise UserError(f"{config} has no entry {env_id!r}, and none named {name!r}{suggest(env_id, set(entries))}")
+    if not isinstance(entries[name], dict):
+        raise UserError(f"{config}: the entry {name!r} is {entries[name]!r}; allowed: a mapping of hyper-parameters")
+
+
+def _read_conf_file(config: str) -> dict[str, Any]:
     try:
         entries = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{config} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise UserError(f"{config} holds {type(entries).__name__}; allowed: a mapping from environments to entries")
-    name = env_id if env_id in entries else "atari" if is_atari else "default"
-    if name not in entries:
-        raise UserError(f"{config} has no entry {env_id!r}, and none named {name!r}{suggest(env_id, set(entries))}")
-    if not isinstance(entries[name], dict):
-        raise UserError(f"{config}: the entry {name!r} is {entries[name]!r}; allowed: a mapping of hyper-parameters")
+    return entries
+
+
+def register_minatar() -> None:
+    """Make MinAtar's environments known where it is installed; importing it alone does not."""
+    if find_spec("minatar") is None or "MinAtar/Breakout-v0" in gymnasium.registry:
+        return
+    from minatar.gym import register_envs
+
+    register_envs()
 
 
 def _find_algorithms(plugins: Registry) -> Iterator[AlgorithmSpec]:

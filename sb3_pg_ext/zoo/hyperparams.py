@@ -49,6 +49,20 @@ def resolve_rollout_buffer(hyperparams: dict[str, Any]) -> None:
         hyperparams["rollout_buffer_kwargs"] = evaluate(hyperparams["rollout_buffer_kwargs"])
 
 
+def resolve_policy_classes(hyperparams: dict[str, Any]) -> None:
+    """Turn the classes in ``policy_kwargs`` (``features_extractor_class``, …) that are given by their dotted paths into
+    these classes, in place.
+
+    :raises ValueError: if a path leads to no class
+    """
+    kwargs = hyperparams.get("policy_kwargs")
+    if not isinstance(kwargs, dict):
+        return
+    paths = {name: path for name, path in kwargs.items() if name.endswith("_class") and isinstance(path, str)}
+    classes = {name: _import_class(f"policy_kwargs: {name}", path) for name, path in paths.items()}
+    hyperparams["policy_kwargs"] = {**kwargs, **classes}
+
+
 def parse_schedules(hyperparams: dict[str, Any], cls: type) -> None:
     """Turn ``lin_0.1`` into a schedule that falls linearly from 0.1 to 0, in place, for every argument of a class that
     takes a schedule.

@@ -43,5 +43,13 @@ def test_an_algorithm_is_a_class():
 
 def test_a_configuration_is_a_path():
     AlgorithmSpec("name", object, Path("config.yml"), "module:sampler", "module:converter")
-    with pytest.raises(ValueError, match="config=None; allowed: a path, or 'package:file'"):
+    with pytest.raises(ValueError, match="config=None; allowed: a path, 'package:file', or a list of them"):
         AlgorithmSpec("name", object, None, "module:sampler", "module:converter")
+
+
+@pytest.mark.parametrize("config", [[], ["config.yml", None], [3]])
+def test_or_a_list_of_paths(config):
+    spec = AlgorithmSpec("name", object, ["first.yml", Path("second.yml")], "module:sampler", "module:converter")
+    assert spec.configs == ["first.yml", Path("second.yml")]
+    with pytest.raises(ValueError, match=r"config=\[.*allowed: a path, 'package:file', or a list of them"):
+        AlgorithmSpec("name", object, config, "module:sampler", "module:converter")

@@ -15,6 +15,9 @@ from stable_baselines3 import PPO
 
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
+from sb3_pg_ext.zoo.bridge import register_minatar
+
+register_minatar()
 
 SHIPPED = Path(__file__).parents[2] / "zoo_configs"
 STAND_INS = {"default": "Pusher-v5", "atari": "BreakoutNoFrameskip-v4"}
@@ -70,6 +73,8 @@ class Entry:
         """What is not installed that the entry needs, or why it is none for the algorithm."""
         if self.name == "atari":
             return None if find_spec("ale_py") else "ale-py is not installed"
+        if self.name.startswith("MinAtar/") and not find_spec("minatar"):
+            return "MinAtar is not installed"
         if self.is_ours:
             return None
         try:  # one of RL Zoo's, for an environment of any package or age
@@ -86,7 +91,7 @@ class Entry:
 def find_entries() -> list[Entry]:
     """Equal entries of a file once, for the last environment that has them."""
     algorithms = [registry().find(AlgorithmSpec, name) for name in registry().names(AlgorithmSpec)]
-    configs = [(find_config(spec.config), spec.name, spec.cls) for spec in algorithms]
+    configs = [(find_config(file), spec.name, spec.cls) for spec in algorithms for file in spec.configs]
     known = {path for path, *_ in configs}
     configs += [(path, "ppo", PPO) for path in sorted(SHIPPED.glob("*.yml")) if path not in known]
     found = []

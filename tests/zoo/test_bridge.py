@@ -22,8 +22,11 @@ from sb3_pg_ext import REINFORCE
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry, registry
 from sb3_pg_ext.plugins.registry import Entry
+from sb3_pg_ext.policies import SmallCNN
 from sb3_pg_ext.zoo import __main__, bridge
 from sb3_pg_ext.zoo.user_errors import UserError
+
+MINATAR = "MinAtar/Breakout-v0"
 
 
 class CountingBuffer(RolloutBuffer):
@@ -90,11 +93,9 @@ def test_replay_buffers_need_no_memory_to_act(plugins, tmp_path):
     assert ALGOS["replay"].load(path).replay_buffer.buffer_size == 50
 
 
-def make_manager(plugins, folder, algo="toy", **keywords):
+def make_manager(plugins, folder, algo="toy", env_id="CartPole-v1", **keywords):
     bridge.install(plugins)
-    return rl_zoo3.train.ExperimentManager(
-        Namespace(), algo, "CartPole-v1", str(folder), eval_freq=-1, verbose=0, **keywords
-    )
+    return rl_zoo3.train.ExperimentManager(Namespace(), algo, env_id, str(folder), eval_freq=-1, verbose=0, **keywords)
 
 
 def test_the_shipped_configuration_builds_the_model(plugins, tmp_path):
@@ -186,6 +187,38 @@ def test_a_configuration_may_be_a_path_object(config, tmp_path):
     manager = make_manager(Registry((Entry(spec, Provider("toys", "toy-box", "1.2")),)), tmp_path)
     assert manager.config == str(config)
     assert manager.read_hyperparameters()[0]["temperature"] == "lin_0.5"
+
+
+def test_of_several_configurations_the_first_that_has_the_entry_counts(config, tmp_path, monkeypatch):
+    own = tmp_path / "own.yml"
+    spec = AlgorithmSpec("toy", Toy, (own, str(config)), "m:sampler", "m:converter")
+    plugins = Registry((Entry(spec, Provider("toys", "toy-box", "1.2")),))
+    for name, expected in (("CartPole-v1", own), ("Pendulum-v1", config), ("default", config)):
+        own.write_text(CONFIG.replace("CartPole-v1", name).replace("default:", "others:"))
+        assert make_manager(plugins, tmp_path).config == str(expected)
+    config.write_text("Pendulum-v1: {}")
+    with pytest.raises(UserError, match=f"{config} has no entry 'CartPole-v1'"):
+        make_manager(plugins, tmp_path).read_hyperparameters()
+
+
+def test_fast_ppo_keeps_rl_zoos_own_entries(tmp_path):
+    files = [make_manager(registry(), tmp_path, "fast_ppo", env_id=name).config for name in ("CartPole-v1", MINATAR)]
+    assert [Path(file).name for file in files] == ["ppo.yml", "fast_ppo.yml"]
+
+
+# Of what is registered as v0 there is a v1, too, with fewer actions.
+@pytest.mark.filterwarnings("ignore:.*The environment .* is out of date:DeprecationWarning")
+@pytest.mark.parametrize("algo", ["ppo_kl", "a3c", "reinforce", "fast_ppo"])
+def test_every_minatar_game_has_an_entry(algo, tmp_path):
+    pytest.importorskip("minatar")
+    for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"):
+        manager = make_manager(registry(), tmp_path, algo, env_id=f"MinAtar/{game}-v0")
+        hyperparams, *_ = manager._preprocess_hyperparams(manager.read_hyperparameters()[0])
+        assert hyperparams["policy_kwargs"]["features_extractor_class"] is SmallCNN
+        assert manager.n_timesteps == 5_000_000
+        env = manager.create_envs(1, no_log=True)
+        assert env.action_space.n == 6
+        env.close()
 
 
 def test_a_given_configuration_comes_first(plugins, tmp_path):

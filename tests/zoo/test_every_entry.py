@@ -45,11 +45,12 @@ def test_it_trains_is_saved_and_plays(zoo, monkeypatch, tmp_path, capsys, entry)
         pytest.skip(reason)
     monkeypatch.setattr(__main__, "registry", registry)
     zoo("train", *entry.arguments(), "-f", "logs", "--eval-freq", "-1", "--seed", "1", "--device", "cpu")
-    run = tmp_path / "logs" / entry.algo / f"{entry.env_id}_1"
-    saved = yaml.unsafe_load((run / entry.env_id / "config.yml").read_text())
+    name = entry.env_id.replace("/", "-")
+    run = tmp_path / "logs" / entry.algo / f"{name}_1"
+    saved = yaml.unsafe_load((run / name / "config.yml").read_text())
     shipped = {key: value for key, value in saved.items() if key != "learning_starts"}
     assert shipped == {key: value for key, value in entry.hyperparams.items() if key != "learning_starts"}
-    assert ALGOS[entry.algo].load(run / f"{entry.env_id}.zip", device="cpu")._n_updates >= 2
+    assert ALGOS[entry.algo].load(run / f"{name}.zip", device="cpu")._n_updates >= 2
     capsys.readouterr()
     zoo("enjoy", "--algo", entry.algo, "--env", entry.env_id, "-n", "20", "-f", "logs", "--no-render")
-    assert f"Loading logs/{entry.algo}/{entry.env_id}_1/{entry.env_id}.zip" in capsys.readouterr().out
+    assert f"Loading logs/{entry.algo}/{name}_1/{name}.zip" in capsys.readouterr().out

@@ -6,7 +6,15 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_pg_ext.zoo.hyperparams import evaluate, overlay, parse_schedules, resolve_rollout_buffer, schedule_arguments
+from sb3_pg_ext.policies import SmallCNN
+from sb3_pg_ext.zoo.hyperparams import (
+    evaluate,
+    overlay,
+    parse_schedules,
+    resolve_policy_classes,
+    resolve_rollout_buffer,
+    schedule_arguments,
+)
 
 
 class Scheduled(PPO):
@@ -77,3 +85,13 @@ def test_rollout_buffers_are_resolved():
 def test_a_wrong_path_is_named(path):
     with pytest.raises(ValueError, match=f"rollout_buffer_class='{path}'"):
         resolve_rollout_buffer({"rollout_buffer_class": path})
+
+
+def test_classes_of_a_policy_are_given_by_their_paths():
+    hyperparams = {"policy_kwargs": {"features_extractor_class": "sb3_pg_ext.policies.SmallCNN", "net_arch": []}}
+    given = hyperparams["policy_kwargs"]
+    resolve_policy_classes(hyperparams)
+    assert hyperparams == {"policy_kwargs": {"features_extractor_class": SmallCNN, "net_arch": []}}
+    assert given["features_extractor_class"] == "sb3_pg_ext.policies.SmallCNN"
+    with pytest.raises(ValueError, match=r"policy_kwargs: optimizer_class='torch\.optim\.Adamant' cannot be imported"):
+        resolve_policy_classes({"policy_kwargs": {"optimizer_class": "torch.optim.Adamant"}})

@@ -44,7 +44,8 @@ def find_in(python: Path | str, folder: Path | None, cwd: Path) -> Path:
 
 def test_every_registered_algorithm_has_one():
     for name in registry().names(AlgorithmSpec):
-        assert find_config(registry().find(AlgorithmSpec, name).config).is_file()
+        for file in registry().find(AlgorithmSpec, name).configs:
+            assert find_config(file).is_file()
 
 
 def test_the_example_for_stock_ppo_trains_with_its_estimator(zoo, tmp_path):
