@@ -1,5 +1,6 @@
-"""Callbacks for this package's algorithms and for stock ones."""
+"""Callbacks for training, to be given to ``learn(callback=…)``."""
 
-from sb3_pg_ext.callbacks.gradient_variance import GradientStatistics, GradientVarianceCallback, gradient_statistics
+from sb3_pg_ext.callbacks.gradient_variance import GradientVarianceCallback
+from sb3_pg_ext.callbacks.training_checkpoint import TrainingCheckpointCallback
 
-__all__ = ["GradientStatistics", "GradientVarianceCallback", "gradient_statistics"]
+__all__ = ["GradientVarianceCallback", "TrainingCheckpointCallback"]
