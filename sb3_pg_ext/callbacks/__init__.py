@@ -1,6 +1,7 @@
 """Callbacks for training, to be given to ``learn(callback=…)``."""
 
+from sb3_pg_ext.callbacks.episode_eval import EpisodeEvalCallback
 from sb3_pg_ext.callbacks.gradient_variance import GradientVarianceCallback
 from sb3_pg_ext.callbacks.training_checkpoint import TrainingCheckpointCallback
 
-__all__ = ["GradientVarianceCallback", "TrainingCheckpointCallback"]
+__all__ = ["EpisodeEvalCallback", "GradientVarianceCallback", "TrainingCheckpointCallback"]

@@ -1,13 +1,15 @@
-"""From the environments that a user gives to one for every worker, built in the worker's own process."""
+"""From the environments that a user gives to others like them: one for every worker, or some for evaluation."""
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 import gymnasium as gym
-from stable_baselines3.common.env_util import is_wrapped, make_vec_env
+from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.env_util import is_wrapped, make_vec_env, unwrap_wrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -117,6 +119,46 @@ def rewrappers(env: VecEnv) -> tuple[Callable[[VecEnv], VecEnv], ...]:
         wrappers.insert(0, env)
         env = env.venv
     return tuple(map(_rewrapper, wrappers))
+
+
+def find_factory(env: VecEnv) -> EnvFactory:
+    """What makes new environments like those in a VecEnv, without their wrappers around the VecEnv.
+
+    That is gymnasium's ``make`` with their ``spec``: id, arguments, and the wrappers that tell how they were made;
+    ``Monitor`` writes no file then. Where a wrapper does not tell, or there is no ``spec``, it is the function that a
+    :class:`~sb3_pg_ext.envs.FastDummyVecEnv` was given, if it makes new ones that write no files.
+
+    :param env: the VecEnv
+    :raises ValueError: if there is neither
+    """
+    spec = env.get_attr("spec")[0] if env.has_attr("spec") else None
+    silent = [wrapper.name for wrapper in spec.additional_wrappers if not _can_be_made(wrapper)] if spec else []
+    if spec is not None and not silent:
+        return partial(_make_from_spec, spec)
+    base = env.unwrapped
+    if isinstance(base, FastDummyVecEnv) and not any(map(_writes_a_file, base.envs)):
+        another = base.env_fns[0]()
+        if all(another.unwrapped is not single.unwrapped for single in base.envs):
+            another.close()
+            return base.env_fns[0]
+    reason = f"the wrapper {silent[0]}, which does not tell how it was made" if silent else "no spec"
+    raise ValueError(f"{env!r} has {reason}, so that its environments cannot be made again")
+
+
+def _can_be_made(wrapper: Any) -> bool:
+    return wrapper.kwargs is not None or wrapper.name == Monitor.__name__
+
+
+def _make_from_spec(spec: EnvSpec) -> gym.Env:
+    env = gym.make(replace(spec, additional_wrappers=()))
+    for wrapper in spec.additional_wrappers:
+        env = Monitor(env) if wrapper.kwargs is None else resolve_name(wrapper.entry_point)(env, **wrapper.kwargs)
+    return env
+
+
+def _writes_a_file(env: gym.Env) -> bool:
+    monitor = unwrap_wrapper(env, Monitor)
+    return getattr(monitor, "results_writer", None) is not None
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:

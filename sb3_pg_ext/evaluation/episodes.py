@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -31,7 +32,6 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_pg_ext.arguments import check_count, check_flag
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
-from sb3_pg_ext.envs.making import make_vec_env
 from sb3_pg_ext.envs.taking_apart import rewrappers
 from sb3_pg_ext.policies.observations import Observations
 
@@ -116,7 +116,10 @@ def play_episodes(
     seeds = check_seeds("seeds", seeds)
     check_flag("deterministic", deterministic)
     with undisturbed(model, seeds[0]):
-        vec_env, is_own = _as_vec_env(env, model, n_envs, len(seeds))
+        is_own = not isinstance(env, gym.Env | VecEnv)
+        if is_own and n_envs is None:
+            n_envs = min(N_ENVS, len(seeds))
+        vec_env = make_evaluation_env(model, env, n_envs)
         try:
             recorder = _Recorder(seeds, record)
             with _evaluating(vec_env, model), _seeded(vec_env, recorder) as seeded:
@@ -166,27 +169,36 @@ def undisturbed(model: BaseAlgorithm, seed: int) -> Iterator[None]:
                 module.training = training
 
 
-def _as_vec_env(env: Any, model: BaseAlgorithm, n_envs: int | None, n_episodes: int) -> tuple[VecEnv, bool]:
-    """The VecEnv to play in, as the model needs it, and whether it was made here."""
+def make_evaluation_env(
+    model: BaseAlgorithm, env: str | Callable[[], gym.Env] | gym.Env | VecEnv, n_envs: int | None = None
+) -> VecEnv:
+    """Environments to evaluate a model in, as it needs them.
+
+    :param model: the model
+    :param env: as :func:`play_episodes` takes it; of a VecEnv only images are transposed
+    :param n_envs: number of environments for an id or a function, by default 16
+    :raises ValueError: if an argument is wrong, or ``env`` does not go with the model
+    """
     like = model.get_env()
     if isinstance(env, VecEnv):
         if n_envs not in (None, env.num_envs):
             raise ValueError(f"n_envs={n_envs!r} with {env.num_envs} environments; allowed: None")
-        vec_env, is_own = env, False
+        vec_env = env
     elif isinstance(env, gym.Env):
         if n_envs not in (None, 1):
             raise ValueError(f"n_envs={n_envs!r} with a single environment; allowed: None, or an id or a function")
-        vec_env, is_own = _wrapped_like(FastDummyVecEnv([lambda: env]), like), False
+        vec_env = _wrapped_like(FastDummyVecEnv([lambda: env]), like)
     elif isinstance(env, str) or callable(env):
         n_envs = N_ENVS if n_envs is None else n_envs
         check_count("n_envs", n_envs)
-        vec_env, is_own = _wrapped_like(make_vec_env(env, min(n_envs, n_episodes)), like), True
+        factory = partial(gym.make, env) if isinstance(env, str) else env
+        vec_env = _wrapped_like(FastDummyVecEnv([factory] * n_envs), like)
     else:
         raise ValueError(f"env={env!r}; allowed: an id, a function that makes an environment, an environment, a VecEnv")
     if vec_env.observation_space != model.observation_space:
         vec_env = _transposed(vec_env, model)
     check_for_correct_spaces(vec_env, model.observation_space, model.action_space)
-    return vec_env, is_own
+    return vec_env
 
 
 def _wrapped_like(env: VecEnv, like: VecEnv | None) -> VecEnv:
@@ -204,20 +216,39 @@ def _transposed(env: VecEnv, model: BaseAlgorithm) -> VecEnv:
     return transposed if transposed.observation_space == model.observation_space else env
 
 
+def check_env(model: BaseAlgorithm, env: VecEnv) -> None:
+    """Refuse environments that show the model something else than it sees in training, or are those of its training.
+
+    :param model: the model
+    :param env: the environments
+    :raises ValueError: if they do
+    """
+    source, shared = model.get_vec_normalize_env(), _parts(env) & _parts(model.get_env())
+    if shared:
+        raise ValueError("env is the environment that the model is training in; allowed: one of its own")
+    if source is not None and source.norm_obs and unwrap_vec_normalize(env) is None:
+        raise ValueError(
+            f"env={env!r} has no VecNormalize, but the model sees normalised observations; allowed: an environment in "
+            "VecNormalize, or an id or a function, which is wrapped as the model's"
+        )
+
+
+def _parts(env: VecEnv | None) -> set[int]:
+    """The identities of a VecEnv and of the single environments in it."""
+    if env is None:
+        return set()
+    base = env.unwrapped
+    return {id(base), *(id(single.unwrapped) for single in getattr(base, "envs", ()))}
+
+
 @contextmanager
 def _evaluating(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
     """Within the scope ``VecNormalize`` has the model's statistics, does not update them, and leaves rewards alone."""
+    check_env(model, env)
     normalizer, source = unwrap_vec_normalize(env), model.get_vec_normalize_env()
     if normalizer is None:
-        if source is not None and source.norm_obs:
-            raise ValueError(
-                f"env={env!r} has no VecNormalize, but the model sees normalised observations; allowed: an environment "
-                "in VecNormalize, or an id or a function, which is wrapped as the model's"
-            )
         yield
         return
-    if source is normalizer:
-        raise ValueError("env is the environment that the model is training in; allowed: one of its own")
     if source is not None:
         copy_statistics(source, normalizer)
     before = normalizer.training, normalizer.norm_reward

@@ -13,6 +13,8 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_pg_ext.callbacks import EpisodeEvalCallback
+
 from .algorithms import STEPS, Algorithm, assert_identical
 
 
@@ -140,6 +142,19 @@ def test_evaluation_and_checkpoints_do_not_disturb_training(algorithm: Algorithm
     evaluation = EvalCallback(Monitor(RandomEnv()), n_eval_episodes=2, eval_freq=24, verbose=0)
     watched = algorithm().learn(STEPS, [evaluation, CheckpointCallback(24, str(tmp_path))])
     assert_identical(plain, watched)
+
+
+def test_evaluation_by_episodes_does_not_disturb_training(algorithm: Algorithm, tmp_path):
+    """Neither while it trains, nor by the report of the best model at its end."""
+    plain = algorithm().learn(STEPS)
+    callback = EpisodeEvalCallback(
+        RandomEnv, n_eval_episodes=3, eval_freq=24, n_envs=2, best_model_save_path=tmp_path, verbose=0
+    )
+    watched = algorithm().learn(STEPS, callback)
+    assert len(callback.evaluations) >= 2
+    assert callback.best.report
+    assert_identical(plain, watched)
+    algorithm.cls.load(tmp_path / "best_model", device="cpu")
 
 
 def test_checkpoints(algorithm: Algorithm, tmp_path):
