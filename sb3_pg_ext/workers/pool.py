@@ -177,18 +177,24 @@ class WorkerPool:
         """The process id of every worker."""
         return [handle.process.pid for handle in self._handles.values()]
 
-    def receive(self) -> list[tuple[int, Any]]:
+    @property
+    def connections(self) -> list[Connection]:
+        """Those of workers that may still send something, to wait for several pools."""
+        return [handle.connection for handle in self._handles.values() if not handle.connection.closed]
+
+    def receive(self, timeout: float = POLL_SECONDS) -> list[tuple[int, Any]]:
         """Replace workers that have failed, and wait a moment for reports.
 
         A failure is acted upon only after the reports that came with it were returned.
 
+        :param timeout: so long at most, in seconds
         :return: index of the worker and report, for every report
         :raises WorkerError: if a worker has failed and is not replaced
         """
         for index, handle in self._handles.items():
             if handle.fault is not None:
                 self._replace(index, handle, handle.fault)
-        reports = self._listen(POLL_SECONDS)
+        reports = self._listen(timeout)
         now = time.monotonic()
         for index, handle in self._handles.items():
             if not (handle.finished or handle.ended):
@@ -257,6 +263,12 @@ class WorkerPool:
             for handle in handles:
                 _end(handle)
             self._at_exit.cancel()
+
+    def kill(self) -> None:
+        """End all processes at once, by force."""
+        for handle in self._handles.values():
+            _end(handle)
+        self._at_exit.cancel()
 
     def _kill_all(self) -> None:
         self._max_restarts = 0  # a thread that still trains replaces none

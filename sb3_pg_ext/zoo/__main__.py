@@ -41,6 +41,7 @@ SCRIPTS = {
     "train": Script(
         "train an agent; with -optimize, search hyper-parameters", "rl_zoo3.train", "train", algorithms=True
     ),
+    "sweep": Script("train many runs: algorithms × environments × settings × seeds", "sb3_pg_ext.zoo.sweep", "main"),
     "enjoy": Script("watch a trained agent", "rl_zoo3.enjoy", "enjoy", algorithms=True, play=True),
     "plot_train": Script("plot training returns against steps", "sb3_pg_ext.zoo.plots", "plot_train"),
     "all_plots": Script("gather the evaluations of many runs", "sb3_pg_ext.zoo.plots", "all_plots"),
