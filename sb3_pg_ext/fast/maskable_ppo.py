@@ -3,14 +3,12 @@
 from typing import TypeVar
 
 import sb3_contrib
-from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_pg_ext.fast.ppo import ClippedUpdate
+from sb3_pg_ext.rollouts.filling import MASKABLE_BUFFERS
 
 SelfMaskablePPO = TypeVar("SelfMaskablePPO", bound="MaskablePPO")
-
-BUFFERS = (MaskableRolloutBuffer, MaskableDictRolloutBuffer)
 
 
 class MaskablePPO(ClippedUpdate, sb3_contrib.MaskablePPO):
@@ -18,10 +16,10 @@ class MaskablePPO(ClippedUpdate, sb3_contrib.MaskablePPO):
 
     def _setup_model(self) -> None:
         given = self.rollout_buffer_class
-        if given is not None and not issubclass(given, BUFFERS):
+        if given is not None and not issubclass(given, MASKABLE_BUFFERS):
             raise ValueError(
                 f"rollout_buffer_class={given.__name__} does not store action masks; allowed: None, or a subclass of "
-                f"{' or '.join(buffer.__name__ for buffer in BUFFERS)}"
+                f"{' or '.join(buffer.__name__ for buffer in MASKABLE_BUFFERS)}"
             )
         super()._setup_model()
 

@@ -11,7 +11,6 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import (
     ActorCriticCnnPolicy,
-    ActorCriticPolicy,
     MultiInputActorCriticPolicy,
 )
 from stable_baselines3.common.preprocessing import get_action_dim
@@ -19,6 +18,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_pg_ext.arguments import check_flag, check_range
+from sb3_pg_ext.policies.masking import MaskablePolicy
 
 SelfGaussian = TypeVar("SelfGaussian", bound="StateDependentGaussianDistribution")
 
@@ -91,7 +91,7 @@ class StateDependentGaussianDistribution(DiagGaussianDistribution):
         return super().proba_distribution(mean, (log_std + difference).clamp(LOG_STD_MIN, LOG_STD_MAX))
 
 
-class ExploringPolicy(ActorCriticPolicy):
+class ExploringPolicy(MaskablePolicy):
     """What the policies below add to SB3's.
 
     :param args: arguments of SB3's policy

@@ -30,7 +30,8 @@ from torch import nn
 
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, Head
-from sb3_pg_ext.policies.exploration import TemperedLinear
+from sb3_pg_ext.policies.exploration import ExploringPolicy, TemperedLinear
+from sb3_pg_ext.policies.masking import CERTAIN
 from sb3_pg_ext.policies.observations import Observations
 
 DISTRIBUTIONS = (
@@ -55,11 +56,11 @@ class UnsupportedPolicyError(Exception):
 
 
 def stock_class(policy: BasePolicy) -> type[BasePolicy]:
-    """The stock class that a policy with a critic is of, which says what its methods do unless it overrides them.
+    """The known class that a policy with a critic is of, which says what its methods do unless it overrides them.
 
     :param policy: any policy of an on-policy algorithm
     """
-    return MaskableActorCriticPolicy if isinstance(policy, MaskableActorCriticPolicy) else ActorCriticPolicy
+    return next((c for c in (ExploringPolicy, MaskableActorCriticPolicy) if isinstance(policy, c)), ActorCriticPolicy)
 
 
 def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
@@ -105,12 +106,25 @@ def mask_logits(logits: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
     return logits + OFFSETS.take(masks.astype(bool, copy=False).view(np.uint8))
 
 
+def mask_binary_logits(logits: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+    """The same for binary actions, where a certain one has a logit of ±CERTAIN.
+
+    :param logits: [B, d]
+    :param masks: [B, 2d], of every action whether it may be 0, and whether it may be 1; ``None`` where both may be
+    :return: [B, d]
+    """
+    if masks is None:
+        return logits
+    may_be_0, may_be_1 = np.moveaxis(masks.astype(bool, copy=False).reshape(*logits.shape, 2), -1, 0)
+    return np.where(may_be_1, np.where(may_be_0, logits, np.float32(CERTAIN)), np.float32(-CERTAIN))
+
+
 def make_head(policy: ActorCriticPolicy, outputs: np.ndarray, masks: np.ndarray | None = None) -> Head:
     """The action distributions that a plain MLP policy makes of its actor's outputs.
 
     :param policy: a policy that :func:`actor_layers` finds fit
     :param outputs: logits or means, [B, outputs]
-    :param masks: which actions are allowed, [B, outputs], where they are choices; ``None`` where all are
+    :param masks: which actions are allowed, [B, k], where they are choices; ``None`` where all are
     :return: the distributions, apart from the policy's memory
     """
     match policy.action_dist:
@@ -120,7 +134,7 @@ def make_head(policy: ActorCriticPolicy, outputs: np.ndarray, masks: np.ndarray 
         case MultiCategoricalDistribution(action_dims=sizes) | MaskableMultiCategoricalDistribution(action_dims=sizes):
             return Categorical(mask_logits(outputs, masks), sizes)
         case BernoulliDistribution():
-            return Bernoulli(outputs)
+            return Bernoulli(mask_binary_logits(outputs, masks))
     return DiagGaussian(outputs, policy.log_std.detach().numpy().copy())
 
 

@@ -1,64 +1,74 @@
 """Which actions the environments allow, as sb3-contrib's users let them say it: by a method ``action_masks()``."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
-from gymnasium import spaces
-from sb3_contrib.common.maskable.distributions import (
-    MaskableCategoricalDistribution,
-    MaskableMultiCategoricalDistribution,
-    make_masked_proba_distribution,
-)
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_pg_ext.arguments import check_flag
+from sb3_pg_ext.policies.masking import MaskLayout, why_unmaskable
 
 MaskReader = Callable[[int], np.ndarray | None]
 """From the number of a step within the rollout to the masks of all environments, Booleans [N, k]; or to ``None``."""
 
 
-def make_mask_reader(env: VecEnv, action_space: spaces.Space, use_masking: bool | None) -> MaskReader:
+def uses_masks(env: VecEnv, policy: BasePolicy, use_masking: bool | None) -> bool:
+    """Whether the environments are asked which actions they allow.
+
+    With ``None`` a policy that does not take what they say is warned of: it may have a way of its own.
+
+    :param env: the environments
+    :param policy: the policy
+    :param use_masking: whether they are to be asked; ``None``: where they have ``action_masks()`` and the policy takes
+        them
+    :raises ValueError: if they are to be asked, and cannot answer, or the policy does not take an answer
+    """
+    if use_masking is not None:
+        check_flag("use_masking", use_masking)
+        if not use_masking:
+            return False
+    if not is_masking_supported(env):
+        if use_masking:
+            raise ValueError(
+                "use_masking=True, but the environment does not support action masking: it has no action_masks(), "
+                "which sb3-contrib's ActionMasker can give it; allowed: None, False"
+            )
+        return False
+    if (obstacle := why_unmaskable(policy)) is None:
+        return True
+    if use_masking:
+        raise ValueError(f"use_masking=True, but {obstacle}; allowed: None, False")
+    warnings.warn(
+        f"The environment's action_masks() are not used, since {obstacle}. use_masking=False says so without a warning",
+        UserWarning,
+        stacklevel=3,
+    )
+    return False
+
+
+def make_mask_reader(
+    env: VecEnv, policy: BasePolicy, use_masking: bool | None, first_environment: int = 0
+) -> MaskReader:
     """Choose whether the environments are asked which actions they allow.
 
     :param env: the environments
-    :param action_space: their action space
-    :param use_masking: whether they are asked; ``None``: where they have ``action_masks()``
+    :param policy: the policy
+    :param use_masking: whether they are asked, see :func:`uses_masks`
+    :param first_environment: the number of the first of them, for messages
     :return: what asks them
     :raises ValueError: if they are to be asked and cannot answer
     """
-    if use_masking is False or (use_masking is None and not is_masking_supported(env)):
+    if not uses_masks(env, policy, use_masking):
         return lambda step: None
-    if not is_masking_supported(env):
-        raise ValueError(
-            "use_masking=True, but the environment does not support action masking: it has no action_masks(), which "
-            "sb3-contrib's ActionMasker can give it; allowed: None, False"
-        )
-    sizes = _choices(action_space)
-    width, starts = sum(sizes), np.cumsum([0, *sizes[:-1]])
+    layout = MaskLayout(policy.action_space)
 
     def read(step: int) -> np.ndarray:
-        given = get_action_masks(env)
-        if given.size != env.num_envs * width:
-            raise ValueError(
-                f"action_masks() gives {given.size // env.num_envs} values in an environment with {action_space}; "
-                f"allowed: {width}, one for every choice"
-            )
-        masks = given.reshape(env.num_envs, width).astype(bool, copy=False)
-        allowed = np.logical_or.reduceat(masks, starts, axis=1)
-        if not allowed.all():
-            n, choice = np.argwhere(~allowed)[0].tolist()
-            of_choice = f" for component {choice} of the action" if len(sizes) > 1 else ""
-            raise ValueError(
-                f"action mask without any allowed action{of_choice} at step {step} of the rollout in environment {n}"
-            )
-        return masks
+        def place(row: int) -> str:
+            return f"at step {step} of the rollout in environment {row + first_environment}"
+
+        return layout.check(get_action_masks(env), env.num_envs, place)
 
     return read
-
-
-def _choices(action_space: spaces.Space) -> list[int]:
-    """The number of values that every component of an action can have."""
-    distribution = make_masked_proba_distribution(action_space)
-    if isinstance(distribution, MaskableMultiCategoricalDistribution):
-        return [int(size) for size in distribution.action_dims]
-    assert isinstance(distribution, MaskableCategoricalDistribution)
-    return [distribution.action_dim]

@@ -34,6 +34,7 @@ from sb3_pg_ext.policies.plain_mlp import (
     actor_layers,
     check_hooks,
     check_methods,
+    mask_binary_logits,
     mask_logits,
     network_input,
     stock_class,
@@ -244,6 +245,7 @@ class MLPActionSampler:
         self.layers = mlp.laid_out(layers, n_envs) if n_steps is None or n_steps >= WORTH_LAYING_OUT else layers
         self._shape = (n_envs, *(policy.action_space.shape or ()))
         self._sample = _sampler(policy)
+        self._mask = mask_binary_logits if isinstance(policy.action_dist, BernoulliDistribution) else mask_logits
         self._noise = Noise(policy, n_envs, n_steps)
 
     evaluated = None
@@ -252,7 +254,7 @@ class MLPActionSampler:
         """Sample an action for every environment."""
         x = network_input(inputs.observations)
         check_step("observation", x)  # all that can spoil an output while the parameters are fixed
-        outputs = mask_logits(mlp.forward(self.layers, x), inputs.action_masks)
+        outputs = self._mask(mlp.forward(self.layers, x), inputs.action_masks)
         return self._sample(outputs, next(self._noise)).reshape(self._shape)
 
     def finish(self) -> None:

@@ -66,7 +66,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         """
         self._rollout_is_good = False
         self.policy.set_training_mode(False)
-        see_masks = make_mask_reader(env, self.action_space, use_masking)
+        see_masks = make_mask_reader(env, self.policy, use_masking)
         put_statistics_back = remember_statistics(self.get_vec_normalize_env())
         transitions = self._start_rollout(env)
         if self.use_sde:

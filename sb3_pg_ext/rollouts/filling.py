@@ -16,13 +16,16 @@ from sb3_pg_ext.policies.observations import arrays_of, map_arrays
 from sb3_pg_ext.rollouts.assessment import Evaluation
 from sb3_pg_ext.rollouts.transitions import Transitions
 
-STOCK_BUFFERS = (RolloutBuffer, DictRolloutBuffer, MaskableRolloutBuffer, MaskableDictRolloutBuffer)
+MASKABLE_BUFFERS = (MaskableRolloutBuffer, MaskableDictRolloutBuffer)
+"""Those of sb3-contrib that store action masks."""
+
+STOCK_BUFFERS = (RolloutBuffer, DictRolloutBuffer, *MASKABLE_BUFFERS)
 """The classes of SB3 and sb3-contrib whose methods are known."""
 
 
 def flattened_names(buffer: RolloutBuffer) -> list[str]:
     """The arrays that a stock buffer flattens beside the observations when minibatches are first drawn, by name."""
-    masks = ["action_masks"] if hasattr(buffer, "action_masks") else []
+    masks = ["action_masks"] if isinstance(buffer, MASKABLE_BUFFERS) else []
     return ["actions", "values", "log_probs", "advantages", "returns", *masks]
 
 
@@ -106,13 +109,26 @@ def store_transitions(
         buffer.observations, buffer.actions, buffer.rewards = observations, transitions.actions, rewards
         buffer.episode_starts = starts.astype(np.float32)
         buffer.values, buffer.log_probs = evaluation.values, evaluation.log_probs
-        if masks is not None:
-            buffer.action_masks[:] = masks  # type: ignore[attr-defined]  # as it was reset: [T, N, k] of ones, float32
+        put_action_masks(buffer, masks)
         buffer.pos, buffer.full = len(rewards), True
         return True
     values, log_probs = th.as_tensor(evaluation.values)[..., None], th.as_tensor(evaluation.log_probs)
     for t, reward in enumerate(rewards):
         obs: Any = map_arrays(itemgetter(t), observations)
-        more = {} if masks is None else {"action_masks": masks[t]}
+        more = {"action_masks": masks[t]} if masks is not None and isinstance(buffer, MASKABLE_BUFFERS) else {}
         buffer.add(obs, transitions.actions[t], reward, starts[t], values[t], log_probs[t], **more)
+    put_action_masks(buffer, masks)
     return False
+
+
+def put_action_masks(buffer: RolloutBuffer, masks: np.ndarray | None) -> None:
+    """Put action masks where sb3-contrib's buffers have them: into ``action_masks``, which is ``None`` without masks.
+
+    :param buffer: a buffer of SB3, or one of sb3-contrib's, whose masks are ones, in single precision, where all is
+        allowed
+    :param masks: Booleans [T, N, k]; ``None`` where everything is allowed
+    """
+    if not isinstance(buffer, MASKABLE_BUFFERS):
+        buffer.action_masks = masks  # type: ignore[attr-defined]
+    elif masks is not None:
+        buffer.action_masks[:] = masks

@@ -240,7 +240,7 @@ def test_masks_of_a_wrong_size():
         def action_masks(self):
             return np.ones(4, bool)
 
-    with pytest.raises(ValueError, match=r"action_masks\(\) gives 4 values .* Discrete\(3\); allowed: 3"):
+    with pytest.raises(ValueError, match=r"action masks of 4 values .* Discrete\(3\); allowed: 3, one"):
         MASKABLE_PPO.make_ours(TooMany()).learn(16)
 
 

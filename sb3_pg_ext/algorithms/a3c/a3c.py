@@ -27,6 +27,7 @@ from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.guards.normalization import named_statistics
 from sb3_pg_ext.log import TABLE, record_count
 from sb3_pg_ext.policies.building import policy_factory
+from sb3_pg_ext.rollouts.action_masks import uses_masks
 from sb3_pg_ext.workers.pool import WorkerPool, pack
 from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
 
@@ -187,18 +188,26 @@ class A3C(ActorCriticBase):
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
+        use_masking: bool | None = None,
     ) -> SelfA3C:
-        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`.
+        """Train, see :meth:`sb3_pg_ext.algorithms.base.on_policy.OnPolicyBase.learn`.
 
         :param log_interval: log every so many times ``n_steps · n_workers`` steps; ``None`` for never
         """
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        return super().learn(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar, use_masking
+        )
 
     def _end_training(self) -> None:
         self._stop_workers()
 
-    def collect_rollouts(  # type: ignore[override]  # without masks
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+        use_masking: bool | None = None,
     ) -> bool:
         """Take in ``n_rollout_steps`` steps a worker, whose updates are made already. SB3's signature.
 
@@ -206,11 +215,12 @@ class A3C(ActorCriticBase):
         :param callback: called for every ``n_workers`` steps
         :param rollout_buffer: unused
         :param n_rollout_steps: how many times to call it, or more where the training ends
+        :param use_masking: whether workers that start now use action masks; ``None`` for what ``learn()`` was told
         :return: whether training goes on; False if the callback stopped it
         :raises WorkerError: if a worker fails and is not replaced
         """
         if self._pool is None:
-            self._start_workers(env)
+            self._start_workers(env, self._use_masking if use_masking is None else use_masking)
         callback.on_rollout_start()
         n_workers, n_calls = self.n_workers, 0
         while n_calls < n_rollout_steps or self.num_timesteps >= self._total_timesteps:
@@ -251,8 +261,9 @@ class A3C(ActorCriticBase):
                 self.logger.record(key, number, exclude=TABLE if key.startswith("workers/fps_") else ())
         super().dump_logs(iteration)
 
-    def _start_workers(self, env: VecEnv) -> None:
+    def _start_workers(self, env: VecEnv, use_masking: bool | None) -> None:
         """Start the workers."""
+        use_masking = uses_masks(env, self.policy, use_masking)
         lay_out(self.policy, self._optimizer.parameter)  # a copied or moved policy has its parameters elsewhere
         self._optimizer.hold(frozen_elements(self.policy))
         self._make_backend()  # says how they differentiate
@@ -272,7 +283,7 @@ class A3C(ActorCriticBase):
 
         self._pool = WorkerPool(
             run_worker,
-            self._make_configs(env),
+            self._make_configs(env, use_masking),
             shared,
             progress=lambda index: (steps[index], updates[index]),
             on_restart=make_again,
@@ -296,9 +307,11 @@ class A3C(ActorCriticBase):
         available = multiprocessing.get_all_start_methods()
         return "spawn" if self.start_method == "forkserver" and "forkserver" not in available else self.start_method
 
-    def _make_configs(self, env: VecEnv) -> list[WorkerConfig]:
+    def _make_configs(self, env: VecEnv, use_masking: bool = False) -> list[WorkerConfig]:
         """What every worker has to know.
 
+        :param env: the environments
+        :param use_masking: whether they are asked which actions they allow
         :raises ValueError: if the environments cannot be taken apart
         """
         make_policy = policy_factory(self)
@@ -320,6 +333,7 @@ class A3C(ActorCriticBase):
                 sde_sample_freq=self.sde_sample_freq,
                 normalize_advantage=self.normalize_advantage,
                 engine=self.engine,
+                use_masking=use_masking,
             )
             for make_env in split(env)
         ]

@@ -29,6 +29,7 @@ from sb3_pg_ext.guards.counting import PATIENCE
 from sb3_pg_ext.policies.evaluation import action_array, predict_values
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, actor_layers, critic_layers, network_input
+from sb3_pg_ext.rollouts.action_masks import make_mask_reader
 from sb3_pg_ext.rollouts.action_sampling import (
     ActionSampler,
     MLPActionSampler,
@@ -71,6 +72,7 @@ class WorkerConfig:
     sde_sample_freq: int
     normalize_advantage: bool
     engine: str
+    use_masking: bool
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class Worker:
         with continued_monitor_files():
             self.env = self.config.make_env()
         self.env.seed(self._seed)
+        self._see_masks = make_mask_reader(self.env, self.policy, self.config.use_masking, self.index)
         self.statistics = share_statistics(unwrap_vec_normalize(self.env), self.shared.slots, self.index)
         self.obs: Any = self.env.reset()
 
@@ -198,7 +201,7 @@ class Worker:
                 return None
             if config.use_sde and config.sde_sample_freq > 0 and transitions.size % config.sde_sample_freq == 0:
                 policy.reset_noise(1)
-            inputs = PolicyInputs(self.obs)
+            inputs = PolicyInputs(self.obs, self._see_masks(transitions.size))
             actions = act(inputs)
             new_obs, rewards, dones, infos = self.env.step(self.within_bounds(actions))
             self._steps[self.index] += 1

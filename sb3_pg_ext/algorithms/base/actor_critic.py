@@ -5,14 +5,13 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.plugins import EstimatorSpec, registry
 from sb3_pg_ext.rollouts.assessment import assess, check_transitions
-from sb3_pg_ext.rollouts.filling import store_transitions
+from sb3_pg_ext.rollouts.filling import STOCK_BUFFERS, store_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 
 PROVIDES = frozenset({"truncation", "raw_rewards", "target_log_probs"})
@@ -46,7 +45,7 @@ class ActorCriticBase(OnPolicyBase):
 
     def _check_rollout_buffer_class(self) -> None:
         for name in ("compute_returns_and_advantage", "get", "_get_samples"):
-            stock = [getattr(cls, name) for cls in (RolloutBuffer, DictRolloutBuffer)]
+            stock = [getattr(cls, name) for cls in STOCK_BUFFERS]
             if self.rollout_buffer_class is not None and getattr(self.rollout_buffer_class, name, None) not in stock:
                 raise ValueError(
                     f"rollout_buffer_class={self.rollout_buffer_class!r} has its own {name}(), which would never be "

@@ -6,9 +6,11 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
@@ -20,10 +22,13 @@ from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPolicy
+from sb3_pg_ext.policies.masking import why_unmaskable
+from sb3_pg_ext.rollouts.action_masks import uses_masks
 from sb3_pg_ext.rollouts.collector import RolloutCollector
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
+SelfOnPolicy = TypeVar("SelfOnPolicy", bound="OnPolicyBase")
 SelfTraining = TypeVar("SelfTraining", bound="OnPolicyTraining")
 
 
@@ -112,6 +117,7 @@ class OnPolicyBase(Learning, OnPolicyTraining):
         "MultiInputPolicy": MultiInputPolicy,
     }
     normalize_advantage = False
+    _use_masking: bool | None = None
 
     def __init__(
         self,
@@ -134,6 +140,69 @@ class OnPolicyBase(Learning, OnPolicyTraining):
             max_grad_norm=max_grad_norm,  # type: ignore[arg-type]
             **{"supported_action_spaces": SUPPORTED_ACTION_SPACES, **sb3, "_init_setup_model": False},
         )
+
+    def learn(
+        self: SelfOnPolicy,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+        use_masking: bool | None = None,
+    ) -> SelfOnPolicy:
+        """Train, see :meth:`sb3_pg_ext.algorithms.base.learning.Learning.learn`.
+
+        :param use_masking: whether to ask the environments which actions are allowed; ``None``: where they have
+            ``action_masks()``
+        :raises ValueError: with ``use_masking=True``, if they have no masks; if a mask allows no action
+        """
+        self._use_masking = use_masking if self.env is None else uses_masks(self.env, self.policy, use_masking)
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+        use_masking: bool | None = None,
+    ) -> bool:
+        """Collect one rollout, see :meth:`sb3_pg_ext.rollouts.collector.RolloutCollector.collect_rollouts`.
+
+        :param use_masking: as there; ``None`` for what ``learn()`` was told
+        """
+        use_masking = self._use_masking if use_masking is None else use_masking
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps, use_masking)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Act, as every SB3 algorithm does.
+
+        :param observation: one observation, or several
+        :param state: unused: there is no recurrence
+        :param episode_start: likewise
+        :param deterministic: whether to take the most probable actions
+        :param action_masks: which actions are allowed, as sb3-contrib's ``get_action_masks`` gives them; ``None`` for
+            all
+        :return: actions, and ``state``
+        :raises ValueError: if a mask allows no action or has another size, or the policy takes none
+        """
+        if action_masks is None:
+            return super().predict(observation, state, episode_start, deterministic)
+        policy: Any = self.policy
+        if (obstacle := why_unmaskable(policy)) is not None:
+            raise ValueError(f"action_masks were given, but {obstacle}; allowed: None")
+        return policy.predict(observation, state, episode_start, deterministic, action_masks=action_masks)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_use_masking"]
 
     def _check_normalization(self, n_samples: int, *names: str) -> None:
         """Refuse to scale the advantages of single steps.

@@ -30,6 +30,7 @@ from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
 from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
+from sb3_pg_ext.rollouts.filling import put_action_masks
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions, Transitions
 
 DEFAULT_EPISODES = 10
@@ -282,6 +283,8 @@ class REINFORCE(OnPolicyBase):
         if episodes.values is not None:
             buffer.values = column(episodes.values)
         buffer.returns, buffer.advantages = column(to_go), column(advantages)
+        masks = self._inputs.action_masks
+        put_action_masks(buffer, None if masks is None else column(masks))
         buffer.pos, buffer.full = len(advantages), True
 
     def _excluded_save_params(self) -> list[str]:

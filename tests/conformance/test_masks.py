@@ -1,0 +1,287 @@
+"""Action masks, in every algorithm whose ``learn()`` has ``use_masking``, as sb3-contrib's users know them."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pytest
+import torch as th
+from envs import ACTION_SPACES, VECTOR, MaskedEnv, RandomEnv
+from gymnasium import spaces
+from sb3_contrib.common.envs import (
+    InvalidActionEnvDiscrete,
+    InvalidActionEnvMultiBinary,
+    InvalidActionEnvMultiDiscrete,
+)
+from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
+from sb3_contrib.common.maskable.evaluation import evaluate_policy
+from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
+
+from sb3_pg_ext.envs import FastDummyVecEnv
+from sb3_pg_ext.fast.mixin import FastUpdate
+from sb3_pg_ext.policies import MlpPolicy
+
+from .algorithms import NAMES, assert_identical, find, record, vector
+
+MASKED = [name for name in NAMES if "use_masking" in inspect.signature(find(name).cls.learn).parameters]
+OURS = [name for name in MASKED if not issubclass(find(name).cls, FastUpdate)]
+SYNCHRONOUS = [name for name in OURS if not find(name).traits.asynchronous]
+each_algorithm = pytest.mark.parametrize("algorithm", MASKED, indirect=True)
+each_of_ours = pytest.mark.parametrize("algorithm", OURS, indirect=True)
+each_synchronous = pytest.mark.parametrize("algorithm", SYNCHRONOUS, indirect=True)
+
+
+@pytest.fixture
+def algorithm(request):
+    return find(request.param)
+
+
+def masked(space="Discrete", n_envs=1, env_class=MaskedEnv, **kwargs):
+    return FastDummyVecEnv([partial(env_class, ACTION_SPACES[space], **kwargs)] * n_envs)
+
+
+def trained(algorithm, env, *args, **kwargs):
+    """A model trained by one update, of 16 steps at least."""
+    model = algorithm(env, *args, **kwargs)
+    before = vector(model)
+    model.learn(16)
+    assert not th.equal(vector(model), before)
+    return model
+
+
+def test_these_have_masks():
+    assert {*MASKED} >= {"a3c", "fast_maskable_ppo", "npg", "ppo_kl", "reinforce"}
+
+
+class AsksItself(MlpPolicy):
+    """Overrides a method, so that no shortcut is taken."""
+
+    def _predict(self, *args, **kwargs):
+        return super()._predict(*args, **kwargs)
+
+
+@pytest.mark.parametrize("space", ["Discrete", "MultiDiscrete", "MultiBinary"])
+@each_of_ours
+def test_every_way_trains_alike(algorithm, space):
+    """No forbidden action is ever chosen, which the environment would refuse; both engines, both ways of acting."""
+    kwargs = {"ent_coef": 0.1} if "ent_coef" in algorithm.parameters else {}
+    one, other, slow = (
+        trained(algorithm, masked(space), policy, engine=engine, **kwargs)
+        for policy, engine in (("MlpPolicy", "array"), ("MlpPolicy", "autograd"), (AsksItself, "auto"))
+    )
+    assert "_predict()" in slow.describe_engine()
+    for model in (other, slow):
+        th.testing.assert_close(vector(model), vector(one), rtol=1e-4, atol=1e-5)
+
+
+@each_algorithm
+def test_dict_observations(algorithm):
+    space = spaces.Dict({"vector": VECTOR, "number": spaces.Discrete(3)})
+    trained(algorithm, masked(observation_space=space), "MultiInputPolicy")
+
+
+@each_algorithm
+def test_normalisation_and_several_environments(algorithm):
+    trained(algorithm, VecNormalize(masked("MultiDiscrete", n_envs=2)))
+
+
+@pytest.mark.parametrize("algorithm", ["npg"], indirect=True)
+def test_subprocesses(algorithm):
+    env = SubprocVecEnv([MaskedEnv] * 2)
+    try:
+        trained(algorithm, env)
+    finally:
+        env.close()
+
+
+@pytest.mark.parametrize(
+    "make_env",
+    [
+        lambda: InvalidActionEnvDiscrete(dim=6, n_invalid_actions=3, ep_length=8),
+        lambda: InvalidActionEnvMultiDiscrete(dims=[3, 4], n_invalid_actions=3, ep_length=8),
+        lambda: InvalidActionEnvMultiBinary(dims=3, n_invalid_actions=2, ep_length=8),
+    ],
+)
+@each_synchronous
+def test_the_environments_of_sb3_contrib(algorithm, make_env):
+    trained(algorithm, make_env())
+
+
+@each_synchronous
+def test_masks_are_those_of_the_rollout(algorithm):
+    """They stand in the rollout buffer, as in sb3-contrib's, and every action is one of those allowed."""
+    model = trained(algorithm, masked("MultiDiscrete", n_envs=2))
+    buffer = model.rollout_buffer
+    masks, actions = buffer.action_masks.reshape(-1, 5), buffer.actions.reshape(-1, 2).astype(int)
+    rows = np.arange(len(actions))
+    assert masks[rows, actions[:, 0]].all()
+    assert masks[rows, 3 + actions[:, 1]].all()
+    assert not masks.all()
+
+
+class OneAction(MaskedEnv):
+    """Allows a single action in every state."""
+
+    def _choose_masks(self):
+        self.masks = [np.arange(size) == self.np_random.integers(size) for size in self.sizes]
+
+
+@pytest.mark.parametrize("space", ["Discrete", "MultiBinary"])
+@each_algorithm
+def test_without_a_choice_there_is_no_entropy(algorithm, space):
+    model = algorithm(masked(space, env_class=OneAction))
+    records = record(model)
+    model.learn(16, log_interval=1)
+    if "train/entropy_loss" not in records.latest:
+        model.logger.dump(0)
+    assert records.latest["train/entropy_loss"] == pytest.approx(0, abs=1e-7)
+
+
+# ---- use_masking ----------------------------------------------------------------------------------------------------
+
+
+class AllowsAll(MaskedEnv):
+    """Has masks, and takes any action."""
+
+    step = RandomEnv.step
+
+
+@each_algorithm
+def test_use_masking(algorithm):
+    model = algorithm(RandomEnv(ACTION_SPACES["Discrete"]))
+    with pytest.raises(ValueError, match=r"use_masking=True, but the environment .*action_masks\(\)"):
+        model.learn(16, use_masking=True)
+    assert model.num_timesteps == 0
+    model.learn(16)
+    with pytest.raises(ValueError, match="use_masking='yes'; allowed: True or False"):
+        model.learn(16, use_masking="yes")
+    algorithm(masked()).learn(16, use_masking=True)
+
+
+@each_synchronous
+def test_use_masking_false(algorithm):
+    """Trains as in an environment without masks."""
+    models = [algorithm(cls(ACTION_SPACES["Discrete"])) for cls in (AllowsAll, RandomEnv)]
+    for model in models:
+        set_random_seed(3)
+        model.learn(32, use_masking=False)
+    masked_model, _ = models
+    assert masked_model.rollout_buffer.action_masks is None
+
+
+def without_the_first(distribution):
+    """Forbids the first action by a logit of −∞."""
+    logits = distribution.distribution.logits.masked_fill(th.tensor([True, False, False]), -th.inf)
+    return CategoricalDistribution(3).proba_distribution(logits)
+
+
+class OwnMasks(ActorCriticPolicy):
+    def _get_action_dist_from_latent(self, latent_pi):
+        return without_the_first(super()._get_action_dist_from_latent(latent_pi))
+
+
+@each_synchronous
+def test_policies_that_take_no_masks(algorithm):
+    with pytest.warns(UserWarning, match=r"action_masks\(\) are not used, since OwnMasks.forward\(\) has no argument"):
+        algorithm(AllowsAll(), OwnMasks).learn(16)
+    with pytest.raises(ValueError, match=r"use_masking=True, but OwnMasks.forward\(\) has no argument action_masks"):
+        algorithm(AllowsAll(), OwnMasks).learn(16, use_masking=True)
+    model = algorithm(AllowsAll(), OwnMasks)
+    model.learn(16, use_masking=False)
+    assert (model.rollout_buffer.actions > 0).all()
+    with pytest.raises(ValueError, match=r"action_masks were given, but OwnMasks.forward\(\) has no .*; allowed: None"):
+        model.predict(np.zeros(3, np.float32), action_masks=[True, True, True])
+
+
+class MasksInsideMasks(MlpPolicy):
+    """Takes masks, and has one of its own besides."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        return without_the_first(super()._get_action_dist_from_latent(latent_pi))
+
+
+class SecondOrThird(MaskedEnv):
+    """Refuses the first action without saying so."""
+
+    def step(self, action):
+        assert action > 0
+        return super().step(action)
+
+    def _choose_masks(self):
+        super()._choose_masks()
+        self.masks[0][0], self.masks[0][self.np_random.integers(1, 3)] = True, True
+
+
+@each_of_ours
+def test_masks_go_together_with_logits_of_minus_infinity(algorithm):
+    trained(algorithm, masked(env_class=SecondOrThird), MasksInsideMasks)
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+class NothingAllowed(MaskedEnv):
+    """Allows nothing after the third step, in the last component."""
+
+    def action_masks(self):
+        if self.time == 3:
+            self.masks[-1][:] = False
+        return super().action_masks()
+
+
+@each_algorithm
+def test_a_mask_without_any_allowed_action(algorithm):
+    make = [partial(env, ACTION_SPACES["MultiDiscrete"]) for env in (MaskedEnv, NothingAllowed)]
+    with pytest.raises(Exception, match="for component 1 of the action at step 3 of the rollout in environment 1"):
+        algorithm(FastDummyVecEnv(make)).learn(5000 if algorithm.traits.asynchronous else 16)
+
+
+# ---- acting and evaluating ------------------------------------------------------------------------------------------
+
+
+@each_algorithm
+def test_predict(algorithm):
+    model, obs = algorithm(masked()), np.zeros((3, 3), np.float32)
+    for deterministic in (True, False):
+        actions, _ = model.predict(obs, deterministic=deterministic, action_masks=np.eye(3, dtype=bool))
+        assert actions.tolist() == [0, 1, 2]
+        action, _ = model.predict(obs[0], deterministic=deterministic, action_masks=[False, False, True])
+        assert action == 2
+    assert model.predict(obs)[0].shape == (3,)
+
+
+@each_of_ours
+def test_files(algorithm, tmp_path):
+    """Trained with masks, a model acts with masks and without, and goes on as the original does."""
+    model = trained(algorithm, masked())
+    model.save(tmp_path / "model.zip")
+    loaded = algorithm.cls.load(tmp_path / "model.zip", env=masked(), device="cpu")
+    obs = np.random.default_rng(0).uniform(-1, 1, (20, 3)).astype(np.float32)
+    masks = np.random.default_rng(1).random((20, 3)) < 0.5
+    masks[:, 1] = True
+    for arguments in ({}, {"action_masks": masks}):
+        expected, _ = model.predict(obs, deterministic=True, **arguments)
+        assert np.array_equal(loaded.predict(obs, deterministic=True, **arguments)[0], expected)
+    if not algorithm.traits.asynchronous:
+        for each in (model, loaded):
+            each.set_env(masked())
+            set_random_seed(5)
+            each.env.seed(5)
+            each.learn(32, reset_num_timesteps=False)
+        assert_identical(model, loaded)
+
+
+@each_synchronous
+def test_evaluation_by_sb3_contrib(algorithm, tmp_path):
+    env = FastDummyVecEnv([lambda: Monitor(MaskedEnv())])
+    callback = MaskableEvalCallback(env, eval_freq=8, n_eval_episodes=2, log_path=str(tmp_path), verbose=0)
+    model = algorithm(masked())
+    model.learn(16, callback)
+    with np.load(tmp_path / "evaluations.npz") as log:
+        assert np.isfinite(log["results"]).all()
+    returns, lengths = evaluate_policy(model, env, n_eval_episodes=3, return_episode_rewards=True)
+    assert len(returns) == len(lengths) == 3
