@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_pg_ext.envs.fast_dummy import IMMUTABLE
+from sb3_pg_ext.envs.step_infos import MakeInfos, StepInfos
 
 Infos = list[dict[str, Any]]
 """One dictionary for every environment."""
@@ -26,7 +27,7 @@ class Step(NamedTuple):
     :param rewards: [N]
     :param terminated: [N], whether the episode has come to its end
     :param truncated: [N], whether it was cut off; both at once is possible
-    :param infos: N new dictionaries
+    :param infos: makes a new dictionary for each of some environments, also after later steps
     :param scores: [N], what statistics of episodes add up; None: the rewards
     :param over: [N], where an episode of the statistics ends; None: where one does that algorithms know
     """
@@ -35,7 +36,7 @@ class Step(NamedTuple):
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
-    infos: Infos
+    infos: MakeInfos
     scores: np.ndarray | None = None
     over: np.ndarray | None = None
 
@@ -52,6 +53,9 @@ class BatchedVecEnv(VecEnv):
     :param observation_space: that of a single environment
     :param action_space: that of a single environment
     """
+
+    lazy_infos = False
+    """Whether ``step_wait`` gives :class:`~sb3_pg_ext.envs.StepInfos` instead of a list of dictionaries."""
 
     def __init__(self, num_envs: int, observation_space: gym.Space, action_space: gym.Space) -> None:
         super().__init__(num_envs, observation_space, action_space)
@@ -77,12 +81,13 @@ class BatchedVecEnv(VecEnv):
         """
 
     @abstractmethod
-    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[VecEnvObs, Infos]:
-        """Give the first observations of the episodes that follow those that have just ended.
+    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, VecEnvObs, Infos]:
+        """Begin the episodes that follow those that have just ended.
 
-        :param ended: [N], which ones have; at least one
+        :param ended: [K], the numbers of the environments in ascending order; at least one
         :param actions: [N, …], those of the step in which they did
-        :return: observations [N, …] and infos (N), of which only those of ``ended`` count
+        :return: the numbers of the same environments in any order, and in that order their first observations [K, …]
+            and infos
         """
 
     def reset(self) -> VecEnvObs:
@@ -110,28 +115,28 @@ class BatchedVecEnv(VecEnv):
         :return: observations [N, …], rewards [N], dones [N] and infos (N dictionaries)
         """
         assert self._actions is not None, "step_wait() without step_async()"
-        obs, rewards, terminated, truncated, infos, scores, over = self._step_all(self._actions)
+        obs, rewards, terminated, truncated, make_infos, scores, over = self._step_all(self._actions)
         dones = terminated | truncated
-        for info, at_time_limit in zip(infos, (truncated & ~terminated).tolist(), strict=True):
-            info["TimeLimit.truncated"] = at_time_limit
+        ended = dones.nonzero()[0]
+        final_obs = pick(obs, ended) if len(ended) else None
+        infos = StepInfos.of_arrays(terminated, truncated, final_obs, more=make_infos)
         self._record(rewards if scores is None else scores, dones if over is None else over, infos)
-        if dones.any():
-            for i in np.flatnonzero(dones):
-                infos[i]["terminal_observation"] = pick(obs, i)
-            first_obs, reset_infos = self._reset_ended(dones, self._actions)
-            put(obs, dones, first_obs)
-            for i in np.flatnonzero(dones):
-                self.reset_infos[i] = reset_infos[i]
-        return obs, rewards.astype(np.float32), dones, infos
+        if len(ended):
+            rows, first_obs, reset_infos = self._reset_ended(ended, self._actions)
+            put(obs, rows, first_obs)
+            for i, info in zip(rows.tolist(), reset_infos, strict=True):
+                self.reset_infos[i] = info
+        return obs, rewards.astype(np.float32), dones, infos if self.lazy_infos else list(infos)  # type: ignore[return-value]
 
-    def _record(self, scores: np.ndarray, over: np.ndarray, infos: Infos) -> None:
+    def _record(self, scores: np.ndarray, over: np.ndarray, infos: StepInfos) -> None:
         """Add a step to the statistics of the episodes, and give them where one ends, unless the simulator does."""
         self._returns += scores
         self._lengths += 1
-        for i in np.flatnonzero(over).tolist():
-            if "episode" not in infos[i] or self._results is not None:
-                episode = self._sum_up(i, infos[i])
-                infos[i].setdefault("episode", episode)
+        for i in over.nonzero()[0].tolist():
+            info = infos[i]
+            if "episode" not in info or self._results is not None:
+                episode = self._sum_up(i, info)
+                info.setdefault("episode", episode)
             self._returns[i] = 0
             self._lengths[i] = 0
 
@@ -214,12 +219,12 @@ class BatchedVecEnv(VecEnv):
 
 
 def pick(obs: Any, i: Any) -> Any:
-    """A copy of one observation of many."""
+    """Copies of one or some of many observations."""
     return tree_map(lambda values: values[i].copy(), obs)
 
 
 def put(obs: Any, rows: np.ndarray, others: Any) -> None:
-    """Replace some observations by those of another batch, in place."""
+    """Replace some observations by others, in place."""
     if isinstance(obs, dict):
         for key, part in obs.items():
             put(part, rows, others[key])
@@ -227,7 +232,7 @@ def put(obs: Any, rows: np.ndarray, others: Any) -> None:
         for part, other in zip(obs, others, strict=True):
             put(part, rows, other)
     else:
-        obs[rows] = others[rows]
+        obs[rows] = others
 
 
 def tree_map(function: Callable[[Any], Any], obs: Any) -> Any:
@@ -239,28 +244,32 @@ def tree_map(function: Callable[[Any], Any], obs: Any) -> Any:
     return function(obs)
 
 
-def separate(infos: dict[str, Any], n_envs: int) -> Infos:
+def separate(infos: dict[str, Any], n_envs: int, rows: np.ndarray | None = None) -> Infos:
     """One dictionary for every environment, from gymnasium's dictionary of arrays and masks.
 
     :param infos: of every key ``key`` an array [N] or a dictionary of such, and under ``_key`` a mask [N] of the
         environments that have it; without a mask all have it
-    :return: N dictionaries with copies of the values, numbers as Python's
+    :param rows: the numbers of the environments; None for all
+    :return: dictionaries with copies of the values, numbers as Python's
     """
-    separated: Infos = [{} for _ in range(n_envs)]
+    rows = np.arange(n_envs) if rows is None else rows
+    separated: Infos = [{} for _ in rows]
     for key, values in infos.items():
         mask = infos.get(f"_{key}")
         if mask is None and key[:1] == "_" and key[1:] in infos:
             continue  # is a mask itself
-        owners = range(n_envs) if mask is None else np.flatnonzero(mask).tolist()
         if isinstance(values, dict):
-            column: Any = separate(values, n_envs)
+            column: Any = separate(values, n_envs, rows)
         elif isinstance(values, np.ndarray) and values.shape[:1] == (n_envs,):
-            column = values.tolist() if values.ndim == 1 and values.dtype.kind in "biuf" else values
+            column = values[rows]
+            if values.ndim == 1 and values.dtype.kind in "biuf":
+                column = column.tolist()
         elif isinstance(values, list | tuple) and len(values) == n_envs:
-            column = values
+            column = [values[i] for i in rows]
         else:
-            column = [values] * n_envs
-        for i in owners:
-            value = column[i]
-            separated[i][key] = value if type(value) in IMMUTABLE else deepcopy(value)
+            column = [values] * len(rows)
+        owners = range(len(rows)) if mask is None else np.asarray(mask)[rows].nonzero()[0].tolist()
+        for k in owners:
+            value = column[k]
+            separated[k][key] = value if type(value) in IMMUTABLE else deepcopy(value)
     return separated

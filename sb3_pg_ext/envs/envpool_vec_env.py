@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_pg_ext.arguments import check_count
-from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate, tree_map
+from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate
 
 SEEDS = 2**31
 """EnvPool's seeds are below this, SB3's below 2³²."""
@@ -88,17 +89,12 @@ class EnvPoolVecEnv(BatchedVecEnv):
         scores = over = None
         if "terminated" in info and "reward" in info:  # Atari: of the game, and not of a life or a clipped reward
             scores, over = info["reward"], (info["terminated"] != 0) | truncated
-        return Step(obs, rewards, terminated, truncated, _separate(info, self.num_envs), scores, over)
+        return Step(obs, rewards, terminated, truncated, partial(_separate, info, self.num_envs), scores, over)
 
-    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[VecEnvObs, Infos]:
-        ids = np.flatnonzero(ended).astype(np.int32)
+    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, VecEnvObs, Infos]:
         # A step and not reset(ids), which would begin a new game after a lost life.
-        obs, _, _, _, info = self._pool.step(np.asarray(actions)[ids], ids)
-        ids = np.array(info["env_id"])
-        infos: Infos = [{} for _ in range(self.num_envs)]
-        for i, own_info in zip(ids, _separate(info, len(ids)), strict=True):
-            infos[i] = own_info
-        return tree_map(lambda values: _scatter(values, ids, self.num_envs), obs), infos
+        obs, _, _, _, info = self._pool.step(np.asarray(actions)[ended], ended)
+        return info["env_id"], obs, _separate(info, len(ended))
 
     def close(self) -> None:
         """Free the pool; the next ``reset`` makes another."""
@@ -200,11 +196,5 @@ def _mend(space: spaces.Space) -> spaces.Space:
     return spaces.Box(low.astype(space.dtype), high.astype(space.dtype), dtype=space.dtype.type)
 
 
-def _separate(info: dict[str, Any], n_envs: int) -> Infos:
-    return separate({key: values for key, values in info.items() if key not in BOOKKEEPING}, n_envs)
-
-
-def _scatter(values: np.ndarray, ids: np.ndarray, n_envs: int) -> np.ndarray:
-    scattered = np.zeros((n_envs, *values.shape[1:]), dtype=values.dtype)
-    scattered[ids] = values
-    return scattered
+def _separate(info: dict[str, Any], n_envs: int, rows: np.ndarray | None = None) -> Infos:
+    return separate({key: values for key, values in info.items() if key not in BOOKKEEPING}, n_envs, rows)

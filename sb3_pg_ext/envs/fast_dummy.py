@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 from stable_baselines3.common.vec_env.util import dict_to_obs
 
+from sb3_pg_ext.envs.step_infos import StepInfos
+
 EnvFactory = Callable[[], gym.Env]
 """A function without arguments that makes an environment."""
 
@@ -40,6 +42,9 @@ class FastDummyVecEnv(DummyVecEnv):
     :raises ValueError: if two of them return the same environment
     """
 
+    lazy_infos = False
+    """Whether ``step_wait`` gives :class:`~sb3_pg_ext.envs.StepInfos` instead of a list of dictionaries."""
+
     def __init__(self, env_fns: Sequence[EnvFactory]) -> None:
         self.env_fns = list(env_fns)
         super().__init__(self.env_fns)
@@ -49,22 +54,30 @@ class FastDummyVecEnv(DummyVecEnv):
 
         :return: observations [N, …], rewards [N], dones [N] and infos (N dictionaries)
         """
+        told: dict[int, dict[str, Any]] = {}
         for i, env in enumerate(self.envs):
             obs, self.buf_rews[i], terminated, truncated, env_info = env.step(self.actions[i])
-            info = self.buf_infos[i] = _own(env_info)
-            info["TimeLimit.truncated"] = truncated and not terminated
             done = self.buf_dones[i] = terminated or truncated
-            if done:
-                info["terminal_observation"] = deepcopy(obs)
-                obs, self.reset_infos[i] = env.reset()
+            if done or env_info:
+                info = told[i] = _own(env_info)
+                info["TimeLimit.truncated"] = truncated and not terminated
+                if done:
+                    info["terminal_observation"] = deepcopy(obs)
+                    obs, self.reset_infos[i] = env.reset()
             self._save_obs(i, obs)
-        return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), self.buf_infos.copy()
+        infos = StepInfos(self.num_envs, _untold, told)
+        given: Any = infos if self.lazy_infos else list(infos)
+        return self._obs_from_buf(), self.buf_rews.copy(), self.buf_dones.copy(), given
 
     def _obs_from_buf(self) -> VecEnvObs:
         if None in self.buf_obs:  # a single array, neither Dict nor Tuple: the case that has to be fast
             return self.buf_obs[None].copy()  # type: ignore[index]
         buffers = OrderedDict((key, buffer.copy()) for key, buffer in self.buf_obs.items())
         return dict_to_obs(self.observation_space, buffers)
+
+
+def _untold(rows: np.ndarray) -> list[dict[str, Any]]:
+    return [{"TimeLimit.truncated": False} for _ in rows]
 
 
 def _own(info: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Any ``gymnasium.vector.VectorEnv`` as a ``VecEnv``."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs
 
 from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, pick, separate, tree_map
+from sb3_pg_ext.envs.step_infos import MakeInfos
 
 SAME_STEP, NEXT_STEP = "SameStep", "NextStep"
 AUTORESET_MODES = (SAME_STEP, NEXT_STEP, "Disabled")
@@ -100,10 +102,10 @@ class GymnasiumVecEnv(BatchedVecEnv):
         rewards, terminated, truncated = (np.asarray(part) for part in (rewards, terminated, truncated))
         if self._mode != SAME_STEP:
             self._last_obs = obs
-            return Step(obs, rewards, terminated, truncated, separate(vector_infos, self.num_envs))
+            return Step(obs, rewards, terminated, truncated, self._separate_later(vector_infos))
         dones = terminated | truncated
         if not dones.any():
-            return Step(obs, rewards, terminated, truncated, separate(vector_infos, self.num_envs))
+            return Step(obs, rewards, terminated, truncated, self._separate_later(vector_infos))
         return self._take_back(obs, rewards, terminated, truncated, dict(vector_infos))
 
     def _take_back(self, obs: Any, rewards: Any, terminated: Any, truncated: Any, vector_infos: dict[str, Any]) -> Step:
@@ -124,16 +126,27 @@ class GymnasiumVecEnv(BatchedVecEnv):
         for i in ended:
             _put_one(obs, i, final_obs[i] if isinstance(final_obs, np.ndarray) else pick(final_obs, i))
             infos[i] = dict(infos[i]) if separated is None else separated[i]
-        return Step(obs, rewards, terminated, truncated, infos)
+        return Step(obs, rewards, terminated, truncated, lambda rows: [infos[i] for i in rows])
 
-    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[VecEnvObs, Infos]:
+    def _separate_later(self, vector_infos: dict[str, Any]) -> MakeInfos:
+        """Makes infos when it is called, of what they are now."""
+        noted = _noted(vector_infos)
+        if noted is None or not self.lazy_infos:
+            infos = separate(vector_infos, self.num_envs)
+            return lambda rows: [infos[i] for i in rows]
+        return partial(separate, noted, self.num_envs)
+
+    def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, VecEnvObs, Infos]:
         if self._mode == SAME_STEP:
             assert self._reset_by_simulator is not None
-            return self._reset_by_simulator
-        obs, infos = self.env.reset(options={"reset_mask": ended.copy()})
+            obs, infos = self._reset_by_simulator
+            return ended, pick(obs, ended), [infos[i] for i in ended]
+        mask = np.zeros(self.num_envs, dtype=bool)
+        mask[ended] = True
+        obs, vector_infos = self.env.reset(options={"reset_mask": mask})
         if not self._has_single:
-            self._check_others_untouched(ended, obs)
-        return obs, separate(infos, self.num_envs)
+            self._check_others_untouched(mask, obs)
+        return ended, pick(obs, ended), separate(vector_infos, self.num_envs, ended)
 
     def _check_others_untouched(self, ended: np.ndarray, obs: Any) -> None:
         same: list[bool] = []
@@ -230,6 +243,19 @@ class GymnasiumVecEnv(BatchedVecEnv):
         assert isinstance(self._simulator, AsyncVectorEnv)
         if not all(self._simulator.call("has_wrapper_attr", name)):
             raise AttributeError(f"The environments of {self.env!r} have no attribute {name!r}")
+
+
+def _noted(vector_infos: dict[str, Any]) -> dict[str, Any] | None:
+    """Copies of infos that are numbers; None if there is anything else among them."""
+    noted: dict[str, Any] = {}
+    for key, values in vector_infos.items():
+        if isinstance(values, dict):
+            noted[key] = _noted(values)
+        elif isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+            noted[key] = values.copy()
+        if noted.get(key) is None:
+            return None
+    return noted
 
 
 def _wrappers(env: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_pg_ext.envs.step_infos import make_step
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.guards.counting import NonFiniteGuard
@@ -34,6 +35,8 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
     ``class PPO(RolloutCollector, stable_baselines3.PPO)``. Callbacks work as ever, with these differences:
 
     - ``self.locals`` has no ``values``, ``log_probs`` and ``obs_tensor`` at a step, since nothing needs them there;
+    - ``infos`` are, where the VecEnv can, dictionaries that are made when somebody looks:
+      :class:`~sb3_pg_ext.envs.StepInfos`;
     - ``rollout_buffer`` is filled at the end of the rollout, before ``on_rollout_end``, not step by step;
     - parameters must not be changed between ``on_rollout_start`` and ``on_rollout_end``;
     - a rollout that is dropped for its non-finite values ends without ``on_rollout_end``.
@@ -71,6 +74,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         transitions = self._start_rollout(env)
         if self.use_sde:
             self._reset_noise(env.num_envs)
+        step = make_step(env)
         callback.on_rollout_start()
         assert self._last_obs is not None, "learn() resets the environments"
         assert self._last_episode_starts is not None
@@ -86,7 +90,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
                 inputs = PolicyInputs(obs, action_masks := see_masks(n_steps))
                 actions = act(inputs)
                 clipped_actions = within_bounds(actions)
-                new_obs, rewards, dones, infos = env.step(clipped_actions)
+                new_obs, rewards, dones, infos = step(clipped_actions)
                 self.num_timesteps += env.num_envs
 
                 callback.update_locals(locals())

@@ -1,17 +1,18 @@
 """What happened during a rollout, told truthfully."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 
+from sb3_pg_ext.envs.step_infos import StepInfos
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import Observations
 
-Infos = list[dict[str, Any]]
+Infos = Sequence[dict[str, Any]]
 """SB3's infos, one dictionary for every environment."""
 
 
@@ -101,9 +102,12 @@ class Transitions:
                     self.final_observations[t, n] = final
         self.size += 1
 
-    def counted(self, infos: Infos, dones: np.ndarray) -> tuple[Infos, np.ndarray]:
-        """The infos and dones of the coming step that belong to the rollout: here, all of them."""
-        return infos, dones
+    def counted(self, infos: Infos, dones: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """The infos and dones of the coming step that belong to the rollout, where there may be news of an episode."""
+        if not isinstance(infos, StepInfos):
+            return infos, dones  # type: ignore[return-value]  # SB3's list
+        rows = infos.news(dones)
+        return [infos[n] for n in rows], dones[rows]
 
     @property
     def ends(self) -> np.ndarray:
@@ -149,10 +153,11 @@ class EpisodeTransitions(Transitions):
         """Whether every environment has given its share."""
         return not self._missing.any()
 
-    def counted(self, infos: Infos, dones: np.ndarray) -> tuple[Infos, np.ndarray]:
-        """The infos and dones of the coming step that belong to the rollout."""
-        active = self._missing > 0
-        return [infos[n] for n in np.flatnonzero(active)], dones[active]
+    def counted(self, infos: Infos, dones: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """The infos and dones of the coming step that belong to the rollout, where there may be news of an episode."""
+        news = infos.news(dones) if isinstance(infos, StepInfos) else range(len(infos))
+        rows = [n for n in news if self._missing[n]]
+        return [infos[n] for n in rows], dones[rows]
 
     def add(
         self,
