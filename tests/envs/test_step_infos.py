@@ -199,6 +199,8 @@ class Counter(VecEnv):
         pass
 
     def get_attr(self, attr_name, indices=None):
+        if attr_name != "render_mode":
+            raise AttributeError(attr_name)
         return [None] * self.num_envs
 
     def set_attr(self, attr_name, value, indices=None):
