@@ -3,6 +3,8 @@
     python benchmarks/throughput.py             # the table of ratios
     python benchmarks/throughput.py --threads   # one thread against all
     python benchmarks/throughput.py --memory    # peak memory
+    python benchmarks/throughput.py --only images-ppo images-a2c minatar-ppo
+    python benchmarks/throughput.py --only images-ppo large-ppo --device cuda --output cuda.json
 
 Every comparison runs in a process of its own, on one thread, and alternates between the two sides: A, B, A, B, … Only
 ratios mean anything on a machine that others use, too: of each repetition B's neighbour A, of all of them the median.
@@ -36,37 +38,60 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 import sb3_pg_ext
 from sb3_pg_ext import NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
+from sb3_pg_ext.policies import SmallCNN
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 COLUMNS = [("CartPole-v1", 1), ("HalfCheetah-v5", 1), ("CartPole-v1", 8), ("HalfCheetah-v5", 8)]
 MASKED = [("Masked20-v0", 8), ("Masked200-v0", 8)]
+IMAGES, MINATAR, LARGE = ("Images-v0", 8), ("MinAtar/Breakout-v0", 8), ("CartPole-v1", 64)
 OWN_COLUMNS = {
     "naf": [("Pendulum-v1", 1)],
     "naf-autograd": [("Pendulum-v1", 1)],
     "maskable_ppo": MASKED,
     "maskable_ppo-autograd": MASKED,
+    "images-ppo": [IMAGES],
+    "images-a2c": [IMAGES],
+    "images-ppo_kl": [IMAGES],
+    "minatar-ppo": [MINATAR],
+    "minatar-ppo_kl": [MINATAR],
+    "dict-ppo": [("Parts-v0", 8)],
+    "sde-ppo": [("HalfCheetah-v5", 8)],
+    "extractor-ppo": [("CartPole-v1", 8)],
+    "large-ppo": [LARGE],
+    "large-ppo-autograd": [LARGE],
 }
 """Comparisons that are made on environments of their own instead of those in ``COLUMNS``."""
 
 STEPS_PER_UPDATE = 2048
+AT_LEAST = {"CnnPolicy": 1024}
+"""So many steps a run, by the policy, where it is not two updates of the above."""
+
+DEVICE = os.environ.get("THROUGHPUT_DEVICE", "cpu")
+"""Where the policies live."""
 
 Run = Callable[[], int]
 """Does some work and returns how many environment steps it made."""
 
 
-def training(cls: type[BaseAlgorithm], env: VecEnv) -> Run:
-    """Whole training: rollouts and updates."""
-    model = cls("MlpPolicy", env, n_steps=STEPS_PER_UPDATE // env.num_envs, device="cpu", seed=0)  # type: ignore[call-arg]
+def training(cls: type[BaseAlgorithm], env: VecEnv, policy: str = "MlpPolicy", **arguments: Any) -> Run:
+    """Whole training: rollouts and updates, at least two of them."""
+    arguments = {"n_steps": STEPS_PER_UPDATE // env.num_envs, **arguments}
+    model = cls(policy, env, device=DEVICE, seed=0, **arguments)
+    n_steps = max(2 * arguments["n_steps"] * env.num_envs, AT_LEAST.get(policy, 2 * STEPS_PER_UPDATE))
 
     def run() -> int:
         before = model.num_timesteps
-        model.learn(2 * STEPS_PER_UPDATE, reset_num_timesteps=False)
+        model.learn(n_steps, reset_num_timesteps=False)
+        if DEVICE == "cuda":
+            th.cuda.synchronize()
         return model.num_timesteps - before
 
     return run
@@ -130,6 +155,30 @@ def sbx_ppo() -> type[BaseAlgorithm]:
     """PPO of SBX, which must be installed for that: SB3's in JAX."""
     return import_module("sbx").PPO
 
+
+class TwoLayers(BaseFeaturesExtractor):
+    """A features extractor that a user might have written.
+
+    :param observation_space: a Box
+    """
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 64)
+        size = int(np.prod(observation_space.shape))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(size, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """Features, [B, 64]."""
+        return self.net(observations)
+
+
+IMAGES_PPO: dict[str, Any] = {"policy": "CnnPolicy", "n_steps": 64, "batch_size": 256, "n_epochs": 4}
+MINATAR_PPO = IMAGES_PPO | {
+    "n_steps": 128,
+    "policy_kwargs": {"features_extractor_class": SmallCNN, "net_arch": []},
+}
+LARGE_PPO: dict[str, Any] = {"n_steps": 64, "batch_size": 512}
+EXTRACTOR: dict[str, Any] = {"policy_kwargs": {"features_extractor_class": TwoLayers}}
 
 COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Run]]] = {
     "vec_env": (
@@ -222,6 +271,56 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         lambda env: training(on_autograd(fast.MaskablePPO), env),
         lambda env: training(sb3_contrib.MaskablePPO, env),
     ),
+    "images-ppo": (
+        "`fast.PPO` ÷ stock PPO, 64 steps, minibatches of 256, 4 epochs",
+        lambda env: training(fast.PPO, env, **IMAGES_PPO),
+        lambda env: training(stable_baselines3.PPO, env, **IMAGES_PPO),
+    ),
+    "images-ppo_kl": (
+        "`AdaptiveKLPPO` ÷ stock PPO, the same",
+        lambda env: training(AdaptiveKLPPO, env, **IMAGES_PPO),
+        lambda env: training(stable_baselines3.PPO, env, **IMAGES_PPO),
+    ),
+    "images-a2c": (
+        "`fast.A2C` ÷ stock A2C, 5 steps",
+        lambda env: training(fast.A2C, env, "CnnPolicy", n_steps=5),
+        lambda env: training(stable_baselines3.A2C, env, "CnnPolicy", n_steps=5),
+    ),
+    "minatar-ppo": (
+        "`fast.PPO` ÷ stock PPO, `SmallCNN`, 128 steps, minibatches of 256, 4 epochs",
+        lambda env: training(fast.PPO, env, **MINATAR_PPO),
+        lambda env: training(stable_baselines3.PPO, env, **MINATAR_PPO),
+    ),
+    "minatar-ppo_kl": (
+        "`AdaptiveKLPPO` ÷ stock PPO, the same",
+        lambda env: training(AdaptiveKLPPO, env, **MINATAR_PPO),
+        lambda env: training(stable_baselines3.PPO, env, **MINATAR_PPO),
+    ),
+    "dict-ppo": (
+        "`fast.PPO` ÷ stock PPO, `MultiInputPolicy`",
+        lambda env: training(fast.PPO, env, "MultiInputPolicy"),
+        lambda env: training(stable_baselines3.PPO, env, "MultiInputPolicy"),
+    ),
+    "sde-ppo": (
+        "`fast.PPO` ÷ stock PPO, gSDE",
+        lambda env: training(fast.PPO, env, use_sde=True),
+        lambda env: training(stable_baselines3.PPO, env, use_sde=True),
+    ),
+    "extractor-ppo": (
+        "`fast.PPO` ÷ stock PPO, a features extractor of one's own",
+        lambda env: training(fast.PPO, env, **EXTRACTOR),
+        lambda env: training(stable_baselines3.PPO, env, **EXTRACTOR),
+    ),
+    "large-ppo": (
+        "`fast.PPO` ÷ stock PPO, 64 steps, minibatches of 512",
+        lambda env: training(fast.PPO, env, **LARGE_PPO),
+        lambda env: training(stable_baselines3.PPO, env, **LARGE_PPO),
+    ),
+    "large-ppo-autograd": (
+        "`fast.PPO`, autograd ÷ stock PPO, the same",
+        lambda env: training(on_autograd(fast.PPO), env, **LARGE_PPO),
+        lambda env: training(stable_baselines3.PPO, env, **LARGE_PPO),
+    ),
 }
 
 
@@ -256,10 +355,6 @@ class Masked(gymnasium.Env[np.ndarray, np.int64]):
     def action_masks(self) -> np.ndarray:
         """Which actions are allowed, [n_actions]."""
         return self.masks[self.state]
-
-
-for n_actions in (20, 200):
-    gymnasium.register(f"Masked{n_actions}-v0", partial(Masked, n_actions))
 
 
 def measure(comparison: str, env_id: str, n_envs: int, repetitions: int) -> dict[str, Any]:
@@ -297,6 +392,41 @@ class Images(gymnasium.Env[np.ndarray, np.int64]):
     def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         """The same frame; one episode in a hundred steps ends."""
         return self.frame, 1.0, bool(self.np_random.random() < 0.01), False, {}
+
+
+class Parts(Masked):
+    """:class:`Masked`, whose observations come in three parts.
+
+    :param n_actions: number of actions
+    """
+
+    def __init__(self, n_actions: int) -> None:
+        super().__init__(n_actions)
+        self.observation_space = spaces.Dict(  # type: ignore[assignment]
+            {name: spaces.Box(-1, 1, (size,), np.float32) for name, size in (("a", 3), ("b", 3), ("c", 2))}
+        )
+
+    def split(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """The three parts."""
+        return {"a": observation[:3], "b": observation[3:6], "c": observation[6:]}
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict]:
+        """Begin somewhere."""
+        observation, info = super().reset(**arguments)
+        return self.split(observation), info
+
+    def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict]:
+        """Go to the next state."""
+        observation, *rest = super().step(action)
+        return self.split(observation), *rest
+
+
+for n_actions in (20, 200):
+    gymnasium.register(f"Masked{n_actions}-v0", partial(Masked, n_actions))
+gymnasium.register("Parts-v0", partial(Parts, 4))
+gymnasium.register("Images-v0", partial(Images))
+if find_spec("minatar"):
+    import_module("minatar.gym").register_envs()
 
 
 MEMORY_TASKS: dict[str, tuple[str, Callable[[], VecEnv], dict[str, Any]]] = {
@@ -376,8 +506,9 @@ def threads_table(results: list[dict[str, Any]]) -> str:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A Markdown table of the ratios: median, and in brackets the smallest and the largest."""
-    columns = [*COLUMNS, *dict.fromkeys(column for own in OWN_COLUMNS.values() for column in own)]
+    """A Markdown table of the ratios: median, in brackets the smallest and the largest; then our steps a second."""
+    measured = [(result["env"], result["n_envs"]) for result in results]
+    columns = [column for column in dict.fromkeys([*COLUMNS, *measured]) if column in measured]
     lines = [
         "| ratio of steps/s | " + " | ".join(f"{env_id} × {n_envs}" for env_id, n_envs in columns) + " |",
         "|---" * (1 + len(columns)) + "|",
@@ -388,7 +519,8 @@ def table(results: list[dict[str, Any]]) -> str:
             found = [r for r in results if (r["comparison"], r["env"], r["n_envs"]) == (name, env_id, n_envs)]
             if found:
                 ratios = [ours / theirs for ours, theirs in zip(found[0]["ours"], found[0]["theirs"], strict=True)]
-                cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+                speed = f"{statistics.median(found[0]['ours']):,.0f}".replace(",", " ")
+                cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), {speed}/s")
             else:
                 cells.append("")
         if any(cells):
@@ -411,12 +543,14 @@ def write(path: Path, results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run every comparison in a process of its own, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    usual = [name for name in COMPARISONS if name != "ppo-sbx" or find_spec("sbx")]
+    needs = {"ppo-sbx": "sbx", "minatar-ppo": "minatar", "minatar-ppo_kl": "minatar"}
+    usual = [name for name in COMPARISONS if name not in needs or find_spec(needs[name])]
     parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=usual, help="some comparisons (default: all)")
     parser.add_argument(
         "--columns", nargs="+", type=int, choices=range(4), default=range(4), help="some of the shared columns"
     )
     parser.add_argument("--repetitions", type=int, default=7, help="counted repetitions of each side (default: 7)")
+    parser.add_argument("--device", default="cpu", help="where policies live, cpu or cuda (default: cpu)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
     parser.add_argument("--threads", action="store_true", help="compare one thread with all instead")
     parser.add_argument("--memory", action="store_true", help="compare peak memory instead")
@@ -451,8 +585,9 @@ def main() -> None:
             print(f"{comparison}: {env_id} × {n_envs}", file=sys.stderr)
             command = [sys.executable, __file__, "--one", comparison, env_id, str(n_envs)]
             command += ["--repetitions", str(options.repetitions)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            results.append(json.loads(output.splitlines()[-1]))
+            environment = os.environ | {"THROUGHPUT_DEVICE": options.device}
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+            results.append(json.loads(output.splitlines()[-1]) | {"device": options.device})
     write(options.output, results)
     print(table(results))
 
