@@ -417,8 +417,8 @@ class Parts(Masked):
 
     def step(self, action: np.int64) -> tuple[Any, float, bool, bool, dict]:
         """Go to the next state."""
-        observation, *rest = super().step(action)
-        return self.split(observation), *rest
+        observation, reward, terminated, truncated, info = super().step(action)
+        return self.split(observation), reward, terminated, truncated, info
 
 
 for n_actions in (20, 200):

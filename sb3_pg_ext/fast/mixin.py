@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -18,10 +17,12 @@ from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.policies.evaluation import action_array
+from sb3_pg_ext.policies.images import lay_out_images
 from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.policies.plain_mlp import network_input
 from sb3_pg_ext.rollouts.collector import RolloutCollector
-from sb3_pg_ext.rollouts.filling import flattened_names
+from sb3_pg_ext.rollouts.filling import STOCK_BUFFERS, flattened_names
 
 
 class FastUpdate(OnPolicyTraining):
@@ -30,12 +31,14 @@ class FastUpdate(OnPolicyTraining):
     Its optimiser makes no step along a gradient that is not finite, and an update that leaves a parameter that is not
     finite is undone.
 
-    The array engine, where it can differentiate the policy, makes the update of the stock ``train()``, to rounding. A
-    rollout buffer with a ``get()`` or ``_get_samples()`` of its own has it called by the stock ``train()``.
+    An update is that of the stock ``train()``, to rounding. A rollout buffer with a ``get()`` or ``_get_samples()`` of
+    its own has it called by the stock ``train()`` itself.
 
     :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"`` by the stock ``train()``; ``"auto"`` for the first where it can
+        ``"autograd"`` by PyTorch; ``"auto"`` for the first where it can
     """
+
+    _backends: tuple[type[PolicyBackend], ...] = (ArrayBackend, AutogradBackend)
 
     def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
         self.engine = engine
@@ -63,7 +66,7 @@ class FastUpdate(OnPolicyTraining):
         engine, undo = self._make_backend(), self._keep_for_undo([self.policy.optimizer])
         try:
             with np.errstate(all="ignore"):  # non-finite values are looked for
-                if isinstance(engine, ArrayBackend):
+                if isinstance(engine, self._backends) and not self._own_minibatches():
                     self._improve(engine)
                 else:
                     self._train_as_stock()
@@ -80,20 +83,26 @@ class FastUpdate(OnPolicyTraining):
 
     def _choose_backend(self) -> tuple[PolicyBackend, str]:
         engine, path = super()._choose_backend()
-        buffer = type(self.rollout_buffer)
-        stock = MaskableRolloutBuffer if issubclass(buffer, MaskableRolloutBuffer) else RolloutBuffer
-        own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(stock, name)]
+        own = self._own_minibatches()
         if isinstance(engine, AutogradBackend) or not own:
             return engine, path
+        buffer = type(self.rollout_buffer).__name__
         if self.engine == "array":
             raise ValueError(
-                f"engine='array' together with rollout_buffer_class={buffer.__name__}, which overrides {own[0]}(); "
+                f"engine='array' together with rollout_buffer_class={buffer}, which overrides {own}(); "
                 "allowed: 'auto', 'autograd'"
             )
-        return AutogradBackend(self.policy), f"autograd, because {buffer.__name__} overrides {own[0]}()"
+        return AutogradBackend(self.policy), f"autograd, because {buffer} overrides {own}()"
 
-    def _improve(self, engine: ArrayBackend) -> None:
-        """The stock ``train()`` on the array engine."""
+    def _own_minibatches(self) -> str | None:
+        """The method by which the rollout buffer makes minibatches in a way of its own."""
+        buffer = type(self.rollout_buffer)
+        stock = next((stock for stock in reversed(STOCK_BUFFERS) if issubclass(buffer, stock)), RolloutBuffer)
+        own = [name for name in ("get", "_get_samples") if getattr(buffer, name) is not getattr(stock, name)]
+        return own[0] if own else None
+
+    def _improve(self, engine: Any) -> None:
+        """The stock ``train()`` on one of ``_backends``."""
         raise NotImplementedError
 
     def _train_as_stock(self) -> None:
@@ -110,24 +119,35 @@ class FastUpdate(OnPolicyTraining):
         finally:
             hook.remove()
 
-    def _descend(self, engine: ArrayBackend, derivatives: Derivatives, max_norm: float | None) -> None:
+    def _descend(self, engine: PolicyBackend, derivatives: Derivatives, max_norm: float | None) -> None:
         """A step of the optimiser, if the gradient is finite."""
         try:
             engine.descend(derivatives, max_norm)
         except NonFiniteError:
             self._n_spoilt += 1
 
-    def _steps(self) -> Steps:
-        """The rollout in SB3's order, environment by environment, in which the buffer is left, as SB3's update does."""
+    def _steps(self, engine: PolicyBackend) -> Steps:
+        """The rollout, as the backend takes it, in SB3's order, environment by environment.
+
+        The buffer is left in that order, as SB3's update leaves it.
+        """
         buffer = self.rollout_buffer
         assert buffer.full, "the rollout buffer is not full"
         if not buffer.generator_ready:
-            for name in ("observations", *flattened_names(buffer)):
+            flat: Any = map_arrays(buffer.swap_and_flatten, buffer.observations)
+            buffer.observations = flat
+            for name in flattened_names(buffer):
                 setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
             buffer.generator_ready = True
-        masks = buffer.action_masks.astype(bool) if isinstance(buffer, MaskableRolloutBuffer) else None
+        observations: Any = buffer.observations
+        masks = buffer.action_masks.astype(bool) if hasattr(buffer, "action_masks") else None
+        inputs = PolicyInputs(observations, None if masks is None or masks.all() else masks)
+        if isinstance(engine, ArrayBackend):
+            inputs = inputs._replace(observations=network_input(observations))
+        else:
+            inputs = lay_out_images(self.policy, inputs)
         return Steps(
-            PolicyInputs(network_input(buffer.observations), None if masks is None or masks.all() else masks),
+            inputs,
             action_array(buffer.actions, self.action_space),
             *(getattr(buffer, name).ravel() for name in ("log_probs", "values", "advantages", "returns")),
         )

@@ -6,8 +6,8 @@ import numpy as np
 import stable_baselines3
 
 from sb3_pg_ext.fast.mixin import FastUpdate
-from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.objectives import Objective
+from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 
 
 class ClippedUpdate(FastUpdate):
@@ -20,7 +20,7 @@ class ClippedUpdate(FastUpdate):
     normalize_advantage: bool
     target_kl: float | None
 
-    def _improve(self, engine: ArrayBackend) -> None:
+    def _improve(self, engine: PolicyBackend) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         schedules = self.clip_range, self.clip_range_vf
@@ -28,7 +28,7 @@ class ClippedUpdate(FastUpdate):
         objective = Objective(
             self.ent_coef, self.vf_coef, self.normalize_advantage, clip_range=clip_range, clip_range_vf=clip_range_vf
         )
-        steps, history = self._steps(), []
+        steps, history = self._steps(engine), []
         for epoch in range(self.n_epochs):
             approximate_kls: list[float] = []
             for batch in self._minibatches(steps, self.batch_size or len(steps)):

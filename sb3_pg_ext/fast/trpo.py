@@ -21,6 +21,8 @@ from sb3_pg_ext.gradients.minibatches import Steps
 class TRPO(FastUpdate, sb3_contrib.TRPO):
     """:class:`sb3_contrib.TRPO`, faster."""
 
+    _backends = (ArrayBackend,)
+
     def _train_as_stock(self) -> None:
         # Its line search refuses a step that is not finite without a word, and for ever, unless PyTorch complains.
         with validated_distributions():
@@ -35,7 +37,7 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
     def _improve(self, engine: ArrayBackend) -> None:
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        steps = self._steps()
+        steps = self._steps(engine)
         (shuffled,) = self._minibatches(steps, len(steps))
         engine.freeze(self._improve_policy(engine, shuffled[:: self.sub_sampling_factor]))
         losses = []

@@ -16,7 +16,7 @@ from sb3_pg_ext.functional.tensors.divergences import kl
 from sb3_pg_ext.functional.tensors.vectors import flatten
 from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation, PolicyBackend, PolicyEvaluation
 from sb3_pg_ext.gradients.protocol import Derivatives
-from sb3_pg_ext.gradients.torch_fast_paths import clip_gradients
+from sb3_pg_ext.gradients.torch_fast_paths import clip_gradients, make_step
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks, torch_distributions
 from sb3_pg_ext.policies.inputs import PolicyInputs
 
@@ -87,6 +87,7 @@ class AutogradBackend(PolicyBackend):
         self._frozen: list[th.Tensor] = []
         self._latest: dict[str, th.Tensor] = {}
         self._find_distribution: Callable[[], Any]
+        self._make_step = make_step(policy.optimizer)
 
     def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:
         """Ask actor and critic."""
@@ -159,7 +160,7 @@ class AutogradBackend(PolicyBackend):
 
     def step(self) -> None:
         """Make a step."""
-        self.policy.optimizer.step()
+        self._make_step()
 
     def freeze(self, parameters: Sequence[th.Tensor]) -> None:
         """Leave parameters out."""

@@ -46,7 +46,7 @@ def _can_be_fused(optimizer: th.optim.Optimizer, group: dict) -> bool:
 
 
 def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
-    """What makes many steps of an optimiser in a row, whose tensors stay the same ones meanwhile.
+    """What makes many steps of an optimiser in a row, whose parameters and state stay the same tensors meanwhile.
 
     For a plain Adam or AdamW that is, after the first step, PyTorch's fused kernel itself, on the optimiser's own
     state: ``step()`` takes five times as long, since it looks everything up anew. Others make their own steps.
@@ -63,15 +63,20 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
     fused = [_can_be_fused(optimizer, group) or group.get("fused") for group in optimizer.param_groups]
     if hooked or type(optimizer) not in FUSED or not all(fused):
         return optimizer.step
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     kernels: list[Callable[[], object]] = []
+    served: list[bool] = []
 
     def step() -> None:
-        for kernel in kernels:
-            kernel()
-        if not kernels:
-            optimizer.step()  # it allots its state
-            groups = (group for group in optimizer.param_groups if any(p.grad is not None for p in group["params"]))
-            kernels.extend(_fused_kernel(optimizer, group) for group in groups)
+        have_gradient = [parameter.grad is not None for parameter in parameters]
+        if have_gradient == served:
+            for kernel in kernels:
+                kernel()
+            return
+        optimizer.step()  # it allots its state
+        served[:] = have_gradient
+        groups = (group for group in optimizer.param_groups if any(p.grad is not None for p in group["params"]))
+        kernels[:] = [_fused_kernel(optimizer, group) for group in groups]
 
     return step
 
@@ -85,7 +90,7 @@ def _fused_kernel(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> Calla
         state["step"] = count
     moments = ([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq"))
     most = [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else []
-    tensors = [[p.data for p in parameters], [p.grad for p in parameters], *moments, most, list(counts)]
+    data, rest = [p.data for p in parameters], [*moments, most, list(counts)]
     amsgrad = group["amsgrad"]
     decoupled = type(optimizer) is th.optim.AdamW or group.get("decoupled_weight_decay")
     kernel = th._fused_adamw_ if decoupled else th._fused_adam_
@@ -94,7 +99,7 @@ def _fused_kernel(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> Calla
         counts.add_(1)
         beta1, beta2 = group["betas"]
         options = {name: group[name] for name in ("lr", "eps", "maximize", "weight_decay")}
-        kernel(*tensors, amsgrad=amsgrad, beta1=beta1, beta2=beta2, **options)
+        kernel(data, [p.grad for p in parameters], *rest, amsgrad=amsgrad, beta1=beta1, beta2=beta2, **options)
 
     return step
 
