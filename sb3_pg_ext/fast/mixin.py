@@ -140,8 +140,8 @@ class FastUpdate(OnPolicyTraining):
                 setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
             buffer.generator_ready = True
         observations: Any = buffer.observations
-        masks = buffer.action_masks.astype(bool) if hasattr(buffer, "action_masks") else None
-        inputs = PolicyInputs(observations, None if masks is None or masks.all() else masks)
+        masks = getattr(buffer, "action_masks", None)
+        inputs = PolicyInputs(observations, None if masks is None or masks.all() else masks.astype(bool))
         if isinstance(engine, ArrayBackend):
             inputs = inputs._replace(observations=network_input(observations))
         else:
