@@ -38,6 +38,7 @@ from sb3_pg_ext.zoo.hyperparams import (
     resolve_rollout_buffer,
 )
 from sb3_pg_ext.zoo.runs import discard_empty_run, get_model_path
+from sb3_pg_ext.zoo.seeds import median_of_seeds
 from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argument, suggest
 
 STOCK = frozenset(ALGOS)
@@ -89,7 +90,16 @@ def require_algorithm(plugins: Registry, name: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """RL Zoo's command line for training, with more choices of ``--vec-env``."""
+    """RL Zoo's command line for training, with more choices of ``--vec-env``, and ``--n-seeds``."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.add_argument(
+            "--n-seeds",
+            type=int,
+            default=1,
+            help="with -optimize: train every trial with so many seeds, and take the median of their scores",
+        )
 
     def add_argument(self, *names: Any, **keywords: Any) -> argparse.Action:
         if "--vec-env" in names:
@@ -126,6 +136,7 @@ class PluginExperimentManager(ExperimentManager):
             keywords["vec_env_type"] = "dummy"
         super().__init__(args, algo, *positional, **keywords)
         self._has_made_folder = False
+        self._n_seeds = _check_n_seeds(args, self.optimize_hyperparameters)
         if backend == "gymnasium":
             self.vec_env_class = sync_vec_env  # type: ignore[assignment]  # it is only called
         elif backend == "envpool":
@@ -247,6 +258,12 @@ class PluginExperimentManager(ExperimentManager):
         with self._explain_refusals():
             self._search()
 
+    def objective(self, trial: Any) -> float:
+        """The score of a trial: with ``--n-seeds`` the median over seeds, each with environments of its own."""
+        if self._n_seeds == 1:
+            return super().objective(trial)
+        return median_of_seeds(self, trial, self._n_seeds)
+
     def _search(self) -> None:
         if self.spec is None:
             super().hyperparameters_optimization()
@@ -284,6 +301,15 @@ class PluginExperimentManager(ExperimentManager):
         dictionaries = {**self._hyperparams, "env_kwargs": self.env_kwargs}
         holders = [key for key, value in dictionaries.items() if isinstance(value, dict) and name in value]
         return f"{' or '.join(holders)} has {name!r}: {message}" if holders else None
+
+
+def _check_n_seeds(args: argparse.Namespace, optimize: bool) -> int:
+    n_seeds = getattr(args, "n_seeds", 1)
+    if n_seeds < 1:
+        raise UserError(f"--n-seeds {n_seeds}; allowed: an integer ≥ 1")
+    if n_seeds > 1 and not optimize:
+        raise UserError(f"--n-seeds {n_seeds} without -optimize; allowed: sb3-pg sweep --seeds 0-{n_seeds - 1}")
+    return n_seeds
 
 
 def _find_conf_file(given: str) -> str:
