@@ -1,11 +1,12 @@
-"""What the shipped configurations reach: train each through RL Zoo with several seeds, evaluate, tabulate, plot.
+"""What the shipped configurations reach: train each with several seeds by ``sb3-pg sweep``, tabulate, plot.
 
     python benchmarks/learning.py reinforce --seeds 0 1 2 3 4
     python benchmarks/learning.py npg --beside fast_trpo --plot docs/images/npg.png
 
-A finished run is one line of ``benchmarks/results/learning/<algo>.jsonl``, so an interrupted benchmark goes on where it
-stopped; a run whose configuration has changed since is made again. The score of a run is the mean return of 100 greedy
-episodes of the final policy; on the way, at every twentieth of the training, 10 greedy episodes are played.
+Runs are made in ``logs/learning``, where an interrupted one goes on. A finished run becomes one line of
+``benchmarks/results/learning/<algo>.jsonl``; a run whose configuration has changed since is made again. The score of a
+run is the mean return of 100 greedy episodes of the final policy; on the way, at every twentieth of the training, 10
+greedy episodes are played.
 
 Stock algorithms to compare with are configured in ``benchmarks/peers/<algo>.yml``, published numbers stand in
 ``benchmarks/published.yml``.
@@ -13,12 +14,7 @@ Stock algorithms to compare with are configured in ``benchmarks/peers/<algo>.yml
 
 import argparse
 import json
-import subprocess
-import sys
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +22,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 from matplotlib.axes import Axes
-from runs import Run, complete, read, versions
+from runs import Run, read
 from scipy import stats
-from stable_baselines3.common.monitor import load_results
 
+from sb3_pg_ext.evaluation.processes import LocalProcesses
+from sb3_pg_ext.evaluation.records import Result, read_result
+from sb3_pg_ext.evaluation.sweep import sweep
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
+from sb3_pg_ext.zoo.sweep import DEFAULTS, PRELOAD, plan
+from sb3_pg_ext.zoo.training import train
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "learning"
+FOLDER = HERE.parent / "logs" / "learning"
+"""Where runs are made."""
 N_EPISODES = 100
 N_POINTS = 100
 N_EVALUATIONS = 20
 N_EPISODES_ON_THE_WAY = 10
-N_EVAL_ENVS = 5
 COLORS = ("tab:red", "tab:blue", "tab:green")
 
 
@@ -64,68 +65,70 @@ def published(algo: str) -> dict[str, Any]:
     return yaml.safe_load((HERE / "published.yml").read_text()).get(algo, {"source": "", "scores": {}})
 
 
-def run(algo: str, env_id: str, seed: int, config: dict[str, Any]) -> Run:
-    """Train and evaluate once, in processes of their own."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = ["train", "--algo", algo, "--env", env_id, "--seed", str(seed)]
-        arguments += ["--eval-freq", str(int(config["n_timesteps"]) // N_EVALUATIONS)]
-        arguments += ["--eval-episodes", str(N_EPISODES_ON_THE_WAY), "--n-eval-envs", str(N_EVAL_ENVS)]
-        if peer_config(algo).exists():
-            arguments += ["--conf-file", f"benchmarks/peers/{algo}.yml"]
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "sb3_pg_ext.zoo", *arguments, "-f", folder, "--verbose", "0"],
-            check=True,
-            capture_output=True,
-            cwd=HERE.parent,
-        )
-        seconds = time.perf_counter() - start
-        evaluation = subprocess.run(
-            [sys.executable, __file__, algo, "--evaluate", env_id, folder, str(seed + 1_000_000)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        score = json.loads(evaluation.stdout.splitlines()[-1])
-    return {
-        "env": env_id,
-        "seed": seed,
-        "config": config,
-        "command": " ".join(["sb3-pg", *arguments]),
-        "seconds": round(seconds, 1),
-        **score,
-        "versions": versions(),
-    }
+def options(algo: str, env_id: str, seeds: Iterable[int], config: dict[str, Any]) -> dict[str, Any]:
+    """What to train, as ``sb3-pg sweep`` takes it."""
+    chosen: dict[str, Any] = {"algos": [algo], "envs": [env_id], "seeds": list(seeds), "log_folder": str(FOLDER)}
+    chosen |= {"final_episodes": N_EPISODES, "eval_episodes": N_EPISODES_ON_THE_WAY}
+    chosen |= {"eval_freq": int(float(config["n_timesteps"])) // N_EVALUATIONS}
+    if peer_config(algo).exists():
+        chosen["conf_file"] = str(peer_config(algo))
+    return chosen
 
 
-def evaluate(algo: str, env_id: str, folder: str, seed: int) -> dict[str, Any]:
-    """Mean and standard deviation of the final policy's greedy returns, and what it earned on the way there."""
-    from sb3_pg_ext.zoo.evaluation import evaluate_latest_run
+def command(chosen: dict[str, Any]) -> str:
+    """The same on the command line, from the project's folder."""
+    words = ["sb3-pg", "sweep"]
+    for key, value in chosen.items():
+        words.append("-f" if key == "log_folder" else "--" + key.replace("_", "-"))
+        words += [str(each).removeprefix(f"{HERE.parent}/") for each in (value if isinstance(value, list) else [value])]
+    return " ".join(words)
 
-    returns, run_folder = evaluate_latest_run(algo, env_id, folder, N_EPISODES, seed)
-    episodes = load_results(run_folder)
-    steps = episodes.l.cumsum().to_numpy()
+
+def make(algo: str, tasks: dict[str, list[int]], n_workers: int) -> None:
+    """Make runs, and append those that have finished to the file of the algorithm, whatever becomes of the others.
+
+    :param algo: the Zoo id
+    :param tasks: seeds by environment
+    :param n_workers: runs side by side
+    """
+    configs = configurations(algo)
+    runs = [
+        run
+        for env_id, seeds in tasks.items()
+        for chosen in [options(algo, env_id, seeds, configs[env_id])]
+        for run in plan({**DEFAULTS, **chosen}, command(chosen))
+    ]
+    try:
+        sweep(runs, FOLDER, LocalProcesses(train, n_workers, modules=[PRELOAD]), retry_failed=True, again=True)
+    finally:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        with (RESULTS / f"{algo}.jsonl").open("a") as file:
+            for run in runs:
+                path = FOLDER / run.name / "result.json"
+                if path.exists() and (record := read_result(path))["status"] == "finished":
+                    file.write(json.dumps(summary(record, configs[run.env])) + "\n")
+
+
+def summary(record: Result, config: dict[str, Any]) -> Run:
+    """A finished run, in a line: its score, and what it earned on the way."""
+    returns = record["evaluation"]["returns"]
+    steps, earned = np.array(record["curve"]["timesteps"]), np.array(record["curve"]["returns"])
     edges = np.linspace(0, steps[-1], N_POINTS + 1)
     bins = np.clip(np.searchsorted(edges, steps, side="left") - 1, 0, N_POINTS - 1)
-    points = [(float(edges[i + 1]), float(episodes.r[bins == i].mean())) for i in np.unique(bins)]
     return {
+        "env": record["env"],
+        "seed": record["seed"],
+        "config": config,
+        "command": record["command"],
+        "seconds": round(record["seconds"], 1),
         "mean": round(float(np.mean(returns)), 3),
         "sd": round(float(np.std(returns)), 3),
-        "curve": [[round(x), round(y, 2)] for x, y in points],
-        "evaluations": evaluations(Path(run_folder) / "evaluations.npz"),
+        "curve": [[round(edges[i + 1]), round(float(earned[bins == i].mean()), 2)] for i in np.unique(bins)],
+        "evaluations": [
+            [each["timesteps"], round(float(np.mean(each["returns"])), 2)] for each in record["evaluations"]
+        ],
+        "versions": record["versions"],
     }
-
-
-def evaluations(path: Path) -> list[list[float]]:
-    """Steps and mean greedy returns on the way."""
-    with np.load(path) as file:
-        means = file["results"].mean(1)
-        return [[int(steps), round(float(mean), 2)] for steps, mean in zip(file["timesteps"], means, strict=True)]
-
-
-def describe(run: Run) -> str:
-    """The score of a run, in a line."""
-    return f"{run['env']} seed {run['seed']}: {run['mean']:.1f} ± {run['sd']:.1f}"
 
 
 def load_runs(algo: str) -> list[Run]:
@@ -277,32 +280,26 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="runs side by side (default: 2)")
     parser.add_argument("--plot", type=Path, help="where the figure goes, as PNG")
-    parser.add_argument("--evaluate", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.evaluate:
-        env_id, folder, seed = options.evaluate
-        print(json.dumps(evaluate(options.algo, env_id, folder, int(seed))))
-        return
-    configs = configurations(options.algo)
-    done = {(run["env"], run["seed"]) for run in load_runs(options.algo)}
-    tasks = [(env_id, seed) for env_id in options.envs or configs for seed in options.seeds]
-    jobs = [
-        partial(run, options.algo, env_id, seed, configs[env_id])
-        for env_id, seed in tasks
-        if (env_id, seed) not in done
-    ]
-    with ThreadPoolExecutor(options.workers) as pool:
-        complete(RESULTS / f"{options.algo}.jsonl", jobs, pool, describe)
-    runs = {algo: load_runs(algo) for algo in (options.algo, *options.beside)}
-    print(table(options.algo, runs[options.algo]))
-    if options.beside:
+    arguments = parser.parse_args()
+    algo = arguments.algo
+    done = {(run["env"], run["seed"]) for run in load_runs(algo)}
+    tasks = {
+        env_id: [seed for seed in arguments.seeds if (env_id, seed) not in done]
+        for env_id in arguments.envs or configurations(algo)
+    }
+    tasks = {env_id: seeds for env_id, seeds in tasks.items() if seeds}
+    if tasks:
+        make(algo, tasks, arguments.workers)
+    runs = {algo: load_runs(algo) for algo in (algo, *arguments.beside)}
+    print(table(algo, runs[algo]))
+    if arguments.beside:
         print()
         print(side_by_side(runs))
-    if published(options.algo)["scores"]:
+    if published(algo)["scores"]:
         print()
         print(comparison(runs))
-    if options.plot:
-        plot(runs, options.plot)
+    if arguments.plot:
+        plot(runs, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""What the tables of learned returns say."""
+"""What the tables of learned returns say, and what is made of runs."""
 
+import json
 import math
 
 import learning
 import numpy as np
 import pytest
+
+from sb3_pg_ext.evaluation.records import write_result
+from sb3_pg_ext.evaluation.sweep import Outcome
 
 ENV_ID = "InvertedPendulum-v4"
 BUDGET = 100_000
@@ -61,3 +65,45 @@ def test_plot_shows_runs_with_and_without_evaluations(runs, tmp_path):
 
 def test_peers_are_configured_for_environments_of_ours():
     assert set(learning.configurations("fast_trpo")) <= set(learning.configurations("npg"))
+
+
+def test_finished_runs_of_a_sweep_become_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "FOLDER", tmp_path / "runs")
+    monkeypatch.setattr(learning, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(learning, "LocalProcesses", lambda *_, **__: None)
+    curve = {"timesteps": list(range(10, 2010, 10)), "returns": list(range(200)), "lengths": [10] * 200}
+    results = {
+        "status": "finished",
+        "seconds": 12.34,
+        "curve": curve,
+        "evaluation": {"timesteps": 2000, "seeds": [1, 2], "returns": [3.0, 5.0], "lengths": [1, 1]},
+        "evaluations": [{"timesteps": 100, "returns": [1.0, 2.0]}],
+        "versions": {"python": "3"},
+    }
+
+    def sweep(runs, folder, executor, **_):
+        """The second one has failed."""
+        for run, status in zip(runs, ("finished", "failed"), strict=True):
+            record = {**run.settings, "command": run.command, **results, "status": status}
+            write_result(folder / run.name, record)
+        return Outcome([], [])
+
+    monkeypatch.setattr(learning, "sweep", sweep)
+    monkeypatch.setattr("sys.argv", ["learning.py", "ddpg", "--envs", "Pendulum-v1", "--seeds", "0", "3"])
+    learning.main()
+    (line,) = (tmp_path / "results" / "ddpg.jsonl").read_text().splitlines()
+    made = json.loads(line)
+    assert (made["env"], made["seed"], made["mean"], made["sd"], made["seconds"]) == ("Pendulum-v1", 0, 4.0, 1.0, 12.3)
+    assert made["curve"][:2] == [[20, 0.5], [40, 2.5]]
+    assert made["evaluations"] == [[100, 1.5]]
+    config = learning.configurations("ddpg")["Pendulum-v1"]
+    assert made["config"] == config
+    assert made["command"].startswith("sb3-pg sweep --algos ddpg --envs Pendulum-v1 --seeds 0 3 -f ")
+    eval_freq = int(config["n_timesteps"]) // 20
+    assert made["command"].endswith(f" --eval-freq {eval_freq} --conf-file benchmarks/peers/ddpg.yml")
+    assert len(learning.load_runs("ddpg")) == 1
+
+
+def test_committed_results_are_read():
+    for algo in ("npg", "ddpg"):
+        assert len(learning.load_runs(algo)) > 0
