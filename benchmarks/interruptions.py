@@ -25,7 +25,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_pg_ext.evaluation.records import RecordError, Result, read_results
 
-ALGOS = ("npg", "ppo", "a2c", "dqn")
+ALGOS = ("npg", "reinforce", "ppo", "a2c")
 ENVS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0")
 SEEDS = ("0-2",)
 N_TIMESTEPS = 20_000

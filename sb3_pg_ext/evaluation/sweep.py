@@ -30,8 +30,9 @@ class SweepError(ValueError):
 class Executor(Protocol):
     """Where runs are made."""
 
-    n_slots: int
-    """So many at a time."""
+    @property
+    def n_slots(self) -> int:
+        """So many at a time."""
 
     def submit(self, run: Run, folder: Path) -> None:
         """Begin a run."""
@@ -169,7 +170,8 @@ class _Sweep:
                 self.progress.wait_for(run, find_holder(path))
                 continue
             self.running[run.name] = lock
-            if self._is_done(run):
+            if status := self._new_status(run):
+                self._note(run, status)
                 self._release(run)
                 continue
             record = find_record(path)
@@ -178,29 +180,26 @@ class _Sweep:
             self.progress.start(run)
             self.executor.submit(run, path)
 
-    def _is_done(self, run: Run) -> bool:
-        """Whether another sweep has made it meanwhile."""
+    def _new_status(self, run: Run) -> str | None:
+        """How a run has ended, if it has since this sweep began, here or in another one."""
         path = self.folder / run.name
         record = find_record(path)
         if record is None or record["status"] == "interrupted" or _identity(path) == self.stale[run.name]:
-            return False
-        self._note(run, record["status"])
-        return True
+            return None
+        return record["status"]
 
     def _end(self, ended: Ended) -> None:
-        run, path = ended.run, self.folder / ended.run.name
-        if ended.is_lost:
+        run, status = ended.run, self._new_status(ended.run)
+        if status is None and ended.is_lost:
             self.losses[run.name] = self.losses.get(run.name, 0) + 1
             if self.losses[run.name] < MAX_LOSSES:
                 self.progress.lose(run, ended.fault or "")
                 self._release(run)
                 self.todo.append(run)
                 return
-        if ended.fault is not None:
-            record_failure(run, path, ended.fault)
-        record = find_record(path)
-        assert record is not None
-        self._note(run, record["status"])
+        if status is None:
+            record_failure(run, self.folder / run.name, ended.fault or "It has left no record")
+        self._note(run, status or "failed")
         self._release(run)
 
     def _note(self, run: Run, status: str) -> None:

@@ -17,10 +17,10 @@ import rl_zoo3.import_envs  # noqa: F401
 import yaml
 from rl_zoo3.utils import ALGOS
 
-from sb3_pg_ext.arguments import check_choice, check_count
+from sb3_pg_ext.arguments import check_choice, check_count, check_range
 from sb3_pg_ext.evaluation.processes import LocalProcesses
 from sb3_pg_ext.evaluation.runs import DEFAULT_SETTING, SETTING_NAME, Run
-from sb3_pg_ext.evaluation.sweep import Executor, Outcome, sort_out, sweep
+from sb3_pg_ext.evaluation.sweep import Executor, Outcome, SweepError, sort_out, sweep
 from sb3_pg_ext.plugins import registry
 from sb3_pg_ext.plugins.configs import known_hyperparameters
 from sb3_pg_ext.zoo import bridge
@@ -44,7 +44,10 @@ DEFAULTS: dict[str, Any] = {
     "gym_packages": [],
 }
 """What a file may set, and what holds where nothing is said."""
+PRELOAD = f"{__package__}.preload"
+"""What a process from which runs are forked imports, beside environments."""
 SEEDS = re.compile(r"(\d+)(?:-(\d+))?")
+COUNTS = ("final_episodes", "eval_freq", "eval_episodes", "checkpoint_freq")
 LISTED = ("algos", "envs", "gym_packages")
 
 
@@ -61,8 +64,11 @@ def main() -> None:
             print(_list(todo, outcome))
             return
         executor = _make_executor(options, runs)
-        outcome = sweep(runs, folder, executor, retry_failed=options.retry_failed, again=options.again)
     except (UserError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        outcome = sweep(runs, folder, executor, retry_failed=options.retry_failed, again=options.again)
+    except SweepError as error:  # another sweep has made a run with other settings meanwhile
         parser.error(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -104,6 +110,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--gym-packages", nargs="+", help="modules that register environments")
     add("--workers", type=int, help="runs side by side (default: one per core)")
     add("--cpus-per-run", type=int, default=1, help="threads of a run, and cores that it needs (default: 1)")
+    add("--ray", nargs="?", const="auto", metavar="ADDRESS", help="make runs on a Ray cluster (default address: auto)")
+    add("--gpus-per-run", type=float, default=0.0, help="GPUs that a run needs, or a part of one; with --ray")
     add("--retry-failed", action="store_true", help="go on with runs that have failed, too")
     add("--again", action="store_true", help="make runs anew whose settings have changed, in place of what is there")
     add("--dry-run", action="store_true", help="list what there is to do, and do nothing")
@@ -111,13 +119,23 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _integer(text: str) -> int:
-    number = float(text)
-    if number != int(number):
-        raise ValueError(text)
-    return int(number)
+    try:
+        return _as_integer("", text)
+    except UserError as error:
+        raise ValueError(text) from error
 
 
 _integer.__name__ = "integer"  # what argparse calls it
+
+
+def _as_integer(name: str, value: Any) -> int:
+    """An integer, 1e5, or a text of either."""
+    try:
+        if float(value) == int(float(value)):
+            return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"{name}={value!r}; allowed: an integer")
 
 
 def read_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -159,6 +177,9 @@ def _read_file(path: str) -> dict[str, Any]:
             content[key] = _check_mapping(f"{path}: {key}", content[key])
     for name, changes in content.get("settings", {}).items():
         content["settings"][name] = _check_mapping(f"{path}: settings.{name}", changes)
+    for key in COUNTS:
+        if content.get(key) is not None:
+            content[key] = _as_integer(key, content[key])
     return {key: value for key, value in content.items() if value is not None}
 
 
@@ -220,8 +241,8 @@ def plan(wanted: Mapping[str, Any], command: str = "") -> list[Run]:
         except ImportError as error:
             raise UserError(f"gym_packages={module!r} cannot be imported: {error}") from error
     seeds = parse_seeds(wanted["seeds"])
-    for name in ("final_episodes", "eval_episodes"):
-        check_count(name, wanted[name])
+    check_count("final_episodes", wanted["final_episodes"])
+    check_count("eval_episodes", wanted["eval_episodes"], 2)
     if wanted["checkpoint_freq"] is not None:
         check_count("checkpoint_freq", wanted["checkpoint_freq"])
     for algo in wanted["algos"]:
@@ -235,7 +256,12 @@ def plan(wanted: Mapping[str, Any], command: str = "") -> list[Run]:
         for env_id in dict.fromkeys(wanted["envs"])
         for setting in wanted["settings"]
     ]
-    configured = {variant: _configure(*variant, wanted) for variant in variants}
+    entries = {
+        (algo, env_id): _read_entry(algo, env_id, _choose_conf_file(algo, wanted))
+        for algo in wanted["algos"]
+        for env_id in wanted["envs"]
+    }
+    configured = {variant: _configure(*variant, wanted, *entries[variant[:2]]) for variant in variants}
     return [
         Run(algo, env_id, seed, setting=setting, command=command, **configured[algo, env_id, setting])
         for seed in seeds
@@ -243,8 +269,10 @@ def plan(wanted: Mapping[str, Any], command: str = "") -> list[Run]:
     ]
 
 
-def _configure(algo: str, env_id: str, setting: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run is trained with, as RL Zoo reads it."""
+def _configure(
+    algo: str, env_id: str, setting: str, wanted: Mapping[str, Any], entry: dict[str, Any], config: str
+) -> dict[str, Any]:
+    """What a run is trained with: an entry of a file of hyper-parameters, and over it what the sweep changes."""
     if not SETTING_NAME.fullmatch(setting):
         raise UserError(f"settings={setting!r}; allowed: names of letters, digits and any of _ . + = -")
     custom = {**wanted["hyperparams"], **wanted["settings"][setting]}
@@ -252,28 +280,30 @@ def _configure(algo: str, env_id: str, setting: str, wanted: Mapping[str, Any]) 
     for key in custom:
         if key not in known:
             raise UserError(f"{algo} has no argument {key!r}{suggest(key, known - {'self', 'args', 'kwargs'})}")
-    n_timesteps = wanted["n_timesteps"]
+    n_timesteps = custom.pop("n_timesteps", wanted["n_timesteps"])
     if isinstance(n_timesteps, dict):
         check_choice("n_timesteps", env_id, n_timesteps)
         n_timesteps = n_timesteps[env_id]
-    config = _choose_conf_file(algo, wanted)
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        manager = bridge.PluginExperimentManager(
-            argparse.Namespace(), algo, env_id, wanted["log_folder"], hyperparams=custom, config=config
-        )
-        hyperparameters, _ = manager.read_hyperparameters()
-    hyperparameters["n_timesteps"] = int(float(hyperparameters["n_timesteps"] if n_timesteps is None else n_timesteps))
-    check_count("n_timesteps", hyperparameters["n_timesteps"])
+    steps = _as_integer("n_timesteps", entry["n_timesteps"] if n_timesteps is None else n_timesteps)
+    check_count("n_timesteps", steps)
+    hyperparameters = {**entry, **custom, "n_timesteps": steps}
     return {
-        "n_timesteps": hyperparameters["n_timesteps"],
+        "n_timesteps": steps,
         "hyperparameters": hyperparameters,
         "options": {key: wanted[key] for key in ("final_episodes", "eval_freq", "eval_episodes", "device")},
         "details": {
             "gym_packages": wanted["gym_packages"],
-            "config": manager.config,
-            "checkpoint_freq": wanted["checkpoint_freq"] or max(1, hyperparameters["n_timesteps"] // 10),
+            "config": config,
+            "checkpoint_freq": wanted["checkpoint_freq"] or max(1, steps // 10),
         },
     }
+
+
+def _read_entry(algo: str, env_id: str, conf_file: str | None) -> tuple[dict[str, Any], str]:
+    """The entry for an environment, as RL Zoo reads it, and the file that it stands in."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        manager = bridge.PluginExperimentManager(argparse.Namespace(), algo, env_id, "", config=conf_file)
+        return manager.read_hyperparameters()[0], manager.config
 
 
 def _choose_conf_file(algo: str, wanted: Mapping[str, Any]) -> str | None:
@@ -289,12 +319,35 @@ def _choose_conf_file(algo: str, wanted: Mapping[str, Any]) -> str | None:
 
 def _make_executor(options: argparse.Namespace, runs: Sequence[Run]) -> Executor:
     check_count("cpus_per_run", options.cpus_per_run)
+    check_range("gpus_per_run", options.gpus_per_run, 0)
+    if options.ray is not None:
+        return _connect(options)
+    if options.gpus_per_run:
+        raise UserError(f"gpus_per_run={options.gpus_per_run:g} without --ray; allowed: --device cuda")
     n_workers = options.workers
     if n_workers is None:
-        n_workers = max(1, len(os.sched_getaffinity(0)) // options.cpus_per_run)
+        n_workers = max(1, _count_cores() // options.cpus_per_run)
     check_count("workers", n_workers)
-    modules = [train.__module__, *runs[0].details["gym_packages"], *environment_modules([run.env for run in runs])]
+    modules = [PRELOAD, *runs[0].details["gym_packages"], *environment_modules([run.env for run in runs])]
     return LocalProcesses(train, n_workers, options.cpus_per_run, modules)
+
+
+def _count_cores() -> int:
+    """Those that this process may use, as far as the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _connect(options: argparse.Namespace) -> Executor:
+    if options.workers is not None:
+        raise UserError(f"workers={options.workers} with --ray; allowed: --cpus-per-run, of which the cluster has many")
+    try:
+        from sb3_pg_ext.evaluation.on_ray import RayTasks
+    except ModuleNotFoundError as error:
+        raise UserError(f'--ray needs {error.name}: pip install "sb3_pg_ext[ray]"') from error
+    try:
+        return RayTasks(train, options.ray, options.cpus_per_run, options.gpus_per_run)
+    except ConnectionError as error:
+        raise UserError(f"--ray {options.ray}: {' '.join(str(error).split())}") from error
 
 
 def _list(todo: Sequence[Run], outcome: Outcome) -> str:

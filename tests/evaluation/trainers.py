@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 from sb3_pg_ext.evaluation.runs import Run
 
@@ -28,3 +29,15 @@ def train(run, folder, report):
             while not (folder / "go").exists():
                 time.sleep(0.01)
     return {"evaluation": {"timesteps": run.n_timesteps, "seeds": [1], "returns": [run.seed], "lengths": [1]}}
+
+
+def train_in_parts(run, folder, report):
+    """A checkpoint after the first part; the second waits for a file."""
+    checkpoint = folder / "checkpoint" / "1"
+    resumed = checkpoint.exists()
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    report(run.n_timesteps // 2)
+    while not Path(run.hyperparameters["go"]).exists():
+        time.sleep(0.05)
+    evaluation = {"timesteps": run.n_timesteps, "seeds": [1], "returns": [run.seed], "lengths": [1]}
+    return {"resumed": resumed, "evaluation": evaluation}
