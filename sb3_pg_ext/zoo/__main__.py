@@ -49,6 +49,7 @@ SCRIPTS = {
     "record_video": Script("record a video of a trained agent", "rl_zoo3.record_video", algorithms=True, play=True),
     "push_to_hub": Script("upload an agent to the Hugging Face Hub", "rl_zoo3.push_to_hub", algorithms=True, play=True),
     "load_from_hub": Script("download an agent from the Hub", "rl_zoo3.load_from_hub", algorithms=True),
+    "report": Script("write a page about many runs: curves, scores, comparisons", "sb3_pg_ext.zoo.report", "report"),
     "plugins": Script("list what plug-ins provide, and which failed to load", "sb3_pg_ext.zoo.commands", "plugins"),
     "check": Script("check an estimator, a baseline or an algorithm by its name", "sb3_pg_ext.zoo.commands", "check"),
 }
