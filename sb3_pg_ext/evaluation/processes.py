@@ -1,6 +1,7 @@
 """Runs in processes of this machine, each in one of its own: one that dies takes no other with it."""
 
 import faulthandler
+import gc
 import math
 import multiprocessing
 import os
@@ -112,6 +113,7 @@ class LocalProcesses:
 
 
 def _make_run(context: WorkerContext) -> None:
+    gc.freeze()  # what was inherited stays: to look through it would copy all of its memory
     trainer, run, folder, n_threads = context.config
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / OUTPUT_FILE).open("a", encoding="utf-8") as output:

@@ -47,6 +47,8 @@ DEFAULTS: dict[str, Any] = {
 PRELOAD = f"{__package__}.preload"
 """What a process from which runs are forked imports, beside environments."""
 SEEDS = re.compile(r"(\d+)(?:-(\d+))?")
+MIN_CHECKPOINT_FREQ = 10_000
+"""Where nobody says otherwise: saving takes as long as some thousand steps in a small environment."""
 COUNTS = ("final_episodes", "eval_freq", "eval_episodes", "checkpoint_freq")
 LISTED = ("algos", "envs", "gym_packages")
 
@@ -105,7 +107,11 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--final-episodes", type=int, help="episodes that the final policy plays (default: 100)")
     add("--eval-freq", type=_integer, help="steps between evaluations on the way (default: none)")
     add("--eval-episodes", type=int, help="episodes of an evaluation on the way (default: 10)")
-    add("--checkpoint-freq", type=_integer, help="steps between checkpoints (default: a tenth of the run)")
+    add(
+        "--checkpoint-freq",
+        type=_integer,
+        help="steps between checkpoints (default: a tenth, at least 10000)",
+    )
     add("--device", help="PyTorch's device (default: auto)")
     add("--gym-packages", nargs="+", help="modules that register environments")
     add("--workers", type=int, help="runs side by side (default: one per core)")
@@ -294,7 +300,7 @@ def _configure(
         "details": {
             "gym_packages": wanted["gym_packages"],
             "config": config,
-            "checkpoint_freq": wanted["checkpoint_freq"] or max(1, steps // 10),
+            "checkpoint_freq": wanted["checkpoint_freq"] or max(MIN_CHECKPOINT_FREQ, steps // 10),
         },
     }
 
