@@ -1,0 +1,265 @@
+"""What simulators that step many environments at once bring, in steps per second, and how that grows with their number.
+
+    taskset -c 1 python benchmarks/simulators.py a2c rollout ppo sync
+    python benchmarks/simulators.py ppo-threads pong
+    taskset -c 1 python benchmarks/simulators.py growth --plot docs/images/simulators.png
+
+Every comparison runs in a process of its own. Its sides take turns: A, B, C, A, B, C, …, and of each turn the ratios
+are taken; their median counts. PyTorch and NumPy have one thread. On one core EnvPool's thread and the learner take
+turns, too, as they have to anyway; waking a thread on another core costs more than it brings where a step of all
+environments takes microseconds. So the sides are compared on one core, but for those that need two.
+
+``growth`` trains A2C with 1 to 1024 environments, each number and backend in a process of its own for its peak memory.
+Results are kept in ``benchmarks/results/simulators.json``, by comparison.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import stable_baselines3
+import torch as th
+from runs import versions
+from stable_baselines3.common import env_util
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack
+from threadpoolctl import threadpool_limits
+from throughput import Run, rollouts, training
+
+from sb3_pg_ext import fast
+from sb3_pg_ext.envs import make_vec_env
+
+RESULTS = Path(__file__).parent / "results" / "simulators.json"
+CHEETAH = "HalfCheetah-v5"
+NUMBERS = (1, 4, 16, 64, 256, 1024)
+N_STEPS = 32
+
+
+def stock_env(env_id: str, n_envs: int) -> VecEnv:
+    """SB3's ``DummyVecEnv``."""
+    return env_util.make_vec_env(env_id, n_envs, seed=0)
+
+
+def our_env(env_id: str, n_envs: int, backend: str, **arguments: Any) -> VecEnv:
+    """One of ``make_vec_env``."""
+    return make_vec_env(env_id, n_envs, 0, backend, **arguments)
+
+
+def pool_alone(task_id: str, n_envs: int, n_steps: int) -> Run:
+    """EnvPool itself, without any VecEnv, with actions drawn beforehand."""
+    import envpool
+
+    pool = envpool.make(task_id, env_type="gymnasium", num_envs=n_envs, num_threads=1, seed=0)
+    pool.reset()
+    actions = np.random.default_rng(0).integers(pool.action_space.n, size=(n_steps, n_envs))
+
+    def run() -> int:
+        for action in actions:
+            pool.step(action)
+        return n_steps * n_envs
+
+    return run
+
+
+def on_pong(cls: type[BaseAlgorithm], env: VecEnv) -> Run:
+    """Training on images: one rollout and one update."""
+    model = cls("CnnPolicy", env, n_steps=128, batch_size=256, n_epochs=4, device="cpu", seed=0)  # type: ignore[call-arg]
+
+    def run() -> int:
+        before = model.num_timesteps
+        model.learn(128 * env.num_envs, reset_num_timesteps=False)
+        return model.num_timesteps - before
+
+    return run
+
+
+def stock_pong() -> VecEnv:
+    """Pong as SB3's users have it."""
+    env = env_util.make_atari_env("PongNoFrameskip-v4", 8, seed=0, vec_env_cls=SubprocVecEnv)
+    return VecFrameStack(env, 4)
+
+
+def pong_pool() -> VecEnv:
+    """Pong of EnvPool, with all that ``AtariWrapper`` does."""
+    options = {"episodic_life": True, "reward_clip": True}
+    return our_env("PongNoFrameskip-v4", 8, "envpool", env_kwargs=options)
+
+
+Sides = dict[str, Callable[[], Run]]
+COMPARISONS: dict[str, tuple[str, int, Sides]] = {
+    "a2c": (
+        "A2C, CartPole-v1 × 64, 32 steps",
+        9,
+        {
+            "fast.A2C, EnvPool": lambda: training(fast.A2C, our_env("CartPole-v1", 64, "envpool")),
+            "fast.A2C, FastDummyVecEnv": lambda: training(fast.A2C, our_env("CartPole-v1", 64, "dummy")),
+            "stock A2C, DummyVecEnv": lambda: training(stable_baselines3.A2C, stock_env("CartPole-v1", 64)),
+        },
+    ),
+    "rollout": (
+        "rollouts, CartPole-v1 × 64",
+        15,
+        {
+            "rollout of fast.A2C, EnvPool": lambda: rollouts(fast.A2C, our_env("CartPole-v1", 64, "envpool")),
+            "EnvPool alone": lambda: pool_alone("CartPole-v1", 64, 64),
+        },
+    ),
+    "ppo": (
+        "PPO, HalfCheetah-v5 × 8",
+        7,
+        {
+            "fast.PPO, EnvPool": lambda: training(fast.PPO, our_env(CHEETAH, 8, "envpool")),
+            "fast.PPO, FastDummyVecEnv": lambda: training(fast.PPO, our_env(CHEETAH, 8, "dummy")),
+            "stock PPO, DummyVecEnv": lambda: training(stable_baselines3.PPO, stock_env(CHEETAH, 8)),
+        },
+    ),
+    "ppo-threads": (
+        "PPO, HalfCheetah-v5 × 8, EnvPool with two threads on two cores",
+        7,
+        {
+            "fast.PPO, EnvPool": lambda: training(fast.PPO, our_env(CHEETAH, 8, "envpool", num_threads=2)),
+            "fast.PPO, FastDummyVecEnv": lambda: training(fast.PPO, our_env(CHEETAH, 8, "dummy")),
+            "stock PPO, DummyVecEnv": lambda: training(stable_baselines3.PPO, stock_env(CHEETAH, 8)),
+        },
+    ),
+    "pong": (
+        "PPO, Pong × 8",
+        3,
+        {
+            "fast.PPO, EnvPool": lambda: on_pong(fast.PPO, pong_pool()),
+            "stock PPO, SubprocVecEnv": lambda: on_pong(stable_baselines3.PPO, stock_pong()),
+        },
+    ),
+    "sync": (
+        "stock PPO, HalfCheetah-v5 × 8",
+        9,
+        {
+            "GymnasiumVecEnv(SyncVectorEnv)": lambda: training(stable_baselines3.PPO, our_env(CHEETAH, 8, "gymnasium")),
+            "DummyVecEnv": lambda: training(stable_baselines3.PPO, stock_env(CHEETAH, 8)),
+        },
+    ),
+}
+
+GROWING: dict[str, Callable[[int], tuple[Any, VecEnv]]] = {
+    "stock A2C, DummyVecEnv": lambda n: (stable_baselines3.A2C, stock_env("CartPole-v1", n)),
+    "fast.A2C, SyncVectorEnv": lambda n: (fast.A2C, our_env("CartPole-v1", n, "gymnasium")),
+    "fast.A2C, FastDummyVecEnv": lambda n: (fast.A2C, our_env("CartPole-v1", n, "dummy")),
+    "fast.A2C, EnvPool": lambda n: (fast.A2C, our_env("CartPole-v1", n, "envpool")),
+}
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Alternate between the sides of a comparison and return all speeds, in steps per second."""
+    th.set_num_threads(1)
+    _, repetitions, sides = COMPARISONS[name]
+    runs = {side: make() for side, make in sides.items()}
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
+    with threadpool_limits(1):
+        for repetition in range(repetitions + 1):
+            for side, run in runs.items():
+                start = time.perf_counter()
+                steps = run()
+                if repetition > 0:  # the first one warms up
+                    speeds[side].append(round(steps / (time.perf_counter() - start), 1))
+    return {"speeds": speeds}
+
+
+def measure_growth(side: str, n_envs: int) -> dict[str, Any]:
+    """Steps per second, the best of three, and peak memory of A2C with so many environments."""
+    th.set_num_threads(1)
+    cls, env = GROWING[side](n_envs)
+    model = cls("MlpPolicy", env, n_steps=N_STEPS, device="cpu", seed=0)
+    n_updates = max(1, 2048 // (N_STEPS * n_envs))
+    speeds = []
+    with threadpool_limits(1):
+        for _ in range(4):
+            start, before = time.perf_counter(), model.num_timesteps
+            model.learn(n_updates * N_STEPS * n_envs, reset_num_timesteps=False)
+            speeds.append((model.num_timesteps - before) / (time.perf_counter() - start))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"side": side, "n_envs": n_envs, "speed": round(max(speeds[1:]), 1), "peak_mib": round(peak, 1)}
+
+
+def in_a_process(*arguments: str) -> Any:
+    """What this script prints when it is called with other arguments."""
+    command = [sys.executable, "-W", "ignore", __file__, *arguments]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def growth() -> dict[str, Any]:
+    """All numbers and backends."""
+    return {"points": [in_a_process("--grow", side, str(n)) for n in NUMBERS for side in GROWING]}
+
+
+def table(results: dict[str, Any]) -> str:
+    """A Markdown table: the first side of each comparison in steps per second, and its ratio to each of the others."""
+    lines = ["| | steps/s | ÷ | ratio |", "|---|---|---|---|"]
+    for name, (title, _, _) in COMPARISONS.items():
+        if name in results:
+            (ours, speeds), *others = results[name]["speeds"].items()
+            for other, theirs in others:
+                ratios = [one / two for one, two in zip(speeds, theirs, strict=True)]
+                spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+                steps = f"{statistics.median(speeds):,.0f}".replace(",", " ")
+                lines.append(f"| {title}: {ours} | {steps} | {other} | {spread} |")
+    return "\n".join(lines)
+
+
+def plot(points: list[dict[str, Any]], path: Path) -> None:
+    """Speed and memory over the number of environments."""
+    figure, (fast_axis, memory_axis) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for side in GROWING:
+        chosen = [point for point in points if point["side"] == side]
+        numbers = [point["n_envs"] for point in chosen]
+        fast_axis.loglog(numbers, [point["speed"] for point in chosen], marker="o", ms=4, label=side, base=2)
+        memory_axis.loglog(numbers, [point["peak_mib"] for point in chosen], marker="o", ms=4, label=side, base=2)
+    for axis, label in ((fast_axis, "steps per second"), (memory_axis, "peak memory of the process, MiB")):
+        axis.set(xlabel="environments", ylabel=label, xticks=NUMBERS, xticklabels=NUMBERS)
+        axis.set_yscale("log", base=10)
+        axis.grid(alpha=0.3, which="both")
+    fast_axis.legend(frameon=False, fontsize="small")
+    figure.suptitle(f"A2C on CartPole-v1, {N_STEPS} steps an update")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Make the comparisons that are asked for, keep them beside the others, and print the table of all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*COMPARISONS, "growth"]
+    parser.add_argument("comparisons", nargs="*", metavar="comparison", help=", ".join(names))
+    parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
+    parser.add_argument("--plot", type=Path, help="draw the growth into this file")
+    parser.add_argument("--measure", choices=COMPARISONS, help=argparse.SUPPRESS)
+    parser.add_argument("--grow", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.measure)))
+        return
+    if args.grow:
+        print(json.dumps(measure_growth(args.grow[0], int(args.grow[1]))))
+        return
+    if unknown := sorted({*args.comparisons} - {*names}):
+        parser.error(f"unknown: {', '.join(unknown)}; allowed: {', '.join(names)}")
+    results = json.loads(args.output.read_text()) if args.output.exists() else {}
+    for name in args.comparisons:
+        found = growth() if name == "growth" else in_a_process("--measure", name)
+        results[name] = {**found, "versions": versions()}
+        args.output.write_text(json.dumps(results, indent=1) + "\n")
+    if args.plot:
+        plot(results["growth"]["points"], args.plot)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
