@@ -84,7 +84,7 @@ def on_pong(cls: type[BaseAlgorithm], env: VecEnv) -> Run:
 
 def stock_pong() -> VecEnv:
     """Pong as SB3's users have it."""
-    env = env_util.make_atari_env("PongNoFrameskip-v4", 8, seed=0, vec_env_cls=SubprocVecEnv)
+    env = env_util.make_atari_env("ale_py:PongNoFrameskip-v4", 8, seed=0, vec_env_cls=SubprocVecEnv)
     return VecFrameStack(env, 4)
 
 

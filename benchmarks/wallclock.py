@@ -158,8 +158,9 @@ def table(runs: list[dict[str, Any]]) -> str:
                 seconds = sorted(r["seconds"] if r["solved"] else float("inf") for r in chosen)
                 steps = sorted(r["steps"] if r["solved"] else float("inf") for r in chosen)
                 spread = f"{statistics.median(seconds):.1f} ({seconds[0]:.1f}–{seconds[-1]:.1f})"
-                lines.append(f"| {task} | {title} | {len(chosen)} | {spread} | {statistics.median(steps):,.0f} |")
-    return "\n".join(lines).replace(",", " ")
+                middle = f"{statistics.median(steps):,.0f}".replace(",", " ")
+                lines.append(f"| {task} | {title} | {len(chosen)} | {spread} | {middle} |")
+    return "\n".join(lines)
 
 
 def plot(runs: list[dict[str, Any]], path: Path) -> None:

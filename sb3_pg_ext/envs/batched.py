@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.monitor import Monitor, ResultsWriter
+from stable_baselines3.common import monitor
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
@@ -63,7 +64,8 @@ class BatchedVecEnv(VecEnv):
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
         self._start = time.time()
-        self._results: ResultsWriter | None = None
+        self._results: monitor.ResultsWriter | None = None
+        self._results_file: tuple[str, tuple[str, ...]] | None = None
         self._info_keywords: tuple[str, ...] = ()
 
     @abstractmethod
@@ -157,7 +159,8 @@ class BatchedVecEnv(VecEnv):
         spec = self._common_attributes()["spec"]
         header: dict[str, float | str] = {"t_start": self._start, "env_id": str(spec and spec.id)}
         self._info_keywords = info_keywords
-        self._results = ResultsWriter(filename, header=header, extra_keys=info_keywords)
+        self._results_file = filename.removesuffix(f".{Monitor.EXT}"), info_keywords
+        self._results = monitor.ResultsWriter(filename, header=header, extra_keys=info_keywords)
 
     def close(self) -> None:
         """Close the file of results, if there is one; a subclass frees the simulator."""
@@ -179,11 +182,12 @@ class BatchedVecEnv(VecEnv):
     # What only single environments know. A subclass whose simulator has them answers for them.
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Attributes of single environments; where the simulator has none, ``render_mode`` and ``spec`` are known.
+        """Attributes of single environments; where the simulator has none, some are known all the same.
 
         :raises AttributeError: if the environments have no such attribute, or the simulator none that could be asked
         """
-        known = self._common_attributes()
+        # As of the Monitor that all count as wrapped in: its statistics allow a reset at any time.
+        known = {**self._common_attributes(), "allow_early_resets": True}
         if attr_name not in known:
             raise self._no_single_environments(f"read {attr_name!r}", f"allowed: {', '.join(map(repr, known))}")
         return [known[attr_name] for _ in self._get_indices(indices)]

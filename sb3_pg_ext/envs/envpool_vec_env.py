@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from types import ModuleType
@@ -58,6 +58,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
         check_count("num_threads", num_threads)
         envpool = _import()
         self.task_id, presets = find_task(task_id)
+        self._own_arguments = task_id, task_kwargs
         self._task_kwargs = {**presets, **task_kwargs}
         self._sizes = {"num_envs": num_envs, "num_threads": num_threads}
         self._pool: Any = None
@@ -65,6 +66,17 @@ class EnvPoolVecEnv(BatchedVecEnv):
         config = {key: value for key, value in self._task_kwargs.items() if key not in RENDERING}
         spec = _make_spec(envpool, self.task_id, {**config, **self._sizes})
         super().__init__(num_envs, *_spaces(spec, task_id))
+
+    def split(self) -> list[Callable[[], "EnvPoolVecEnv"]]:
+        """For every environment what makes a pool of the same task with one environment and one thread.
+
+        They go on with the file of results; each but the first has its own, with a number in its name.
+        """
+        files: list[Any] = [None] * self.num_envs
+        if self._results_file is not None:
+            name, keywords = self._results_file
+            files = [(f"{name}_{i}" if i else name, keywords) for i in range(self.num_envs)]
+        return [partial(_make_one, self._own_arguments, file) for file in files]
 
     def _reset_all(self) -> tuple[VecEnvObs, Infos]:
         if any(self._options):
@@ -115,6 +127,40 @@ class EnvPoolVecEnv(BatchedVecEnv):
 
     def _common_attributes(self) -> dict[str, Any]:
         return {"render_mode": self._task_kwargs.get("render_mode"), "spec": self._gymnasium_spec}
+
+
+def _make_one(arguments: tuple[str, dict[str, Any]], file: tuple[str, tuple[str, ...]] | None) -> EnvPoolVecEnv:
+    task_id, task_kwargs = arguments
+    pool = EnvPoolVecEnv(task_id, **task_kwargs)
+    if file is not None:
+        pool.write_results(*file)
+    return pool
+
+
+def atari_options(
+    noop_max: int = 30,
+    frame_skip: int = 4,
+    screen_size: int = 84,
+    terminal_on_life_loss: bool = True,
+    clip_reward: bool = True,
+    action_repeat_probability: float = 0.0,
+) -> dict[str, Any]:
+    """EnvPool's arguments for what SB3's ``AtariWrapper`` does, whose arguments these are: single frames, not stacked.
+
+    :raises ValueError: if ``noop_max`` is 0, which EnvPool cannot do
+    """
+    check_count("noop_max", noop_max)
+    sticky = {"repeat_action_probability": action_repeat_probability} if action_repeat_probability else {}
+    return {
+        "noop_max": noop_max,
+        "frame_skip": frame_skip,
+        "img_height": screen_size,
+        "img_width": screen_size,
+        "episodic_life": terminal_on_life_loss,
+        "reward_clip": clip_reward,
+        "stack_num": 1,
+        **sticky,  # otherwise as the id has it
+    }
 
 
 def find_task(env_id: str) -> tuple[str, dict[str, Any]]:

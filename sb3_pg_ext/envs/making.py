@@ -7,11 +7,12 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from stable_baselines3.common import env_util
+from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_pg_ext.arguments import check_choice, check_count
 from sb3_pg_ext.envs.batched import BatchedVecEnv
-from sb3_pg_ext.envs.envpool_vec_env import EnvPoolVecEnv
+from sb3_pg_ext.envs.envpool_vec_env import EnvPoolVecEnv, atari_options
 from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
 from sb3_pg_ext.envs.gymnasium_vec_env import GymnasiumVecEnv
 
@@ -56,7 +57,8 @@ def make_vec_env(
     :param start_index: added to the seed, and to the numbers of the monitor files
     :param monitor_dir: folder for monitor files, made where it does not exist; None for none. Simulators that hold all
         environments write one file
-    :param wrapper_class: wraps every environment, around its ``Monitor``
+    :param wrapper_class: wraps every environment, around its ``Monitor``; of SB3's ``AtariWrapper`` EnvPool does all
+        that it does, with single frames [1, 84, 84]
     :param env_kwargs: arguments of the environment, or of EnvPool's task
     :param vec_env_kwargs: arguments of ``SubprocVecEnv``, of gymnasium's vector environment, or of its entry point
     :param monitor_kwargs: arguments of ``Monitor``; of simulators that hold all environments only ``info_keywords``
@@ -71,6 +73,9 @@ def make_vec_env(
     _check_backends_own(backend, "envpool", "num_threads", num_threads)
     mode = "sync" if vectorization_mode is None else vectorization_mode
     check_choice("vectorization_mode", mode, VECTORIZATION_MODES)
+    if backend == "envpool" and wrapper_class is AtariWrapper:
+        env_kwargs = {**_atari_options(wrapper_kwargs or {}), **(env_kwargs or {})}
+        wrapper_class = wrapper_kwargs = None
     if backend == "envpool" or (backend == "gymnasium" and mode == "vector_entry_point"):
         _check_simulator(backend, env_id, wrapper_class, wrapper_kwargs)
         assert isinstance(env_id, str)
@@ -102,18 +107,22 @@ def _check_backends_own(backend: str, owner: str, name: str, value: Any) -> None
         raise ValueError(f"{name}={value!r} with backend={backend!r}; allowed with backend={owner!r} alone")
 
 
+def _atari_options(wrapper_kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return atari_options(**wrapper_kwargs)
+    except TypeError as error:
+        raise ValueError(f"wrapper_kwargs={wrapper_kwargs!r}: {error}; allowed: those of AtariWrapper") from error
+
+
 def _check_simulator(backend: str, env_id: Any, wrapper_class: Any, wrapper_kwargs: Any) -> None:
     what = "EnvPool" if backend == "envpool" else "a vector entry point"
     if not isinstance(env_id, str):
         raise ValueError(f"env_id={env_id!r} with {what}; allowed: an id")
     if wrapper_class is not None or wrapper_kwargs:
-        atari = (
-            ". EnvPool prepares Atari's frames by itself, and env_kwargs=dict(episodic_life=True, reward_clip=True) "
-            "does the rest of what AtariWrapper does"
-        )
+        allowed = "None, or SB3's AtariWrapper" if backend == "envpool" else "None"
         raise ValueError(
-            f"wrapper_class={wrapper_class!r} with {what}, which has no single environments to wrap; allowed: None. "
-            f"Use a VecEnvWrapper around the VecEnv, or another backend{atari if backend == 'envpool' else ''}"
+            f"wrapper_class={wrapper_class!r} with {what}, which has no single environments to wrap; allowed: "
+            f"{allowed}. Use a VecEnvWrapper around the VecEnv, or another backend"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.env_util import is_wrapped, make_vec_env, unwrap_wrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
@@ -25,13 +26,16 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from sb3_pg_ext.envs.envpool_vec_env import EnvPoolVecEnv
 from sb3_pg_ext.envs.fast_dummy import EnvFactory, FastDummyVecEnv
+from sb3_pg_ext.envs.gymnasium_vec_env import GymnasiumVecEnv
 
 DEFAULT_WORKERS = 2
 
 ALLOWED = (
     "the id of an environment, a function that makes one, a list of such functions, or a VecEnv whose environments can "
-    "be built again or copied: FastDummyVecEnv, or DummyVecEnv and SubprocVecEnv with environments that can be pickled"
+    "be built again or copied: FastDummyVecEnv, EnvPoolVecEnv, GymnasiumVecEnv with SyncVectorEnv, or DummyVecEnv and "
+    "SubprocVecEnv with environments that can be pickled"
 )
 
 
@@ -83,29 +87,29 @@ def _make_monitored(factory: EnvFactory) -> gym.Env:
 class Recipe:
     """How a worker builds its environment, once: a VecEnv of one.
 
-    :param factory: makes the environment
+    :param make: makes it
     :param wrappers: wrap it, innermost first
     """
 
-    factory: EnvFactory
+    make: Callable[[], VecEnv]
     wrappers: tuple[Callable[[VecEnv], VecEnv], ...]
 
     def __call__(self) -> VecEnv:
         """Build it."""
-        env: VecEnv = FastDummyVecEnv([self.factory])
+        env = self.make()
         for wrap in self.wrappers:
             env = wrap(env)
         return env
 
 
 def split(env: VecEnv) -> list[Recipe]:
-    """One recipe for every environment of a VecEnv, wrapped as that one is.
+    """One recipe for every environment of a VecEnv, wrapped as that one is; of a simulator one of the same kind.
 
     :param env: the VecEnv
     :raises ValueError: if its environments cannot be built again, or one of its wrappers is not known
     """
     wrappers = rewrappers(env)
-    return [Recipe(factory, wrappers) for factory in _factories(env.unwrapped)]
+    return [Recipe(make, wrappers) for make in _makers(env.unwrapped)]
 
 
 def rewrappers(env: VecEnv) -> tuple[Callable[[VecEnv], VecEnv], ...]:
@@ -159,6 +163,22 @@ def _make_from_spec(spec: EnvSpec) -> gym.Env:
 def _writes_a_file(env: gym.Env) -> bool:
     monitor = unwrap_wrapper(env, Monitor)
     return getattr(monitor, "results_writer", None) is not None
+
+
+def _makers(env: VecEnv) -> list[Callable[[], VecEnv]]:
+    if isinstance(env, EnvPoolVecEnv):
+        return list(env.split())
+    if isinstance(env, GymnasiumVecEnv) and isinstance(env.env, SyncVectorEnv):
+        return [partial(_make_synchronous, factory, env.env.autoreset_mode) for factory in env.env.env_fns]
+    return [partial(_make_dummy, factory) for factory in _factories(env)]
+
+
+def _make_synchronous(factory: EnvFactory, mode: Any) -> VecEnv:
+    return GymnasiumVecEnv(SyncVectorEnv([factory], autoreset_mode=mode))
+
+
+def _make_dummy(factory: EnvFactory) -> VecEnv:
+    return FastDummyVecEnv([factory])
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:

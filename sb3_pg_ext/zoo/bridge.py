@@ -23,6 +23,7 @@ import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -118,7 +119,7 @@ class PluginExperimentManager(ExperimentManager):
 
     ``--vec-env gymnasium`` and ``--vec-env envpool`` step the environments of either, those for evaluation too, by the
     backends of these names (see :func:`~sb3_pg_ext.envs.make_vec_env`); an algorithm whose class brings its own VecEnv
-    refuses them.
+    refuses those that its attribute ``vec_env_types`` does not name.
 
     For all of them it finds configurations that packages ship, explains what the user can mend in one line, and leaves
     no folder behind where a training does not begin.
@@ -148,11 +149,11 @@ class PluginExperimentManager(ExperimentManager):
             self.config = self._find_default_config(self.spec)
         default = FastDummyVecEnv if self.vec_env_class is DummyVecEnv else self.vec_env_class
         # An algorithm whose workers build their own environments needs a VecEnv that remembers how.
-        if backend in VEC_ENV_TYPES and hasattr(self.spec.cls, "vec_env_class"):
-            raise UserError(
-                f"--vec-env {backend} with {algo}, whose workers build their own environments; allowed: dummy"
-            )
-        self.vec_env_class = getattr(self.spec.cls, "vec_env_class", default)
+        own, takes = getattr(self.spec.cls, "vec_env_class", None), getattr(self.spec.cls, "vec_env_types", ())
+        if own is not None and backend in VEC_ENV_TYPES and backend not in takes:
+            allowed = ", ".join(("dummy", *takes))
+            raise UserError(f"--vec-env {backend} with {algo}, which brings its own VecEnv; allowed: {allowed}")
+        self.vec_env_class = default if own is None or backend in VEC_ENV_TYPES else own
 
     def _find_default_config(self, spec: AlgorithmSpec) -> str:
         """Of an algorithm's files the first that has an entry for the environment; of a single one no more is asked."""
@@ -198,7 +199,7 @@ class PluginExperimentManager(ExperimentManager):
                 self.env_name.gym_id,
                 len(env_fns),
                 backend="envpool",
-                wrapper_class=self.env_wrapper,
+                **self._wrapping,
                 env_kwargs=self.eval_env_kwargs if eval_env else self.env_kwargs,
                 vec_env_kwargs=keywords,
                 **({} if without_log else logged),
@@ -207,6 +208,16 @@ class PluginExperimentManager(ExperimentManager):
             if not is_refused_argument(error):
                 raise
             raise UserError(f"--vec-env envpool: {error}") from error
+
+    @property
+    def _wrapping(self) -> dict[str, Any]:
+        """The wrapper of the environments: AtariWrapper by its class, which EnvPool has options for."""
+        entry = self._wrapper_entry
+        entries = entry if isinstance(entry, list) else [entry]
+        name, arguments = next(iter(entries[0].items())) if isinstance(entries[0], dict) else (entries[0], {})
+        if len(entries) == 1 and name == f"{AtariWrapper.__module__}.{AtariWrapper.__qualname__}":
+            return {"wrapper_class": AtariWrapper, "wrapper_kwargs": arguments}
+        return {"wrapper_class": self.env_wrapper}
 
     def create_log_folder(self) -> None:
         """Make the folder of the run, and know whether it was there before."""
@@ -240,6 +251,7 @@ class PluginExperimentManager(ExperimentManager):
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any], Any]:
         try:
+            self._wrapper_entry = hyperparams.get("env_wrapper")
             resolve_rollout_buffer(hyperparams)
             preprocessed = super()._preprocess_hyperparams(hyperparams)
             resolve_policy_classes(preprocessed[0])

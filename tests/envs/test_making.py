@@ -1,6 +1,7 @@
 """make_vec_env: which backend steps, that SB3's arguments mean what they mean there, and what is refused."""
 
 import sys
+import warnings
 from typing import ClassVar
 
 import gymnasium as gym
@@ -12,8 +13,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import ClipAction, TimeLimit
 from stable_baselines3.common import env_util
+from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.monitor import load_results
-from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_pg_ext.envs import FastDummyVecEnv, GymnasiumVecEnv, make_vec_env
 
@@ -126,7 +128,18 @@ def test_an_entry_point_gets_the_arguments_and_the_seed(monkeypatch):
             {"backend": "gymnasium", "vectorization_mode": "vector_entry_point", "env_id": RandomEnv},
             "with a vector entry point; allowed: an id",
         ),
-        ({"backend": "envpool", "wrapper_class": ClipAction}, "has no single environments to wrap.*episodic_life=True"),
+        (
+            {"backend": "envpool", "wrapper_class": ClipAction},
+            "has no single environments to wrap; allowed: None, or SB3.s AtariWrapper",
+        ),
+        (
+            {"backend": "envpool", "wrapper_class": AtariWrapper, "wrapper_kwargs": {"noop": 3}},
+            "wrapper_kwargs=.*'noop'.*allowed: those of AtariWrapper",
+        ),
+        (
+            {"backend": "envpool", "wrapper_class": AtariWrapper, "wrapper_kwargs": {"noop_max": 0}},
+            "noop_max=0; allowed: an integer",
+        ),
         ({"backend": "envpool", "env_id": RandomEnv}, "with EnvPool; allowed: an id"),
         ({"backend": "envpool", "vec_env_kwargs": {"a": 1}}, "with EnvPool; allowed: none, use env_kwargs"),
     ],
@@ -161,3 +174,62 @@ def test_envpool_steps_with_one_thread_and_writes_one_monitor_file(tmp_path):
         make_vec_env("CartPole-v1", backend="envpool", monitor_kwargs={"info_keywords": ()})
     again = make_vec_env("CartPole-v1", 3, 0, "envpool", num_threads=2)
     np.testing.assert_array_equal(again.reset(), make_vec_env("CartPole-v1", 3, 0, "envpool").reset())
+
+
+def test_envpool_does_what_an_atari_wrapper_does():
+    pytest.importorskip("envpool", reason="the extra envpool is not installed")
+    ale_py = pytest.importorskip("ale_py", reason="ale-py is not installed")
+    gym.register_envs(ale_py)
+    arguments = {"wrapper_class": AtariWrapper, "wrapper_kwargs": {"screen_size": 42, "clip_reward": False}}
+    env = make_vec_env("PongNoFrameskip-v4", 2, 0, "envpool", **arguments)
+    config = env._task_kwargs
+    assert (config["episodic_life"], config["reward_clip"], config["frame_skip"]) == (True, False, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = env_util.make_vec_env("PongNoFrameskip-v4", 2, 0, **arguments)
+    assert VecTransposeImage(theirs).observation_space == env.observation_space
+    theirs = VecTransposeImage(VecFrameStack(theirs, 4))
+    stacked = VecFrameStack(env, 4)
+    assert stacked.observation_space == theirs.observation_space
+    assert stacked.action_space == theirs.action_space
+    first = stacked.reset().copy()
+    assert first.shape == (2, 4, 42, 42)
+    assert not first[:, :3].any()
+    last = stacked.step(np.zeros(2, int))[0]
+    np.testing.assert_array_equal(last[:, 2], first[:, 3])
+    env = make_vec_env("ALE/Pong-v5", 1, 0, "envpool", wrapper_class=AtariWrapper, env_kwargs={"stack_num": 4})
+    assert env.observation_space.shape == (4, 84, 84)
+    assert env._task_kwargs["repeat_action_probability"] == 0.25
+
+
+def test_ales_own_simulator_keeps_the_contract():
+    ale_py = pytest.importorskip("ale_py", reason="ale-py is not installed")
+    pytest.importorskip("cv2", reason="opencv is not installed")
+    gym.register_envs(ale_py)
+    env = make_vec_env(
+        "ALE/Breakout-v5",
+        2,
+        0,
+        "gymnasium",
+        vectorization_mode="vector_entry_point",
+        env_kwargs={"max_num_frames_per_episode": 200},
+        vec_env_kwargs={"autoreset_mode": "SameStep"},
+    )
+    before, n_ends, rng = env.reset(), 0, np.random.default_rng(0)
+    for _ in range(160):
+        obs, rewards, dones, infos = env.step(rng.integers(4, size=2))
+        assert rewards.dtype == np.float32
+        for i, info in enumerate(infos):
+            if dones[i]:
+                n_ends += 1
+                final = info["terminal_observation"]
+                np.testing.assert_array_equal(final[:3], before[i, 1:])  # frames of the same episode
+                assert not np.array_equal(final, obs[i])
+                assert info["TimeLimit.truncated"]
+                assert 0 < info["episode"]["l"] <= 51
+            else:
+                np.testing.assert_array_equal(obs[i, :3], before[i, 1:])
+                assert not info["TimeLimit.truncated"]
+        before = obs
+    assert n_ends >= 6
+    env.close()

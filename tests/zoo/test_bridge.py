@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from toys import CONFIG, Toy, ToyWithReplay
 
 from sb3_pg_ext import REINFORCE
+from sb3_pg_ext.envs import GymnasiumVecEnv
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.plugins import AlgorithmSpec, Provider, Registry, registry
 from sb3_pg_ext.plugins.registry import Entry
@@ -389,6 +390,37 @@ def test_what_the_bridge_relies_on_in_rl_zoo():
         assert "if algo in off_policy_algos" in source
         assert "buffer_size=1" in source
         assert "model = ALGOS[algo].load(model_path," in source
+
+
+def test_an_algorithm_that_brings_its_own_vec_env_may_take_a_simulator(plugins, tmp_path, monkeypatch):
+    monkeypatch.setattr(Toy, "vec_env_class", FastDummyVecEnv, raising=False)
+    monkeypatch.setattr(Toy, "vec_env_types", ("gymnasium",), raising=False)
+    manager = make_manager(plugins, tmp_path, "toy", vec_env_type="gymnasium", n_timesteps=64)
+    model, _ = manager.setup_experiment()
+    assert type(model.env.unwrapped) is GymnasiumVecEnv
+    model.env.close()
+    with pytest.raises(UserError, match=r"--vec-env envpool with toy, .*; allowed: dummy, gymnasium"):
+        make_manager(plugins, tmp_path, "toy", vec_env_type="envpool")
+
+
+@pytest.mark.parametrize(
+    ("algo", "env_id", "params"),
+    [
+        ("a3c", "CartPole-v1", ["n_envs:2"]),
+        ("fast_ppo", "PongNoFrameskip-v4", ["n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1"]),
+    ],
+)
+def test_envpool_trains_what_needs_more_than_a_pool(tmp_path, monkeypatch, algo, env_id, params):
+    pytest.importorskip("envpool", reason="the extra envpool is not installed")
+    pytest.importorskip("ale_py", reason="ale-py is not installed")
+    arguments = ["train", "--algo", algo, "--env", env_id, "-n", "64", "--eval-freq", "-1", "--vec-env", "envpool"]
+    arguments += ["-f", str(tmp_path), "--verbose", "0", "-params", *params]
+    monkeypatch.setattr(sys, "argv", ["sb3-pg", *arguments])
+    __main__.main()
+    run = tmp_path / algo / f"{env_id}_1"
+    assert (run / f"{env_id}.zip").exists()
+    n_files = 2 if algo == "a3c" else 1
+    assert len(list(run.glob("*.monitor.csv"))) == n_files
 
 
 @pytest.mark.parametrize("vec_env_type", ["gymnasium", "envpool"])

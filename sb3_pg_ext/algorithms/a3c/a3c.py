@@ -87,6 +87,9 @@ class A3C(ActorCriticBase):
     vec_env_class: ClassVar[type[VecEnv]] = FastDummyVecEnv
     """The VecEnv that RL Zoo is to make: one that workers can build again."""
 
+    vec_env_types: ClassVar[tuple[str, ...]] = ("gymnasium", "envpool")
+    """The simulators that RL Zoo may make instead: each worker builds one of the same kind for itself."""
+
     max_grad_norm: float | None  # type: ignore[assignment]
 
     def __init__(
