@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch as th
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -37,6 +38,7 @@ from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks
 from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.rollouts.action_masks import make_mask_reader
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import Evaluation, StepOutcomes, check_transitions, estimate, evaluate_transitions
 from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, to_episodes
@@ -262,7 +264,8 @@ class GradientVarianceCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         model = self.model
-        if not isinstance(model, OnPolicyAlgorithm) or not isinstance(model.policy, ActorCriticPolicy):
+        policies = ActorCriticPolicy, MaskableActorCriticPolicy
+        if not isinstance(model, OnPolicyAlgorithm) or not isinstance(model.policy, policies):
             raise ValueError(f"GradientVarianceCallback in {type(model).__name__}; allowed: on-policy algorithms")
         if isinstance(model.policy, RecurrentActorCriticPolicy):
             raise ValueError(f"GradientVarianceCallback with {type(model.policy).__name__}; allowed: no recurrence")
@@ -357,6 +360,14 @@ class GradientVarianceCallback(BaseCallback):
                 random.setstate(python_state)
                 np.random.set_state(numpy_state)
 
+    @property
+    def _use_masking(self) -> bool | None:
+        """As in the training: what its ``learn()`` was told, or has found."""
+        policy: object = self._policy
+        if isinstance(policy, MaskableActorCriticPolicy):
+            return self.locals.get("use_masking")
+        return getattr(self.model, "_use_masking", False)
+
     def _collect(self) -> Batch:
         policy, n_envs = self._policy, self.env.num_envs
         assert isinstance(self.model, OnPolicyAlgorithm)
@@ -371,11 +382,12 @@ class GradientVarianceCallback(BaseCallback):
         obs = self.env.reset()
         act, _ = make_action_sampler(policy, n_envs, None)
         within_bounds = make_bounds(policy, n_envs)
+        see_masks = make_mask_reader(self.env, policy, self._use_masking)
         while not transitions.complete:
             t = transitions.size
             if self.model.use_sde and (t == 0 or (noise_freq > 0 and t % noise_freq == 0)):
                 policy.reset_noise(n_envs)
-            inputs = PolicyInputs(obs)  # type: ignore[arg-type]
+            inputs = PolicyInputs(obs, see_masks(t))  # type: ignore[arg-type]
             actions = act(inputs)
             new_obs, rewards, dones, infos = self.env.step(within_bounds(actions))
             transitions.add(inputs, actions, rewards, dones, infos)

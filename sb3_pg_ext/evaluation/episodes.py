@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch as th
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
@@ -34,6 +34,7 @@ from sb3_pg_ext.arguments import check_count, check_flag
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.taking_apart import rewrappers
 from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.rollouts.action_masks import acts_with_masks
 
 N_ENVS = 16
 """So many environments play side by side where nobody says otherwise."""
@@ -271,7 +272,7 @@ def copy_statistics(source: VecNormalize, target: VecNormalize) -> None:
 
 
 def _play(model: BaseAlgorithm, env: VecEnv, recorder: "_Recorder", deterministic: bool) -> None:
-    takes_masks = "action_masks" in inspect.signature(model.predict).parameters and is_masking_supported(env)
+    takes_masks = acts_with_masks(model, env)
     values_of = _critic(model) if recorder.steps_too else None
     obs, states, starts = env.reset(), None, np.ones(env.num_envs, bool)
     while recorder.n_left:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.arguments import check_flag
-from sb3_pg_ext.policies.masking import MaskLayout, why_unmaskable
+from sb3_pg_ext.policies.masking import MaskLayout, takes_masks, why_unmaskable
 
 MaskReader = Callable[[int], np.ndarray | None]
 """From the number of a step within the rollout to the masks of all environments, Booleans [N, k]; or to ``None``."""
@@ -30,7 +31,7 @@ def uses_masks(env: VecEnv, policy: BasePolicy, use_masking: bool | None) -> boo
         check_flag("use_masking", use_masking)
         if not use_masking:
             return False
-    if not is_masking_supported(env):
+    if not _has_masks(env):
         if use_masking:
             raise ValueError(
                 "use_masking=True, but the environment does not support action masking: it has no action_masks(), "
@@ -47,6 +48,26 @@ def uses_masks(env: VecEnv, policy: BasePolicy, use_masking: bool | None) -> boo
         stacklevel=3,
     )
     return False
+
+
+def _has_masks(env: VecEnv) -> bool:
+    try:
+        supported = is_masking_supported(env)
+    except NotImplementedError:  # of a VecEnv that knows no attributes
+        return False
+    base = env.unwrapped
+    # SB3's default asks for the attribute. There are VecEnvs that say None, whatever they are asked for.
+    answers_itself = type(base).has_attr is not VecEnv.has_attr
+    return supported and (answers_itself or all(map(callable, base.get_attr("action_masks"))))
+
+
+def acts_with_masks(model: BaseAlgorithm, env: VecEnv) -> bool:
+    """Whether a model, be it this package's or sb3-contrib's, can be given the environments' masks to act.
+
+    :param model: the model
+    :param env: the environments that it acts in
+    """
+    return takes_masks(model.predict) and _has_masks(env) and why_unmaskable(model.policy) is None
 
 
 def make_mask_reader(

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import gymnasium
+import rl_zoo3.exp_manager
 import rl_zoo3.train
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
@@ -31,6 +32,13 @@ from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.making import make_vec_env, sync_vec_env
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
 from sb3_pg_ext.plugins.configs import find_config, known_hyperparameters
+from sb3_pg_ext.policies.masking import takes_masks
+from sb3_pg_ext.zoo.action_masks import (
+    ZooEvalCallback,
+    ZooTrialEvalCallback,
+    create_test_env,
+    playing_with_masks,
+)
 from sb3_pg_ext.zoo.hyperparams import (
     EXTENDED,
     overlay,
@@ -43,8 +51,8 @@ from sb3_pg_ext.zoo.seeds import median_of_seeds
 from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argument, suggest
 
 STOCK = frozenset(ALGOS)
-PLAYERS = ("rl_zoo3.utils", "rl_zoo3.enjoy", "rl_zoo3.push_to_hub")
-"""Where RL Zoo's choice of a run lies: those imported later take it from the first."""
+PLAYERS = ("rl_zoo3", "rl_zoo3.utils", "rl_zoo3.enjoy", "rl_zoo3.push_to_hub")
+"""Where RL Zoo's choice of a run, and of an environment to play in, lies: those imported later take it from these."""
 VEC_ENV_TYPES = ("gymnasium", "envpool")
 """Backends of ``make_vec_env`` that ``--vec-env`` takes beside RL Zoo's own."""
 SHIPPED = "zoo_configs"
@@ -60,11 +68,12 @@ def install(plugins: Registry, *, play: bool = False) -> None:
     MinAtar's environments are registered, too, where it is installed.
 
     :param plugins: what is registered
-    :param play: whether models are loaded only to act, so that their replay buffers need no memory
+    :param play: whether models are loaded only to act, so that their replay buffers need no memory, and they take the
+        action masks of the environments that they act in
     """
     register_minatar()
     for spec in _find_algorithms(plugins):
-        ALGOS[spec.name] = _without_replay_memory(spec.cls) if play and spec.off_policy else spec.cls
+        ALGOS[spec.name] = _made_to_play(spec) if play else spec.cls
         HYPERPARAMS_SAMPLER[spec.name] = _lazily(spec.sampler)
         HYPERPARAMS_CONVERTER[spec.name] = _lazily(spec.converter)
         PluginExperimentManager.specs[spec.name] = spec
@@ -73,6 +82,9 @@ def install(plugins: Registry, *, play: bool = False) -> None:
     for module in PLAYERS:
         if module in sys.modules:
             sys.modules[module].get_model_path = get_model_path  # type: ignore[attr-defined]
+            sys.modules[module].create_test_env = create_test_env  # type: ignore[attr-defined]
+    rl_zoo3.exp_manager.EvalCallback = ZooEvalCallback  # type: ignore[misc]
+    rl_zoo3.exp_manager.TrialEvalCallback = ZooTrialEvalCallback  # type: ignore[misc]
 
 
 def require_algorithm(plugins: Registry, name: str) -> None:
@@ -386,6 +398,13 @@ def _lazily(function: Callable[..., dict[str, Any]] | str) -> Callable[..., dict
     if not isinstance(function, str):
         return function
     return lambda *arguments: resolve_name(function)(*arguments)
+
+
+def _made_to_play(spec: AlgorithmSpec) -> type[Any]:
+    """The class of an algorithm, as scripts take it that load a model only to act."""
+    if spec.off_policy:
+        return _without_replay_memory(spec.cls)
+    return playing_with_masks(spec.cls) if takes_masks(spec.cls.predict) else spec.cls
 
 
 def _without_replay_memory(cls: type[Any]) -> type[Any]:

@@ -1,15 +1,18 @@
 """Evaluate what RL Zoo has trained."""
 
-from rl_zoo3.utils import ALGOS, EnvironmentName, create_test_env, get_saved_hyperparams
+from rl_zoo3.utils import ALGOS, EnvironmentName, get_saved_hyperparams
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_pg_ext.plugins import registry
 from sb3_pg_ext.zoo import bridge
+from sb3_pg_ext.zoo.action_masks import create_test_env
 from sb3_pg_ext.zoo.runs import get_model_path
 
 
 def evaluate_latest_run(algo: str, env_id: str, folder: str, n_episodes: int, seed: int) -> tuple[list[float], str]:
     """Play complete episodes with deterministic actions, in a fresh environment wrapped as in training.
+
+    Where it has action masks, and the model takes them, they are used.
 
     :param algo: the Zoo id
     :param env_id: id of the environment

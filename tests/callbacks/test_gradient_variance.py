@@ -2,19 +2,20 @@
 
 import random
 from copy import deepcopy
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from conformance.algorithms import record
-from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv, SpoiltEnv
+from envs import ACTION_SPACES, OBSERVATION_SPACES, MaskedEnv, RandomEnv, SpoiltEnv
 from gymnasium import spaces
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_pg_ext import REINFORCE, make_baseline
+from sb3_pg_ext import NPG, REINFORCE, fast, make_baseline
 from sb3_pg_ext.callbacks import GradientVarianceCallback
 
 GAMMA, GAE_LAMBDA = 0.8, 0.7
@@ -465,3 +466,56 @@ def test_an_environment_without_an_end_is_told_of():
     model = A2C("MlpPolicy", Walk(), device="cpu")
     with pytest.raises(RuntimeWarning, match=r"no episode has ended in .*TimeLimit"):
         model.learn(5, GradientVarianceCallback(Endless(), n_batches=2, n_episodes=1))
+
+
+# ---- action masks ---------------------------------------------------------------------------------------------------
+
+
+class OneAction(MaskedEnv):
+    """Allows a single action in every state."""
+
+    def _choose_masks(self):
+        self.masks = [np.arange(size) == self.np_random.integers(size) for size in self.sizes]
+
+
+MASKED = {
+    "REINFORCE": partial(REINFORCE, n_episodes=4, baseline="value"),
+    "NPG": partial(NPG, n_steps=16),
+    "fast.MaskablePPO": partial(fast.MaskablePPO, n_steps=16, batch_size=16),
+    "MaskablePPO": partial(MaskablePPO, n_steps=16, batch_size=16),
+}
+
+
+@pytest.mark.parametrize("make", MASKED.values(), ids=MASKED.keys())
+def test_masks(make):
+    """The environment refuses a forbidden action; where there is no choice, there is no gradient."""
+    for env_class, space in ((MaskedEnv, "MultiBinary"), (OneAction, "Discrete")):
+        envs = [env_class(ACTION_SPACES[space]) for _ in range(2)]
+        callback = GradientVarianceCallback(envs[0], ["none", "value"], n_batches=2, n_episodes=3)
+        model = make("MlpPolicy", envs[1], seed=0, device="cpu")
+        records = record(model)
+        model.learn(16, callback)
+        variances = [records.latest[f"gradient/{name}/variance"] for name in ("none", "value")]
+        assert all(variance == 0 for variance in variances) == (env_class is OneAction)
+        assert np.isfinite(variances).all()
+
+
+def test_masks_are_ignored_as_in_the_training():
+    class AllowsAll(MaskedEnv):
+        step = RandomEnv.step
+
+        def action_masks(self):
+            raise AssertionError("asked for masks")
+
+    for name in ("NPG", "MaskablePPO"):
+        model = MASKED[name]("MlpPolicy", AllowsAll(), seed=0, device="cpu")
+        model.learn(16, GradientVarianceCallback(AllowsAll(), n_batches=2, n_episodes=2), use_masking=False)
+    PPO("MlpPolicy", AllowsAll(), n_steps=16, batch_size=16).learn(
+        16, GradientVarianceCallback(AllowsAll(), n_batches=2, n_episodes=2)
+    )
+
+
+def test_an_environment_without_the_masks_of_the_training_is_refused():
+    model = MASKED["NPG"]("MlpPolicy", MaskedEnv(), seed=0, device="cpu")
+    with pytest.raises(ValueError, match="use_masking=True, but the environment does not support action masking"):
+        model.learn(16, GradientVarianceCallback(RandomEnv(ACTION_SPACES["Discrete"]), n_batches=2, n_episodes=2))

@@ -3,6 +3,7 @@
 import inspect
 from functools import partial
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -19,7 +20,7 @@ from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_pg_ext.envs import FastDummyVecEnv
 from sb3_pg_ext.fast.mixin import FastUpdate
@@ -139,6 +140,43 @@ def test_without_a_choice_there_is_no_entropy(algorithm, space):
     if "train/entropy_loss" not in records.latest:
         model.logger.dump(0)
     assert records.latest["train/entropy_loss"] == pytest.approx(0, abs=1e-7)
+
+
+# ---- learning -------------------------------------------------------------------------------------------------------
+
+
+class Refuses(gym.Wrapper):
+    """The identity task of sb3-contrib in 20 steps, of which each can give 1. It refuses a forbidden action."""
+
+    def __init__(self):
+        super().__init__(InvalidActionEnvDiscrete(dim=6, n_invalid_actions=3, ep_length=20))
+        self.observation_space = spaces.Box(0, 1, (6,))
+
+    def reset(self, **kwargs):
+        state, info = self.env.reset(**kwargs)
+        return np.eye(6, dtype=np.float32)[state], info
+
+    def step(self, action):
+        assert action not in self.env.invalid_actions
+        state, *rest = self.env.step(action)
+        return np.eye(6, dtype=np.float32)[state], *rest
+
+
+FASTER = {
+    "a3c": {"n_steps": 20, "learning_rate": 3e-3},
+    "fast_maskable_ppo": {"n_steps": 200, "batch_size": 50, "n_epochs": 5, "learning_rate": 0.01},
+    "npg": {"n_steps": 200, "batch_size": 50, "cg_max_steps": 10, "target_kl": 0.1},
+    "ppo_kl": {"n_steps": 200, "batch_size": 50, "n_epochs": 5, "learning_rate": 0.01},
+    "reinforce": {"n_episodes": 10, "learning_rate": 0.02},
+}
+
+
+@each_algorithm
+def test_learning(algorithm):
+    model = algorithm(Refuses(), gamma=0.4, seed=1, **FASTER[algorithm.spec.name])
+    model.learn(4000)
+    returns, _ = evaluate_policy(model, Monitor(Refuses()), n_eval_episodes=5, return_episode_rewards=True)
+    assert returns == [20.0] * 5
 
 
 # ---- use_masking ----------------------------------------------------------------------------------------------------
@@ -285,3 +323,25 @@ def test_evaluation_by_sb3_contrib(algorithm, tmp_path):
         assert np.isfinite(log["results"]).all()
     returns, lengths = evaluate_policy(model, env, n_eval_episodes=3, return_episode_rewards=True)
     assert len(returns) == len(lengths) == 3
+
+
+class SaysNone(FastDummyVecEnv):
+    """As VecEnvs of one's own often do, knows no attributes, and says None of each."""
+
+    has_attr = VecEnv.has_attr
+
+    def get_attr(self, attr_name, indices=None):
+        return [None] * self.num_envs
+
+
+class KnowsNothing(SaysNone):
+    def get_attr(self, attr_name, indices=None):
+        if attr_name != "render_mode":
+            raise NotImplementedError
+        return [None] * self.num_envs
+
+
+@pytest.mark.parametrize("env_class", [SaysNone, KnowsNothing])
+@pytest.mark.parametrize("algorithm", ["npg", "fast_maskable_ppo"], indirect=True)
+def test_vec_envs_that_know_no_attributes(algorithm, env_class):
+    trained(algorithm, env_class([lambda: RandomEnv(ACTION_SPACES["Discrete"])]))

@@ -2,6 +2,7 @@ from contextlib import ExitStack
 from unittest.mock import patch
 
 import pytest
+import rl_zoo3.exp_manager
 import rl_zoo3.train
 import rl_zoo3.utils
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -38,7 +39,11 @@ def plugins(config):
 def _clean_tables(monkeypatch):
     """Undo what the bridge enters into RL Zoo."""
     monkeypatch.setattr(rl_zoo3.train, "ExperimentManager", rl_zoo3.train.ExperimentManager)
-    monkeypatch.setattr(rl_zoo3.utils, "get_model_path", rl_zoo3.utils.get_model_path)
+    for module in (rl_zoo3, rl_zoo3.utils):
+        for name in ("get_model_path", "create_test_env"):
+            monkeypatch.setattr(module, name, getattr(module, name, None), raising=False)
+    for name in ("EvalCallback", "TrialEvalCallback"):
+        monkeypatch.setattr(rl_zoo3.exp_manager, name, getattr(rl_zoo3.exp_manager, name))
     with ExitStack() as tables:
         for table in (ALGOS, HYPERPARAMS_SAMPLER, HYPERPARAMS_CONVERTER, bridge.PluginExperimentManager.specs):
             tables.enter_context(patch.dict(table))
