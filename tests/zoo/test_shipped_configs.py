@@ -81,6 +81,7 @@ def test_in_a_wheel(checkout, tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     site = tmp_path / "site"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        assert {f"sb3_pg_ext/evaluation/report/page.{kind}" for kind in ("html", "css", "js")} <= set(wheel.namelist())
         wheel.extractall(site)
     assert find_in(sys.executable, site, tmp_path) == site / "sb3_pg_ext/zoo_configs/ppo_estimators.yml"
 

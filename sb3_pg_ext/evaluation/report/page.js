@@ -38,7 +38,7 @@
     let text = Number(value.toPrecision(4)).toFixed(digits);
     if (text.includes(".")) text = text.replace(/\.?0+$/, "");
     const [whole, part] = text.split(".");
-    return (whole.replace(/\B(?=(\d{3})+$)/g, "\u2009") + (part ? "." + part : "")).replace("-", "−");
+    return (whole.replace(/\B(?=(\d{3})+$)/g, "\u202f") + (part ? "." + part : "")).replace("-", "−");
   }
   function short(value) {
     const size = Math.abs(value);
@@ -328,8 +328,9 @@
   const redraw = () => redraws.forEach((draw) => draw());
   const card = (title, ...more) => html("div", { class: "card" }, html("h3", {}, title), ...more);
   const at = (id) => document.getElementById(id);
-  function select(label, options, onchange) {
+  function select(label, options, onchange, chosen = 0) {
     const box = html("select", { onchange: (event) => onchange(Number(event.target.value)) }, options.map((text, i) => html("option", { value: i }, text)));
+    box.value = chosen;
     return html("label", {}, label, box);
   }
   const named = (object, build) => groups.filter((name) => object && name in object).map((name) => ({ name, ...build(object[name], name) }));
@@ -381,9 +382,9 @@
     for (const env of data.envs) {
       const of = data.reach[env.name];
       if (!of || !of.thresholds.length) continue;
-      let chosen = 0;
+      let chosen = Math.max(of.thresholds.findIndex((t) => Object.values(t.groups).some((steps) => steps.some(known))), 0);
       const box = card(env.name);
-      if (of.thresholds.length > 1) box.append(html("div", { class: "pickers" }, select("Return", of.thresholds.map((t) => `${number(t.value)} – ${t.label}`), (i) => { chosen = i; redraw(); })));
+      if (of.thresholds.length > 1) box.append(html("div", { class: "pickers" }, select("Return", of.thresholds.map((t) => `${number(t.value)} – ${t.label}`), (i) => { chosen = i; redraw(); }, chosen)));
       place.append(box);
       lineChart(box, {
         title: `Share of runs that have reached a return on ${env.name}`, xLabel: "steps", fromZero: true, stepped: true, yRange: [0, 1.02], flat: true,
@@ -469,10 +470,8 @@
       at("verdict").textContent = a === b ? "Choose two different groups." : found ? found.answer : "These two were not compared.";
       at("details").replaceChildren(...(found && a !== b ? found.details : []).map((text) => html("li", {}, text)));
     };
-    const a = select("Is", names, (i) => { choice[0] = i; update(); });
-    const b = select("better than", names, (i) => { choice[1] = i; update(); });
-    a.querySelector("select").value = choice[0];
-    b.querySelector("select").value = choice[1];
+    const a = select("Is", names, (i) => { choice[0] = i; update(); }, choice[0]);
+    const b = select("better than", names, (i) => { choice[1] = i; update(); }, choice[1]);
     at("comparison-pickers").append(a, b);
   }
   function controls() {

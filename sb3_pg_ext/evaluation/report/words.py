@@ -23,7 +23,7 @@ def number(value: float) -> str:
     text = f"{rounded:,.{max(digits, 0)}f}" if 1e-4 <= abs(value) < 1e9 else f"{value:.3e}"
     if "." in text and "e" not in text:
         text = text.rstrip("0").rstrip(".")
-    return text.replace(",", "\u2009").replace("-", "−")
+    return text.replace(",", "\u202f").replace("-", "−")
 
 
 def interval(value: Interval, unbounded: str = "no interval") -> str:
