@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -464,6 +465,24 @@ def test_the_command_line_says_what_is_wrong(tmp_path, monkeypatch, capsys, argu
         __main__.main()
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_hundred_runs_are_a_small_page_soon_made(tmp_path, report):
+    rng = np.random.default_rng(0)
+    steps, logged = list(range(1000, 1_001_000, 1000)), list(range(5000, 1_001_000, 5000))
+    for algo in "abcde":
+        for env in ("A-v0", "B-v0", "C-v0", "D-v0"):
+            for seed in range(5):
+                keys = (f"train/{name}" for name in ("kl", "entropy_loss", "grad_norm", *range(17)))
+                diagnostics = {key: {"timesteps": logged, "values": rng.normal(size=200)} for key in keys}
+                curve = {"timesteps": steps, "returns": rng.normal(size=1000), "lengths": steps}
+                run(tmp_path, algo, env, seed, rng.normal(), 1_000_000, curve=curve, diagnostics=diagnostics)
+    start = time.process_time()
+    made, _ = report()
+    assert made.n_runs == 100
+    assert time.process_time() - start < 10
+    assert made.path.stat().st_size < 3_000_000
 
 
 @pytest.mark.slow
