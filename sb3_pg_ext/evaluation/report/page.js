@@ -228,7 +228,8 @@
       if (!core || !xs) { host.append(html("p", { class: "empty" }, series.length ? "Nothing to draw." : "All groups are hidden.")); return; }
       const span = core[1] - core[0] || Math.abs(core[0]) * 0.1 || 1;
       const wide = extent(series.flatMap((s) => [...(s.low || []), ...(s.high || [])])) || core;
-      let low = Math.min(core[0], Math.max(wide[0], core[0] - 0.4 * span)), high = Math.max(core[1], Math.min(wide[1], core[1] + 0.4 * span));
+      const reach = spec.range ? Infinity : 0.4 * span; // of intervals that would squeeze all else
+      let low = Math.min(core[0], Math.max(wide[0], core[0] - reach)), high = Math.max(core[1], Math.min(wide[1], core[1] + reach));
       if (spec.yRange) [low, high] = spec.yRange;
       else { const margin = (high - low || span) * 0.05; low -= margin; high += margin; }
       const yTicks = ticks(low, high, height / 52);
@@ -435,7 +436,7 @@
       const show = (key, target) => {
         const box = card(of[key].title, html("p", { class: "small note" }, html("code", {}, key)));
         target.append(box);
-        lineChart(box, { title: `${of[key].title} on ${envs[index].name}`, xLabel: "steps", fromZero: true, flat: true, series: () => named(of[key].groups, (s) => ({ x: s.x, y: s.y, low: s.low, high: s.high })) });
+        lineChart(box, { title: `${of[key].title} on ${envs[index].name}`, xLabel: "steps", fromZero: true, flat: true, range: true, series: () => named(of[key].groups, (s) => ({ x: s.x, y: s.y, low: s.low, high: s.high })) });
       };
       const keys = Object.keys(of);
       keys.filter((key) => of[key].main).forEach((key) => show(key, place));
