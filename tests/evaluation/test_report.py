@@ -283,6 +283,8 @@ def test_bad_files_are_named_and_the_rest_is_shown(tmp_path, report):
     monitor(tmp_path / "line", [1.0, 2.0, 3.0], end="\n4.0,1")
     monitor(monitor(tmp_path / "mixed", [1.0]), [1.0], env="Acrobot-v1", name="1.monitor.csv")
     monitor(tmp_path / "none", [])
+    (monitor(tmp_path / "endless", [1.0]) / "progress.csv").write_text("a\n" + "1" * 200_000)
+    (monitor(tmp_path / "infinite", [1.0]) / "1.monitor.csv").write_text('#{"t_start": 1}\nr,l,t\n1,inf,1\n')
     (tmp_path / "binary").mkdir()
     (tmp_path / "binary" / "monitor.csv").write_bytes(b"\xff\xfe\x00")
     broken = zoo_run(tmp_path / "zoo")
@@ -297,6 +299,8 @@ def test_bad_files_are_named_and_the_rest_is_shown(tmp_path, report):
         ("line", "last line was cut off"),
         ("mixed", "different environments (Acrobot-v1, CartPole-v1)"),
         ("none", "no complete episode"),
+        ("endless", "field larger than field limit"),
+        ("infinite", "infinity"),
         ("binary", "utf-8"),
         ("evaluations.npz", "without its evaluations"),
         ("config.yml", "shown without it"),

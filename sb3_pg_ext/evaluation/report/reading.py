@@ -4,6 +4,7 @@ Files may come from strangers: nothing in them is run. YAML is read as plain dat
 model only the text about the system that made it.
 """
 
+import csv
 import json
 import math
 import os
@@ -47,7 +48,7 @@ def find_runs(folders: list[str]) -> tuple[list[Run], list[str]]:
         for path, files in _walk(root):
             try:
                 run = _read(Path(path), files, root, problems)
-            except (ValueError, OSError, zipfile.BadZipFile, yaml.YAMLError, RecursionError) as error:
+            except (ValueError, OSError, OverflowError, RecursionError, csv.Error) as error:
                 problems.append(str(error) if isinstance(error, RecordError) else f"{path}: {error}")
                 continue
             if run is not None:
