@@ -10,6 +10,7 @@ import math
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from reprlib import Repr
@@ -27,6 +28,8 @@ FINAL_SHARE = 0.9
 """An evaluation is one of the final policy if at most a tenth of the training followed."""
 _ZOO_RUN = re.compile(r"(?P<env>.+)_\d+(_[0-9a-f-]{36})?")
 _NUMBERED = re.compile(r"(?P<name>.*?)[_\-. ]*(?:seed|run)?[_\-. ]*(?P<number>\d+)", re.IGNORECASE)
+_DAMAGED = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive may raise."""
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = 20
@@ -224,7 +227,7 @@ def _add_evaluations(run: Run, file: Path, problems: list[str]) -> None:
         with np.load(file, allow_pickle=False) as saved:
             steps, results = saved["timesteps"], saved["results"]
         means = np.asarray(results, float).reshape(len(steps), -1).mean(axis=1)
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         problems.append(f"{file} cannot be read ({error}); the run is shown without its evaluations")
         return
     run.evaluations = Series.of(steps, means)
@@ -237,7 +240,7 @@ def _read_system_info(model: Path) -> dict[str, str]:
     try:
         with zipfile.ZipFile(model) as archive, archive.open("system_info.txt") as file:
             text = file.read(SYSTEM_INFO_LIMIT).decode(errors="replace")
-    except (OSError, KeyError, zipfile.BadZipFile):
+    except _DAMAGED:
         return {}
     lines = (line.lstrip("- ").partition(": ") for line in text.splitlines())
     names = {"Python", "Stable-Baselines3", "PyTorch", "Numpy", "Gymnasium"}
