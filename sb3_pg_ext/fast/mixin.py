@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
-from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.policies.evaluation import action_array
 from sb3_pg_ext.policies.images import lay_out_images
 from sb3_pg_ext.policies.inputs import PolicyInputs
@@ -119,10 +119,11 @@ class FastUpdate(OnPolicyTraining):
         finally:
             hook.remove()
 
-    def _descend(self, engine: PolicyBackend, derivatives: Derivatives, max_norm: float | None) -> None:
-        """A step of the optimiser, if the gradient is finite."""
+    @contextmanager
+    def _unless_spoilt(self) -> Iterator[None]:
+        """For a step of the optimiser: where the gradient is not finite, it is counted, and that is all."""
         try:
-            engine.descend(derivatives, max_norm)
+            yield
         except NonFiniteError:
             self._n_spoilt += 1
 
@@ -154,9 +155,7 @@ class FastUpdate(OnPolicyTraining):
 
     def _minibatches(self, steps: Steps, batch_size: int) -> Iterator[Steps]:
         """One epoch as SB3 makes it: with its permutation, and the rest of the steps as a last minibatch."""
-        order = np.random.permutation(len(steps))
-        for start in range(0, len(steps), batch_size):
-            yield steps[order[start : start + batch_size]]
+        return steps.cut(np.random.permutation(len(steps)), range(0, len(steps), batch_size))
 
     def _log(self, **numbers: float) -> None:
         """Log what every update logs, and more."""

@@ -13,6 +13,8 @@ from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 class ClippedUpdate(FastUpdate):
     """The update of PPO: epochs of minibatches, with the clipped ratio."""
 
+    compiles = True
+
     clip_range: Any
     clip_range_vf: Any
     batch_size: Any
@@ -32,15 +34,13 @@ class ClippedUpdate(FastUpdate):
         for epoch in range(self.n_epochs):
             approximate_kls: list[float] = []
             for batch in self._minibatches(steps, self.batch_size or len(steps)):
-                computed = engine.evaluate_actions(batch.inputs, batch.actions)
-                losses, derivatives = objective(computed, batch)
-                log_ratios = computed.log_probs - batch.log_probs
-                deviations = np.expm1(log_ratios)
-                approximate_kls.append(float((deviations - log_ratios).mean()))
-                history.append(losses | {"clip_fraction": float((np.abs(deviations) > clip_range).mean())})
+                losses = engine.differentiate(objective, batch)
+                approximate_kls.append(losses["approx_kl"])
+                history.append(losses)
                 if self._is_too_far(approximate_kls[-1]):
                     break
-                self._descend(engine, derivatives, self.max_grad_norm)
+                with self._unless_spoilt():
+                    engine.step_along_gradient(self.max_grad_norm)
             self._n_updates += 1
             if self._is_too_far(approximate_kls[-1]):
                 if self.verbose >= 1:

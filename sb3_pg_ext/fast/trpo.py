@@ -45,7 +45,8 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
             for batch in self._minibatches(steps, self.batch_size):
                 loss = value_loss(engine.predict_values(batch.inputs), batch.returns)
                 losses.append(loss.value)
-                self._descend(engine, {"values": loss.gradient}, None)
+                with self._unless_spoilt():
+                    engine.descend({"values": loss.gradient}, None)
         self._n_updates += 1
         self._log(value_loss=float(np.mean(losses)))
 

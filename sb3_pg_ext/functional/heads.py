@@ -110,7 +110,7 @@ class Categorical(Discrete):
     log_partition = 0
 
     def __init__(self, outputs: np.ndarray, sizes: Sequence[int]) -> None:
-        self.parameters, self._sizes = (outputs,), sizes
+        self.parameters, self.sizes = (outputs,), sizes
         self._starts = np.cumsum([0, *sizes[:-1]]) if len(sizes) > 1 else 0
         shifted = outputs - self._spread(np.maximum, outputs)
         self.probs = np.exp(shifted)
@@ -125,12 +125,12 @@ class Categorical(Discrete):
 
     def _spread(self, reduction: np.ufunc, array: np.ndarray) -> np.ndarray:
         """Reduce the numbers of every choice to one, which stands where all of them stood."""
-        if len(self._sizes) == 1:
+        if len(self.sizes) == 1:
             return reduction.reduce(array, axis=1, keepdims=True)
-        return np.repeat(reduction.reduceat(array, self._starts, axis=1), self._sizes, axis=1)
+        return np.repeat(reduction.reduceat(array, self._starts, axis=1), self.sizes, axis=1)
 
     def __getitem__(self, rows: Any) -> "Categorical":
-        return Categorical(self.parameters[0][rows], self._sizes)
+        return Categorical(self.parameters[0][rows], self.sizes)
 
     def statistics(self, actions: np.ndarray) -> np.ndarray:
         """One-hot vectors, from indices [B, number of choices]."""

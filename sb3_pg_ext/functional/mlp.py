@@ -19,23 +19,30 @@ class Activation(NamedTuple):
     :param function: x ↦ f(x); it may overwrite x
     :param product: (u, x, y) ↦ J u, where J is the Jacobian of a row. It is symmetric in all of these functions, so
         that J u serves as vector-Jacobian and as Jacobian-vector product. Where f overwrites x, x may be y
+    :param kind: what it is called in :mod:`~sb3_pg_ext.functional.minibatch`; ``""`` if it is not there
+    :param number: what that takes beside x
     """
 
     function: Callable[[np.ndarray], np.ndarray]
     product: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    kind: str = ""
+    number: float = 1.0
 
 
-tanh = Activation(lambda x: np.tanh(x, out=x), lambda u, x, y: u * (1 - y * y))
+tanh = Activation(lambda x: np.tanh(x, out=x), lambda u, x, y: u * (1 - y * y), "tanh")
 """Hyperbolic tangent."""
 
-relu = Activation(lambda x: np.maximum(x, 0, out=x), lambda u, x, y: u * (y > 0))
+relu = Activation(lambda x: np.maximum(x, 0, out=x), lambda u, x, y: u * (y > 0), "relu")
 """max(x, 0)."""
 
 
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """x where x > 0, else negative_slope · x."""
     return Activation(
-        lambda x: np.where(x > 0, x, negative_slope * x), lambda u, x, y: np.where(x > 0, u, negative_slope * u)
+        lambda x: np.where(x > 0, x, negative_slope * x),
+        lambda u, x, y: np.where(x > 0, u, negative_slope * u),
+        "leaky_relu",
+        negative_slope,
     )
 
 
@@ -44,6 +51,8 @@ def elu(alpha: float = 1.0) -> Activation:
     return Activation(
         lambda x: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
         lambda u, x, y: np.where(x > 0, u, u * (y + alpha)),
+        "elu",
+        alpha,
     )
 
 
@@ -56,16 +65,16 @@ def _silu_product(u: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return u * (s + y * (1 - s))
 
 
-sigmoid = Activation(_sigmoid, lambda u, x, y: u * y * (1 - y))
+sigmoid = Activation(_sigmoid, lambda u, x, y: u * y * (1 - y), "sigmoid")
 """1 / (1 + e⁻ˣ)."""
 
-silu = Activation(lambda x: x * _sigmoid(x), _silu_product)
+silu = Activation(lambda x: x * _sigmoid(x), _silu_product, "silu")
 """x · sigmoid(x)."""
 
 
 def scale(factor: float) -> Activation:
     """factor · x."""
-    return Activation(lambda x: np.multiply(x, factor, out=x), lambda u, x, y: u * factor)
+    return Activation(lambda x: np.multiply(x, factor, out=x), lambda u, x, y: u * factor, "scale", factor)
 
 
 def layer_norm(eps: float = 1e-5) -> Activation:
@@ -129,8 +138,8 @@ def forward(layers: Sequence[Layer], x: np.ndarray) -> np.ndarray:
         x = np.dot(x, weight.T)
         if bias is not None:
             x += bias
-        for function, _ in activations:
-            x = function(x)
+        for activation in activations:
+            x = activation.function(x)
     return x
 
 
@@ -151,9 +160,9 @@ def trace(layers: Sequence[Layer], x: np.ndarray) -> Trace:
         if bias is not None:
             z += bias
         values.append([x, z])
-        for index, (function, _) in enumerate(activations):
+        for index, activation in enumerate(activations):
             y = values[-1][-1]
-            values[-1].append(function(y.copy() if index else y))  # the former one's product may need y
+            values[-1].append(activation.function(y.copy() if index else y))  # the former one's product may need y
         x = values[-1][-1]
     return values
 
@@ -174,10 +183,8 @@ def vjp(
     ones = np.ones(len(cotangents), cotangents.dtype)
     for index in range(len(layers) - 1, -1, -1):
         x, *steps = values[index]
-        for (_, product), before, after in zip(
-            layers[index].activations[::-1], steps[-2::-1], steps[:0:-1], strict=True
-        ):
-            cotangents = product(cotangents, before, after)
+        for activation, before, after in zip(layers[index].activations[::-1], steps[-2::-1], steps[:0:-1], strict=True):
+            cotangents = activation.product(cotangents, before, after)
         weight_gradient, bias_gradient = out[index]
         np.dot(cotangents.T, x, out=weight_gradient)
         if bias_gradient is not None:
@@ -203,7 +210,7 @@ def jvp(layers: Sequence[Layer], values: Trace, tangents: Parameters) -> np.ndar
             change += of_bias
         if of_x is not None:
             change += np.dot(of_x, layer.weight.T)
-        for (_, product), before, after in zip(layer.activations, steps[:-1], steps[1:], strict=True):
-            change = product(change, before, after)
+        for activation, before, after in zip(layer.activations, steps[:-1], steps[1:], strict=True):
+            change = activation.product(change, before, after)
     assert change is not None
     return change

@@ -73,14 +73,26 @@ def value_loss(
     :param old_values: V(s) before the update, shape [batch]; needed for clipping alone
     :param clip_range: ε, in units of the return; ``None`` for no clipping
     """
-    moved = None
-    if clip_range is not None:
-        change = values - old_values
-        moved = np.abs(change) <= clip_range
-        values = old_values + np.clip(change, -clip_range, clip_range)
-    errors = values - returns
-    gradient = errors * (2 / len(errors))
-    return Loss(float(errors @ errors) / len(errors), gradient if moved is None else gradient * moved)
+    if clip_range is None:
+        errors = values - returns
+        return Loss(float(errors @ errors) / len(errors), errors * (2 / len(errors)))
+    change = values - old_values
+    errors = old_values + np.minimum(np.maximum(change, -clip_range), clip_range) - returns
+    return Loss(float(errors @ errors) / len(errors), errors * (2 / len(errors)) * (np.abs(change) <= clip_range))
+
+
+def ratio_statistics(log_probs: np.ndarray, old_log_probs: np.ndarray, clip_range: float) -> tuple[float, float]:
+    """What tells how far a policy has moved from the one that acted: mean(r − 1 − log r), and mean(|r − 1| > ε).
+
+    The first estimates KL(old‖π) from the actions that were taken (http://joschu.net/blog/kl-approx.html).
+
+    :param log_probs: log π(a|s), shape [batch]
+    :param old_log_probs: log π_old(a|s), shape [batch]
+    :param clip_range: ε
+    """
+    log_ratios = log_probs - old_log_probs
+    deviations = np.expm1(log_ratios)
+    return mean(deviations - log_ratios), mean(np.abs(deviations) > clip_range)
 
 
 def td_loss(errors: np.ndarray, kind: str = "mse") -> Loss:

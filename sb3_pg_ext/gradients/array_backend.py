@@ -68,8 +68,12 @@ class Net:
             for total, part in zip(chain(*self._gradients), chain(*gradients), strict=True):
                 if total is not None:
                     total += part
+        self.has_gradient()
+
+    def has_gradient(self) -> None:
+        """From now on it has one; as with autograd, a parameter has a gradient once one has reached it."""
         self.is_clear = False
-        while self._missing:  # as with autograd, a parameter has a gradient once one has reached it
+        while self._missing:
             parameter, piece = self._missing.popitem()
             parameter.grad = piece
 
@@ -155,6 +159,9 @@ class ArrayBackend(PolicyBackend):
             self._actor.backward(of_outputs)
             if self._log_std is not None:
                 self._gradients[self._log_std].numpy()[:] += of_log_std[0]
+        self._leave_out_frozen()
+
+    def _leave_out_frozen(self) -> None:
         for parameter in self._frozen:
             parameter.grad = None
             self._gradients[parameter].zero_()

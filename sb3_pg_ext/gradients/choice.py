@@ -9,6 +9,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_pg_ext.arguments import check_choice
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
+from sb3_pg_ext.gradients.compiled_backend import CompiledBackend
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError
 
@@ -17,36 +18,54 @@ ENGINES = ("auto", "autograd", "array")
 T = TypeVar("T")
 
 
-def choose(choice: str, make_array: Callable[[], T], make_autograd: Callable[[], T]) -> tuple[T, str]:
-    """Choose how a policy is differentiated. Both ways give the same gradients, to rounding.
+def choose(
+    choice: str,
+    make_array: Callable[[], T],
+    make_autograd: Callable[[], T],
+    make_compiled: Callable[[], T] | None = None,
+) -> tuple[T, str]:
+    """Choose how a policy is differentiated. All ways give the same gradients, to rounding.
 
-    :param choice: ``"array"`` for NumPy, ``"autograd"`` for PyTorch, ``"auto"`` for NumPy where it can
+    :param choice: ``"array"`` for NumPy, ``"autograd"`` for PyTorch, ``"compiled"`` for NumPy and numba; ``"auto"`` for
+        the first of compiled, array and autograd that can
     :param make_array: makes the one;
         raises :class:`~sb3_pg_ext.policies.plain_mlp.UnsupportedPolicyError` where it cannot
     :param make_autograd: makes the other
+    :param make_compiled: likewise, where updates have something to compile
     :return: the engine and, in words, which it is and why
-    :raises ValueError: for another choice, and for ``"array"`` where NumPy cannot do it
+    :raises ValueError: for another choice, and for one that cannot do it
     """
-    check_choice("engine", choice, ENGINES)
+    check_choice("engine", choice, ENGINES if make_compiled is None else (*ENGINES, "compiled"))
     if choice == "autograd":
         return make_autograd(), "autograd, as asked for"
-    try:
-        return make_array(), "arrays"
-    except UnsupportedPolicyError as reason:
-        if choice == "array":
-            raise ValueError(
-                f"engine='array' cannot differentiate this policy: {reason}; allowed: 'auto', 'autograd'"
-            ) from None
-        return make_autograd(), f"autograd, because {reason}"
+    makers = {"compiled": (make_compiled, "compiled arrays"), "array": (make_array, "arrays")}
+    because = ""
+    for name, (make, description) in makers.items():
+        if make is not None and choice in ("auto", name):
+            try:
+                return make(), description + because
+            except UnsupportedPolicyError as reason:
+                because = f", because {reason}"
+                if choice == name:
+                    raise ValueError(
+                        f"engine={name!r} cannot differentiate this policy: {reason}; allowed: 'auto', 'autograd'"
+                    ) from None
+    return make_autograd(), f"autograd{because}"
 
 
 def make_backend(
-    policy: ActorCriticPolicy, choice: str = "auto", gradient: np.ndarray | None = None
+    policy: ActorCriticPolicy, choice: str = "auto", gradient: np.ndarray | None = None, compiles: bool = False
 ) -> tuple[PolicyBackend, str]:
     """The engine of an actor-critic policy, chosen as by :func:`choose`.
 
     :param policy: the policy
     :param choice: which engine
     :param gradient: where the gradients of all parameters go, one after the other, [P]; ``None`` for anywhere
+    :param compiles: whether what is asked for is mostly :meth:`PolicyBackend.differentiate`, which can be compiled
     """
-    return choose(choice, lambda: ArrayBackend(policy, gradient), lambda: AutogradBackend(policy, gradient))
+    return choose(
+        choice,
+        lambda: ArrayBackend(policy, gradient),
+        lambda: AutogradBackend(policy, gradient),
+        (lambda: CompiledBackend(policy, gradient)) if compiles else None,
+    )

@@ -1,8 +1,9 @@
 """The steps of a rollout, and minibatches of them."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_pg_ext.policies.evaluation import action_array
 from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.observations import arrays_of
+
+LAID_OUT_BYTES = 2**24
+"""Observations of a rollout that take no more than this are copied into the order of an epoch."""
 
 
 def flatten(array: np.ndarray) -> np.ndarray:
@@ -63,7 +68,31 @@ class Steps:
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Steps":
         """Some of the steps."""
-        return Steps(*(_rows(getattr(self, field.name), rows) for field in fields(self)))
+        return Steps(
+            self.inputs.rows(rows),
+            self.actions[rows],
+            self.log_probs[rows],
+            self.values[rows],
+            self.advantages[rows],
+            self.returns[rows],
+            None if self.old is None else self.old[rows],
+        )
+
+    def cut(self, order: np.ndarray, starts: Iterable[int]) -> Iterator["Steps"]:
+        """All steps in another order, in minibatches.
+
+        Small rollouts are laid out in that order at once, since to pick a minibatch takes longer than to cut it off;
+        large ones would take up memory.
+
+        :param order: indices, [B]
+        :param starts: where minibatches begin in it
+        """
+        bounds = [*starts, len(order)]
+        parts = [slice(*part) for part in pairwise(bounds)]
+        if sum(array.nbytes for array in arrays_of(self.inputs.observations)) <= LAID_OUT_BYTES:
+            steps = self[order]
+            return (steps[part] for part in parts)
+        return (self[order[part]] for part in parts)
 
     def minibatches(self, batch_size: int) -> Iterator["Steps"]:
         """One epoch: every step once, in random order, in minibatches of nearly the same size.
@@ -73,8 +102,9 @@ class Steps:
         :param batch_size: the largest size of a minibatch
         """
         n_batches = math.ceil(len(self) / batch_size)
-        for rows in np.array_split(th.randperm(len(self)).numpy(), n_batches):
-            yield self[rows]
+        size, n_larger = divmod(len(self), n_batches)
+        starts = (i * size + min(i, n_larger) for i in range(n_batches))
+        return self.cut(th.randperm(len(self)).numpy(), starts)
 
 
 def _single_precision(array: np.ndarray) -> np.ndarray:
@@ -83,9 +113,3 @@ def _single_precision(array: np.ndarray) -> np.ndarray:
 
 def _flat(buffer: RolloutBuffer, *names: str) -> dict[str, Any]:
     return {name: flatten(getattr(buffer, name)) for name in names}
-
-
-def _rows(batch: Any, rows: np.ndarray | slice) -> Any:
-    if isinstance(batch, PolicyInputs):
-        return batch.rows(rows)
-    return None if batch is None else batch[rows]

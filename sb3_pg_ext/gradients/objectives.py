@@ -5,12 +5,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_pg_ext.functional.arrays import mean
-from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, ratio_loss, value_loss
+from sb3_pg_ext.functional.surrogates import (
+    normalize,
+    policy_gradient_loss,
+    ratio_loss,
+    ratio_statistics,
+    value_loss,
+)
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation
 
 Losses = dict[str, float]
-"""The terms of a loss, unweighted, and the loss itself, by their names in the log."""
+"""The terms of a loss, unweighted, and the loss itself, by their names in the log; and what else is logged of them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,9 @@ class Objective:
     ) -> tuple[Losses, dict[str, np.ndarray]]:
         """Its terms, and the derivatives of ``"loss"`` by the names of the numbers.
 
+        With a clipped ratio there are ``"approx_kl"`` and ``"clip_fraction"``, too, by which SB3 tells how far the
+        policy has moved.
+
         :param computed: what the policy gives for the minibatch
         :param steps: the minibatch
         :param kls: KL(old‖π), [B], where there is a penalty
@@ -54,19 +63,43 @@ class Objective:
         else:
             policy = policy_gradient_loss(computed.log_probs, advantages, len(advantages))
         value = value_loss(computed.values, steps.returns, steps.values, self.clip_range_vf)
-        losses = {
-            "policy_gradient_loss": policy.value,
-            "value_loss": value.value,
-            "entropy_loss": -mean(computed.entropies),
-        }
-        loss = policy.value + self.vf_coef * value.value
         derivatives = {"log_probs": policy.gradient, "values": self.vf_coef * value.gradient}
         if self.ent_coef:
-            loss += self.ent_coef * losses["entropy_loss"]
             derivatives["entropies"] = np.full_like(computed.entropies, -self.ent_coef / len(advantages))
+        kl, statistics = None, None
         if self.kl_coef:
             assert kls is not None, "a penalty on KL needs KL"
-            losses["kl_loss"] = mean(kls)
-            loss += self.kl_coef * losses["kl_loss"]
+            kl = mean(kls)
             derivatives["kls"] = np.full_like(kls, self.kl_coef / len(kls))
-        return losses | {"loss": loss}, derivatives
+        if self.has_statistics:
+            assert self.clip_range is not None
+            statistics = ratio_statistics(computed.log_probs, steps.log_probs, self.clip_range)
+        return self.terms(policy.value, value.value, mean(computed.entropies), kl, statistics), derivatives
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether it tells how far the policy has moved."""
+        return self.with_ratio and self.clip_range is not None
+
+    def terms(
+        self, policy: float, value: float, entropy: float, kl: float | None, statistics: tuple[float, float] | None
+    ) -> Losses:
+        """Weigh the terms, and give them their names.
+
+        :param policy: the first term
+        :param value: the critic's loss
+        :param entropy: the mean entropy
+        :param kl: the mean of KL, where there is a penalty
+        :param statistics: see :func:`~sb3_pg_ext.functional.surrogates.ratio_statistics`, where there are any
+        """
+        losses = {"policy_gradient_loss": policy, "value_loss": value, "entropy_loss": -entropy}
+        loss = policy + self.vf_coef * value
+        if self.ent_coef:
+            loss -= self.ent_coef * entropy
+        if self.kl_coef and kl is not None:
+            losses["kl_loss"] = kl
+            loss += self.kl_coef * kl
+        losses["loss"] = loss
+        if statistics is not None:
+            losses["approx_kl"], losses["clip_fraction"] = statistics
+        return losses

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -11,6 +11,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_pg_ext.functional.tensors.curvature import Product
 from sb3_pg_ext.gradients.protocol import GradientBackend
 from sb3_pg_ext.policies.inputs import PolicyInputs
+
+if TYPE_CHECKING:
+    from sb3_pg_ext.gradients.minibatches import Steps
+    from sb3_pg_ext.gradients.objectives import Losses, Objective
 
 
 class PolicyEvaluation(NamedTuple):
@@ -56,6 +60,20 @@ class PolicyBackend(GradientBackend):
         :param inputs: what the policy sees of the states s, [B, …]
         :param actions: a, [B, action_dim]
         """
+
+    def differentiate(self, objective: "Objective", steps: "Steps") -> "Losses":
+        """Replace the gradient by that of an objective.
+
+        :param objective: the objective
+        :param steps: the minibatch
+        :return: the objective's terms
+        """
+        computed = self.evaluate_actions(steps.inputs, steps.actions)
+        kls = self.kl(steps.old) if objective.kl_coef else None
+        losses, derivatives = objective(computed, steps, kls)
+        self.zero_gradient()
+        self.backward(derivatives)
+        return losses
 
     @abstractmethod
     def evaluate_policy(self, inputs: PolicyInputs, actions: np.ndarray) -> PolicyEvaluation:

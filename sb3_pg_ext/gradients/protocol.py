@@ -51,6 +51,15 @@ class GradientBackend(ABC):
         """
         self.zero_gradient()
         self.backward(derivatives)
+        return self.step_along_gradient(max_norm)
+
+    def step_along_gradient(self, max_norm: float | None) -> float:
+        """A step of the optimiser along the gradient that there is.
+
+        :param max_norm: the gradient is scaled down to this norm; ``None`` for no clipping
+        :return: the norm before that
+        :raises NonFiniteError: if that is not finite; then there is no step
+        """
         norm = self.clip_gradient(max_norm)
         self.step()
         return norm

@@ -36,6 +36,8 @@ class OnPolicyTraining(RolloutCollector):
     """A collector that also trains: it chooses what differentiates the policy, and runs updates without ballast."""
 
     engine = "auto"
+    compiles: ClassVar[bool] = False
+    """Whether its updates consist of :meth:`~sb3_pg_ext.gradients.policy_backend.PolicyBackend.differentiate`."""
 
     def learn(self: SelfTraining, *args: Any, **kwargs: Any) -> SelfTraining:
         """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
@@ -90,7 +92,7 @@ class OnPolicyTraining(RolloutCollector):
 
         :raises ValueError: if it cannot do what is asked of it
         """
-        return make_backend(self.policy, self.engine)
+        return make_backend(self.policy, self.engine, compiles=self.compiles)
 
 
 class OnPolicyBase(Learning, OnPolicyTraining):

@@ -79,6 +79,7 @@ class AdaptiveKLPPO(ActorCriticBase):
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
 
+    compiles = True
     max_grad_norm: float | None  # type: ignore[assignment]
 
     def __init__(
@@ -182,10 +183,8 @@ class AdaptiveKLPPO(ActorCriticBase):
                 steps = steps.with_estimate_of(self.rollout_buffer)
             self.policy.set_training_mode(True)
             for batch in steps.minibatches(self.batch_size):
-                computed = engine.evaluate_actions(batch.inputs, batch.actions)
-                kls = engine.kl(batch.old) if objective.kl_coef else None
-                losses, derivatives = objective(computed, batch, kls)
-                grad_norm = engine.descend(derivatives, self.max_grad_norm)
+                losses = engine.differentiate(objective, batch)
+                grad_norm = engine.step_along_gradient(self.max_grad_norm)
                 history.append(losses | {"grad_norm": grad_norm})
             self.policy.set_training_mode(False)
             kl = engine.mean_kl(steps.old, steps.inputs)

@@ -1,0 +1,90 @@
+"""Compiling the gradient of a minibatch with numba, where that is installed."""
+
+import functools
+import hashlib
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from sb3_pg_ext.functional import arrays, minibatch, surrogates
+
+Differentiate = Callable[..., tuple[float, float, float, float, float, float]]
+
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+"""Division by zero gives infinity or NaN, as in NumPy; a·b + c may be rounded once."""
+
+
+def is_available() -> bool:
+    """Whether numba is installed, and SciPy, whose matrix products it calls."""
+    return find_spec("numba") is not None and find_spec("scipy") is not None
+
+
+@functools.cache
+def compiled() -> Differentiate:
+    """:func:`~sb3_pg_ext.functional.minibatch.differentiate`, compiled.
+
+    That takes some 13 seconds, and is kept for later processes beside the module or, where nothing can be written
+    there, in the user's own cache; ``NUMBA_CACHE_DIR`` names another place. Where there is none, every process compiles
+    it anew.
+    """
+    from numba import njit
+
+    names = {"array_at": _make_array_at()}
+    for name, function in vars(minibatch).items():
+        if isinstance(function, types.FunctionType) and name not in names and function is not minibatch.differentiate:
+            names[name] = njit(**OPTIONS)(_with_names(function, names))
+    differentiate = _with_names(minibatch.differentiate, names)
+    differentiate.__qualname__ += f"_{_digest()}"  # by the name numba finds it in its cache
+    try:
+        return njit(_signature(), cache=True, **OPTIONS)(differentiate)
+    except (RuntimeError, OSError):
+        return njit(_signature(), **OPTIONS)(differentiate)
+
+
+def _make_array_at() -> Any:
+    import numba
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def pointer(typing_context: Any, address: Any) -> Any:
+        signature = numba.types.CPointer(numba.float32)(address)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return signature, generate
+
+    @numba.njit
+    def array_at(address: Any, shape: Any) -> Any:
+        return numba.carray(pointer(address), shape)  # type: ignore[call-arg]
+
+    return array_at
+
+
+def _signature() -> Any:
+    """The types of what :func:`~sb3_pg_ext.functional.minibatch.differentiate` takes and gives."""
+    from numba import types as t
+
+    vector, matrix, sizes = t.float32[::1], t.float32[:, ::1], t.int64[::1]
+    network = t.int64[:, ::1], vector
+    head = t.int64, sizes, vector, vector
+    steps = matrix, t.boolean[:, ::1], matrix, vector, vector, vector, vector, t.UniTuple(matrix, 2)
+    coefficients, flag, number = (t.float64,) * 3, t.boolean, t.float64
+    objective = *coefficients, flag, flag, flag, number, flag, number
+    return t.UniTuple(number, 6)(*network, *network, *head, *steps, *objective)
+
+
+def _with_names(function: Callable[..., Any], names: dict[str, Any]) -> types.FunctionType:
+    """The same function, for which some names mean something else."""
+    assert isinstance(function, types.FunctionType)
+    scope = {**function.__globals__, **names}
+    return types.FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+
+
+def _digest() -> str:
+    """Of what is compiled beside the module itself, which alone numba compares with its cache."""
+    sources = map(inspect.getsource, (arrays, surrogates, sys.modules[__name__]))
+    return hashlib.sha256("".join(sources).encode()).hexdigest()[:16]
