@@ -34,8 +34,8 @@ class FastUpdate(OnPolicyTraining):
     An update is that of the stock ``train()``, to rounding. A rollout buffer with a ``get()`` or ``_get_samples()`` of
     its own has it called by the stock ``train()`` itself.
 
-    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU;
-        ``"autograd"`` by PyTorch; ``"auto"`` for the first where it can
+    :param engine: how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU; ``"compiled"``
+        likewise with numba, but for TRPO; ``"autograd"`` by PyTorch; ``"auto"`` for the fastest that can
     """
 
     _backends: tuple[type[PolicyBackend], ...] = (ArrayBackend, AutogradBackend)
@@ -87,9 +87,9 @@ class FastUpdate(OnPolicyTraining):
         if isinstance(engine, AutogradBackend) or not own:
             return engine, path
         buffer = type(self.rollout_buffer).__name__
-        if self.engine == "array":
+        if self.engine in ("array", "compiled"):
             raise ValueError(
-                f"engine='array' together with rollout_buffer_class={buffer}, which overrides {own}(); "
+                f"engine={self.engine!r} together with rollout_buffer_class={buffer}, which overrides {own}(); "
                 "allowed: 'auto', 'autograd'"
             )
         return AutogradBackend(self.policy), f"autograd, because {buffer} overrides {own}()"

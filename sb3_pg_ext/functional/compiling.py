@@ -6,6 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,6 +33,7 @@ def compiled() -> Differentiate:
     """
     from numba import njit
 
+    import_module("scipy.linalg.cython_blas")  # numba would load it at the first product, in the midst of a training
     names = {"array_at": _make_array_at()}
     for name, function in vars(minibatch).items():
         if isinstance(function, types.FunctionType) and name not in names and function is not minibatch.differentiate:

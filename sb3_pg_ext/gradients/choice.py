@@ -47,8 +47,10 @@ def choose(
             except UnsupportedPolicyError as reason:
                 because = f", because {reason}"
                 if choice == name:
+                    others = ["auto", "autograd"] if make is make_array else ["auto", "array", "autograd"]
                     raise ValueError(
-                        f"engine={name!r} cannot differentiate this policy: {reason}; allowed: 'auto', 'autograd'"
+                        f"engine={name!r} cannot differentiate this policy: {reason}; "
+                        f"allowed: {', '.join(map(repr, others))}"
                     ) from None
     return make_autograd(), f"autograd{because}"
 

@@ -18,6 +18,9 @@ from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation
 Losses = dict[str, float]
 """The terms of a loss, unweighted, and the loss itself, by their names in the log; and what else is logged of them."""
 
+STATISTICS = ("approx_kl", "clip_fraction")
+"""What is no term of the loss."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -101,5 +104,5 @@ class Objective:
             loss += self.kl_coef * kl
         losses["loss"] = loss
         if statistics is not None:
-            losses["approx_kl"], losses["clip_fraction"] = statistics
+            losses |= zip(STATISTICS, statistics, strict=True)
         return losses

@@ -104,6 +104,8 @@ def test_terms_by_hand():
         "value_loss": (1 + 1) / 2,
         "entropy_loss": -1.5,
         "kl_loss": 0.2,
+        "approx_kl": (0.5 - np.log(1.5) - 0.5 - np.log(0.5)) / 2,
+        "clip_fraction": 1.0,
     }
     expected["loss"] = -2.2 + 0.5 * 1 - 0.1 * 1.5 + 10 * 0.2
     assert losses == pytest.approx(expected)

@@ -27,8 +27,8 @@ DOCUMENTATION = {
     "rollout_buffer_kwargs": "its further arguments",
     "advantage_estimator": "the name of a registered estimator, or an instance",
     "advantage_estimator_kwargs": "the estimator's own parameters",
-    "engine": 'how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU; ``"autograd"``; '
-    '``"auto"`` for the first where it can',
+    "engine": 'how updates are differentiated: ``"array"`` in NumPy, for plain MLPs on the CPU; ``"compiled"`` '
+    'likewise with numba, where updates consist of minibatches; ``"autograd"``; ``"auto"`` for the fastest that can',
     "stats_window_size": "over how many episodes ``rollout/ep_rew_mean`` and ``ep_len_mean`` are averaged",
     "tensorboard_log": "directory for TensorBoard; ``None`` for no logging",
     "policy_kwargs": "arguments of the policy",

@@ -41,6 +41,8 @@ class OnPolicyTraining(RolloutCollector):
 
     def learn(self: SelfTraining, *args: Any, **kwargs: Any) -> SelfTraining:
         """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
+        if self.compiles:
+            self._choose_backend()  # compiles, lest the first update does; SciPy's BLAS, too, has threads to be limited
         with limited_threads(thread_count(self.policy)):
             return super().learn(*args, **kwargs)
 
@@ -49,7 +51,10 @@ class OnPolicyTraining(RolloutCollector):
         self._check_engine()
 
     def describe_engine(self) -> str:
-        """What differentiates the policy as it is now, and why: ``"arrays"``, or ``"autograd, because …"``."""
+        """What differentiates the policy as it is now, and why.
+
+        ``"compiled arrays"``, ``"arrays"``, or ``"autograd, because …"``.
+        """
         return self._choose_backend()[1]
 
     def _check_engine(self) -> None:

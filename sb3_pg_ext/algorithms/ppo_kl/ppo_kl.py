@@ -19,7 +19,7 @@ from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.importance import effective_sample_size, fraction_outside
 from sb3_pg_ext.gradients.minibatches import Steps
-from sb3_pg_ext.gradients.objectives import Losses, Objective
+from sb3_pg_ext.gradients.objectives import STATISTICS, Losses, Objective
 from sb3_pg_ext.log import TABLE
 from sb3_pg_ext.policies.evaluation import evaluate
 
@@ -213,7 +213,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         )
 
     def _log_losses(self, history: list[Losses]) -> None:
-        for name in history[0]:
+        for name in history[0].keys() - STATISTICS:
             key = f"train/{name}"
             self.logger.record(key, check_number(key, np.mean([losses[name] for losses in history])))
 
