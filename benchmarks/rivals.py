@@ -3,7 +3,8 @@
     python benchmarks/rivals.py --folder rivals     # a virtual environment for each, in this folder; takes minutes
 
 Rivals: SBX (SB3's PPO in JAX), rejax (PPO and CartPole compiled as a whole by JAX) and rlox (in Rust). Every
-measurement is a process of its own, and the sides take turns. Its first training is not counted: it compiles.
+measurement is a process of its own, on one core, and the sides take turns. Its first training is not counted: it
+compiles.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "rivals.json"
 SETTINGS = {"8 × 256 steps, minibatch 64": (8, 256, 64), "64 × 64 steps, minibatch 512": (64, 64, 512)}
-REQUIREMENTS = {"sbx": ["sbx-rl"], "rejax": ["rejax"], "rlox": ["torch", "rlox"]}
+REQUIREMENTS = {"sbx": ["sbx-rl"], "rejax": ["rejax", "gymnax<0.1"], "rlox": ["torch", "rlox"]}
 TITLES = {
     "stock": "SB3",
     "fast": "`fast.PPO`",
@@ -63,8 +64,9 @@ PROGRAMS = {
 from importlib.metadata import version
 import jax, rejax
 ppo = rejax.PPO.create(env="CartPole-v1", num_envs=N_ENVS, num_steps=N_ROLLOUT, num_epochs=10,
-                       num_minibatches=N_ENVS * N_ROLLOUT // BATCH_SIZE, total_timesteps=N_STEPS,
-                       eval_freq=N_STEPS, skip_initial_evaluation=True, eval_callback=lambda *args: ())
+                       num_minibatches=N_ENVS * N_ROLLOUT // BATCH_SIZE, total_timesteps=N_STEPS, eval_freq=N_STEPS,
+                       skip_initial_evaluation=True, agent_kwargs={"activation": "tanh"})
+ppo = ppo.replace(eval_callback=lambda *args: ())
 compiled = jax.jit(ppo.train)
 def train():
     jax.block_until_ready(compiled(jax.random.PRNGKey(0)))
@@ -73,14 +75,17 @@ VERSIONS = {name: version(name) for name in ("rejax", "gymnax", "jax")}
     "rlox": """
 from importlib.metadata import version
 import torch; torch.set_num_threads(1)
-from rlox.trainer import Trainer
-trainer = Trainer("ppo", env="CartPole-v1", seed=0, config=dict(n_envs=N_ENVS, n_steps=N_ROLLOUT, n_epochs=10,
-                  batch_size=BATCH_SIZE))
+from rlox.algorithms.ppo import PPO
 def train():
-    trainer.train(total_timesteps=N_STEPS)
+    PPO("CartPole-v1", n_envs=N_ENVS, seed=0, n_steps=N_ROLLOUT, n_epochs=10, batch_size=BATCH_SIZE).train(N_STEPS)
 VERSIONS = {name: version(name) for name in ("rlox", "torch")}
 """,
 }
+ONE_CORE = """
+import os
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+"""
 MEASURE = """
 import json, time
 train()
@@ -111,7 +116,7 @@ def measure(name: str, setting: str, n_rollouts: int, folder: Path) -> dict[str,
     sizes = (
         f"N_ENVS, N_ROLLOUT, BATCH_SIZE, N_STEPS = {n_envs}, {n_steps}, {batch_size}, {n_envs * n_steps * n_rollouts}"
     )
-    code = "\n".join([sizes, PROGRAMS[name], MEASURE])
+    code = "\n".join([ONE_CORE, sizes, PROGRAMS[name], MEASURE])
     process = subprocess.run([python_of(name, folder), "-c", code], capture_output=True, text=True, cwd=ROOT)
     if process.returncode:
         raise RuntimeError(f"{name} failed:\n{process.stderr[-2000:]}")
