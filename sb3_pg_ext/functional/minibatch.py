@@ -49,7 +49,7 @@ BLOCK = 128
 
 def array_at(address: int, shape: tuple[int, ...]) -> np.ndarray:
     """The array of single precision that lies at an address."""
-    memory = (ctypes.c_float * math.prod(shape)).from_address(address)
+    memory = (ctypes.c_float * int(math.prod(shape))).from_address(int(address))
     return np.ctypeslib.as_array(memory).reshape(shape)
 
 
