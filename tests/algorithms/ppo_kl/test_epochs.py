@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from sb3_pg_ext.estimators import GAE
-from sb3_pg_ext.gradients.protocol import GradientBackend
 
 from .models import make_model
 
@@ -55,12 +54,13 @@ def test_every_minibatch_is_used_once_an_epoch(monkeypatch):
     model = make_model(batch_size=5)
     sizes = []
 
-    def descend(engine, derivatives, max_norm):
-        sizes.append(len(derivatives["values"]))
-        return original(engine, derivatives, max_norm)
+    def differentiate(engine, objective, steps):
+        sizes.append(len(steps))
+        return original(engine, objective, steps)
 
-    original = GradientBackend.descend
-    monkeypatch.setattr(GradientBackend, "descend", descend)
+    cls = type(model._make_backend())
+    original = cls.differentiate
+    monkeypatch.setattr(cls, "differentiate", differentiate)
     model.learn(16)
     assert sizes == [4] * 2 * 4
 
