@@ -6,6 +6,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_pg_ext.arguments import check_count
 from sb3_pg_ext.checkpoints.callback_states import Settings, settings_of
+from sb3_pg_ext.checkpoints.environments import prepare
 from sb3_pg_ext.checkpoints.resuming import complete_resumption
 from sb3_pg_ext.checkpoints.saving import CheckpointWriter, check_model
 
@@ -43,6 +44,7 @@ class TrainingCheckpointCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self.saved_at = self.model.num_timesteps
+        prepare(self.training_env, None if self.model.num_timesteps else self.model.seed)
         self._writer, self._settings = CheckpointWriter(self.save_path), settings_of(self._root)
 
     @property

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 KEPT = 2
 FORMAT = 1
@@ -32,13 +32,26 @@ def _number(path: Path) -> int:
     return int(path.name.partition("_")[0])
 
 
+class Unfinished(NamedTuple):
+    """A checkpoint that is being written.
+
+    :param path: where it is now
+    :param place: where it will be
+    :param measures: sizes and check sums of files, by name, where they are known
+    """
+
+    path: Path
+    place: Path
+    measures: dict[str, list[int]]
+
+
 @contextmanager
-def new_checkpoint(folder: Path, num_timesteps: int, record: dict[str, Any]) -> Iterator[Path]:
+def new_checkpoint(folder: Path, num_timesteps: int, record: dict[str, Any]) -> Iterator["Unfinished"]:
     """Within the scope, files are written into an unfinished checkpoint; then it takes its name and its place.
 
     :param folder: the folder of checkpoints; it is made if it is not there
     :param num_timesteps: number of steps of the training
-    :param record: what its record is to say beside format, steps and files; it may be filled in within the scope
+    :param record: what its record is to say beside format and steps
     """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{UNFINISHED}*"):
@@ -48,9 +61,10 @@ def new_checkpoint(folder: Path, num_timesteps: int, record: dict[str, Any]) -> 
     path = folder / f"{UNFINISHED}{name}"
     path.mkdir()
     try:
-        yield path
+        unfinished = Unfinished(path, folder / name, {})
+        yield unfinished
         _write(path / RECORD, {"format": FORMAT, "num_timesteps": num_timesteps, **record})
-        _write(path / FILES, _measure_all(path))
+        _write(path / FILES, _measure_all(path, unfinished.measures))
         for file in _files_of(path):
             _flush(file)
         os.replace(path, folder / name)
@@ -80,7 +94,7 @@ def usable_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    written, found = json.loads((path / FILES).read_text(encoding="utf-8")), _measure_all(path)
+    written, found = json.loads((path / FILES).read_text(encoding="utf-8")), _measure_all(path, {})
     if damaged := sorted(name for name in written.keys() | found.keys() if written.get(name) != found.get(name)):
         raise ValueError(f"{', '.join(damaged)} not as written")
     record = json.loads((path / RECORD).read_text(encoding="utf-8"))
@@ -97,8 +111,9 @@ def _files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _measure_all(path: Path) -> dict[str, list[int]]:
-    return {str(file.relative_to(path)): _measure(file) for file in _files_of(path) if file.name != FILES}
+def _measure_all(path: Path, known: dict[str, list[int]]) -> dict[str, list[int]]:
+    names = {file.relative_to(path).as_posix(): file for file in _files_of(path) if file.name != FILES}
+    return {name: known.get(name) or _measure(file) for name, file in names.items()}
 
 
 def _measure(file: Path) -> list[int]:

@@ -15,7 +15,8 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 
 from sb3_pg_ext.checkpoints import callback_states, environments, logs, random_states, state_dependent_noise
 from sb3_pg_ext.checkpoints.folder import usable_checkpoint
-from sb3_pg_ext.checkpoints.saving import ENVIRONMENTS, MODEL, REPLAY_BUFFER, STATE
+from sb3_pg_ext.checkpoints.replay_buffers import read_replay_buffer
+from sb3_pg_ext.checkpoints.saving import ENVIRONMENTS, MODEL, STATE
 
 
 def resume(folder: str | Path, env: GymEnv | None = None, device: th.device | str | None = None) -> Any:
@@ -55,8 +56,8 @@ def resume(folder: str | Path, env: GymEnv | None = None, device: th.device | st
     if vec_env.num_envs != state["n_envs"]:
         raise ValueError(f"env has {vec_env.num_envs} environments; allowed: {state['n_envs']}, as the training had")
     model = cls.load(path / MODEL, env=vec_env, device=device or state["device"], force_reset=False)
-    if isinstance(model, OffPolicyAlgorithm):
-        model.load_replay_buffer(path / REPLAY_BUFFER, truncate_last_traj=False)
+    if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+        read_replay_buffer(model.replay_buffer, path)
     vars(model).update(state["attributes"])
     assert model.env is not None
     if state["shares_spaces"]:

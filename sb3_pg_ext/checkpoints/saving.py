@@ -18,9 +18,10 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_pg_ext.checkpoints import callback_states, environments, logs, random_states, state_dependent_noise
 from sb3_pg_ext.checkpoints.folder import new_checkpoint
+from sb3_pg_ext.checkpoints.replay_buffers import ReplayBufferWriter
 from sb3_pg_ext.version import __version__
 
-MODEL, STATE, ENVIRONMENTS, REPLAY_BUFFER = "model.zip", "state.pkl", "environments.pkl", "replay_buffer.pkl"
+MODEL, STATE, ENVIRONMENTS = "model.zip", "state.pkl", "environments.pkl"
 
 COUNTS = ("_num_timesteps_at_start", "_current_progress_remaining")
 """What ``learn()`` begins anew."""
@@ -52,6 +53,7 @@ class CheckpointWriter:
         self.folder = Path(folder)
         self._packed: bytes | None = None
         self._is_packed = False
+        self._replay_buffer = ReplayBufferWriter()
 
     def save(
         self,
@@ -69,6 +71,8 @@ class CheckpointWriter:
         where_envs_stand = environments.note(env)
         record = {
             "algorithm": f"{type(model).__module__}.{type(model).__qualname__}",
+            "total_timesteps": model._total_timesteps,
+            "seed": model.seed,
             "goes_on_within_episodes": not where_envs_stand["problem"],
             "problem": where_envs_stand["problem"],
             "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -89,14 +93,16 @@ class CheckpointWriter:
             "callbacks": callback_states.note(callback, settings or {}),
             "log": logs.note(model.logger),
         }
-        with new_checkpoint(self.folder, model.num_timesteps, record) as path:
+        with new_checkpoint(self.folder, model.num_timesteps, record) as checkpoint:
+            path = checkpoint.path
             model.save(path / MODEL)
             (path / STATE).write_bytes(cloudpickle.dumps(state))
             if (packed := self._pack(env)) is not None:
                 (path / ENVIRONMENTS).write_bytes(packed)
-            if isinstance(model, OffPolicyAlgorithm):
-                model.save_replay_buffer(path / REPLAY_BUFFER)
-        return self.folder / path.name.removeprefix(".unfinished_")
+            if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+                checkpoint.measures.update(self._replay_buffer.write(model.replay_buffer, path))
+        self._replay_buffer.written_to(checkpoint.place)
+        return checkpoint.place
 
     def _pack(self, env: Any) -> bytes | None:
         """The environments as they are made; None if they cannot be pickled. They are the same all along."""

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from pprint import pprint
+from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -26,8 +27,12 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.atari_wrappers import AtariWrapper
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_pg_ext.callbacks import TrainingCheckpointCallback
+from sb3_pg_ext.checkpoints import resume
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.making import make_vec_env, sync_vec_env
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
@@ -46,6 +51,7 @@ from sb3_pg_ext.zoo.hyperparams import (
     resolve_policy_classes,
     resolve_rollout_buffer,
 )
+from sb3_pg_ext.zoo.resuming import CHECKPOINTS, PARTS, find_unfinished_run, read_record
 from sb3_pg_ext.zoo.runs import discard_empty_run, get_model_path
 from sb3_pg_ext.zoo.seeds import median_of_seeds
 from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argument, suggest
@@ -103,7 +109,7 @@ def require_algorithm(plugins: Registry, name: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """RL Zoo's command line for training, with more choices of ``--vec-env``, and ``--n-seeds``."""
+    """RL Zoo's command line for training, with more choices of ``--vec-env``, ``--n-seeds`` and ``--resume``."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -113,6 +119,33 @@ class _Parser(argparse.ArgumentParser):
             default=1,
             help="with -optimize: train every trial with so many seeds, and take the median of their scores",
         )
+        self.add_argument(
+            "--checkpoint-freq",
+            type=int,
+            help="Save all of the training every n steps, for --resume (default: with --resume 20 times, else never)",
+        )
+        self.add_argument(
+            "--resume",
+            action="store_true",
+            help="Go on with the latest unfinished run of this algorithm, environment and seed (any, unless --seed is "
+            "given), or begin one; save checkpoints on the way",
+        )
+
+    def parse_args(self, *arguments: Any, **keywords: Any) -> Any:
+        """Parse the command line; ``resume`` becomes the folder of the run, or an empty text for a new one."""
+        args = super().parse_args(*arguments, **keywords)
+        if args.checkpoint_freq is not None and args.checkpoint_freq < 1:
+            self.error(f"--checkpoint-freq {args.checkpoint_freq}; allowed: an integer ≥ 1")
+        if not args.resume:
+            return args
+        for name in ("optimize_hyperparameters", "trained_agent"):
+            if getattr(args, name):
+                self.error(f"--resume with --{name.replace('_', '-')}; allowed: one of them")
+        run = find_unfinished_run(args.log_folder, args.algo, args.env, args.seed if args.seed >= 0 else None)
+        args.resume = str(run or "")
+        if run is not None and args.seed < 0:
+            args.seed = read_record(run)["seed"]
+        return args
 
     def add_argument(self, *names: Any, **keywords: Any) -> argparse.Action:
         if "--vec-env" in names:
@@ -148,8 +181,9 @@ class PluginExperimentManager(ExperimentManager):
         if backend in VEC_ENV_TYPES:
             keywords["vec_env_type"] = "dummy"
         super().__init__(args, algo, *positional, **keywords)
-        self._has_made_folder = False
         self._n_seeds = _check_n_seeds(args, self.optimize_hyperparameters)
+        self._has_made_folder = self._is_finished = False
+        self._use_checkpoints(getattr(args, "resume", False), getattr(args, "checkpoint_freq", None))
         if backend == "gymnasium":
             self.vec_env_class = sync_vec_env  # type: ignore[assignment]  # it is only called
         elif backend == "envpool":
@@ -178,6 +212,53 @@ class PluginExperimentManager(ExperimentManager):
                 if name in names:
                     return file
         return files[-1]
+
+    def _use_checkpoints(self, run: str | bool, frequency: int | None) -> None:
+        """Decide whether to save checkpoints, and which run to go on with."""
+        self._saves_checkpoints, self._checkpoint_freq = run is not False or frequency is not None, frequency
+        self._resumed = Path(run) if isinstance(run, str) and run else None
+        if self._saves_checkpoints and not issubclass(ALGOS[self.algo], OnPolicyAlgorithm | OffPolicyAlgorithm):
+            raise UserError(
+                f"--resume or --checkpoint-freq with {self.algo}; allowed: on-policy and off-policy algorithms"
+            )
+        if self._resumed is not None:
+            self.save_path = str(self._resumed)
+            self.params_path = f"{self.save_path}/{self.env_name}"
+            self.continue_training = True
+        elif run == "":
+            print("There is no unfinished run to go on with: a new one begins")
+
+    def create_callbacks(self) -> None:
+        """Make RL Zoo's callbacks, and the one that saves checkpoints."""
+        super().create_callbacks()
+        if self._saves_checkpoints:
+            frequency = self._checkpoint_freq or max(self.n_timesteps // PARTS, 1)
+            self.callbacks.append(TrainingCheckpointCallback(frequency, Path(self.save_path, CHECKPOINTS)))
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        if self._resumed is None:
+            return super()._load_pretrained_agent(hyperparams, env)
+        model = resume(Path(self.save_path, CHECKPOINTS), env, device=None if self.device == "auto" else self.device)
+        print(f"Going on with {self.save_path} after {model.num_timesteps} of {self.n_timesteps} steps")
+        return model
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Train, and know whether the training came to its end."""
+        done = model.num_timesteps if self._resumed is not None else 0
+        self.n_timesteps -= done
+
+        def learn(n_timesteps: int, **keywords: Any) -> None:
+            if n_timesteps > 0:
+                model.learn(n_timesteps, **keywords, reset_num_timesteps=self._resumed is None)
+            self._is_finished = True
+
+        super().learn(SimpleNamespace(learn=learn, env=model.env, policy=model.policy))  # type: ignore[arg-type]
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """Save the model as RL Zoo does. Checkpoints of a training that came to its end are not needed any more."""
+        super().save_trained_model(model)
+        if self._is_finished and self._saves_checkpoints:
+            rmtree(Path(self.save_path, CHECKPOINTS), ignore_errors=True)
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """Make everything that a training needs; where that fails, leave no trace of it."""
@@ -244,6 +325,13 @@ class PluginExperimentManager(ExperimentManager):
         """Read the hyper-parameters: those of the YAML file, over them the trial's, over them the command line's."""
         _check_conf_file(self.config, self.env_name.gym_id, is_atari=self._is_atari)
         hyperparams, saved_hyperparams = self._read_hyperparameters()
+        if self._resumed is not None:
+            before = Path(self.params_path, "config.yml").read_text(encoding="utf-8")
+            if before != yaml.dump(saved_hyperparams):
+                raise UserError(
+                    f"--resume: {self.save_path} was begun with other hyper-parameters, those of its config.yml; "
+                    "allowed: the same, or to begin a new run without --resume"
+                )
         if missing := sorted({"n_timesteps", "policy"} - hyperparams.keys()):
             raise UserError(f"The entry for {self.env_name.gym_id} in {self.config} lacks {' and '.join(missing)}")
         return hyperparams, saved_hyperparams
