@@ -47,8 +47,9 @@ def note(env: VecEnv) -> dict[str, Any]:
     problems = [f"{names_of(layers)[-1]} does not tell the state of its environments"] if singles is None else []
     problems += [single["problem"] for single in singles or [] if single["problem"]]
     left_out = set(find_uncopyable(layers))
-    if singles is None:
-        left_out |= {(len(layers) - 1, name) for name in vars(layers[-1])}
+    if not isinstance(layers[-1], DummyVecEnv):  # it holds handles of what lies elsewhere; its spaces are here
+        names = {name for name, value in vars(layers[-1]).items() if not isinstance(value, gym.Space)}
+        left_out |= {(len(layers) - 1, name) for name in names}
     return {
         "layers": names_of(layers),
         "state": copy(layers, left_out),
@@ -139,7 +140,7 @@ def _as_made(env: Any) -> Any:
     return _new, (type(env).__base__,), {name: value for name, value in state.items() if name != "recording"}
 
 
-def _new(cls: type) -> Any:
+def _new(cls: Any) -> Any:
     return cls.__new__(cls)
 
 
