@@ -15,7 +15,7 @@ from stable_baselines3.common.monitor import Monitor, ResultsWriter
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_pg_ext.checkpoints import episodes
-from sb3_pg_ext.checkpoints.layers import copy, find_uncopyable, names_of, paste
+from sb3_pg_ext.checkpoints.layers import copy, find_uncopyable, layers_of, names_of, paste
 
 
 def vec_layers(env: VecEnv) -> list[VecEnv]:
@@ -113,7 +113,7 @@ def pack(env: VecEnv) -> bytes:
     :raises Exception: whatever their classes raise if they cannot be pickled
     """
     stream = io.BytesIO()
-    _Packer(stream).dump(env)
+    _Packer(stream, env).dump(env)
     return stream.getvalue()
 
 
@@ -123,21 +123,31 @@ def unpack(packed: bytes) -> VecEnv:
 
 
 class _Packer(cloudpickle.Pickler):
+    def __init__(self, stream: io.BytesIO, env: VecEnv) -> None:
+        super().__init__(stream)
+        self._left_out: dict[int, set[str]] = {}
+        for single in getattr(vec_layers(env)[-1], "envs", []):
+            if recording := vars(single).get("recording"):
+                layers = layers_of(single)
+                self._left_out[id(single)] = {"recording"}
+                for index, name in recording.left_out:
+                    self._left_out.setdefault(id(layers[index]), set()).add(name)
+
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, VecEnv):
             attributes = {name: value for name, value in vars(obj).items() if name != "class_attributes"}
             return _make_empty, (type(obj),), attributes, None, None, _fill
         if isinstance(obj, ResultsWriter):
             return _reopen, (obj.file_handler.name, tuple(obj.logger.fieldnames)[3:])
-        if isinstance(obj, gym.Env) and "recording" in vars(obj):
-            return _as_made(obj)
+        if id(obj) in self._left_out:
+            return self._as_made(obj)
         return super().reducer_override(obj)
 
-
-def _as_made(env: Any) -> Any:
-    """How an environment is pickled that is not recorded."""
-    state = env.__reduce_ex__(4)[2]
-    return _new, (type(env).__base__,), {name: value for name, value in state.items() if name != "recording"}
+    def _as_made(self, env: gym.Env) -> Any:
+        """How an environment is pickled that is not recorded, without what cannot be."""
+        state: Any = env.__reduce_ex__(4)[2]
+        kept = {name: value for name, value in state.items() if name not in self._left_out[id(env)]}
+        return _new, (type(env).__base__ if "recording" in vars(env) else type(env),), kept
 
 
 def _new(cls: Any) -> Any:

@@ -94,6 +94,8 @@ class _Resumption:
 
     def complete(self, model: BaseAlgorithm) -> None:
         state = self._state
+        if model.num_timesteps != state["num_timesteps"]:  # learn() has begun anew
+            return
         model.start_time = time.time_ns() - int(state["seconds"] * 1e9)
         vars(model).update(state["counts"])
         if model.action_noise is not None:  # learn() has reset it

@@ -69,6 +69,8 @@ class CheckpointWriter:
         env = model.get_env()
         assert env is not None
         where_envs_stand = environments.note(env)
+        if getattr(model, "steps_in_workers", False):
+            where_envs_stand["problem"] = f"the workers of {type(model).__name__} keep their environments to themselves"
         record = {
             "algorithm": f"{type(model).__module__}.{type(model).__qualname__}",
             "total_timesteps": model._total_timesteps,
@@ -85,6 +87,7 @@ class CheckpointWriter:
             "counts": {name: getattr(model, name) for name in COUNTS},
             "seconds": (time.time_ns() - model.start_time) / 1e9,
             "envs": where_envs_stand,
+            "num_timesteps": model.num_timesteps,
             "n_envs": model.n_envs,
             "shares_spaces": model.action_space is env.action_space,
             "action_noise": getattr(model, "action_noise", None),

@@ -33,7 +33,7 @@ def make(algorithm: Algorithm, n_envs):
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_a_resumed_training_ends_as_one_that_was_not_interrupted(algorithm: Algorithm, tmp_path, n_envs):
     if algorithm.traits.asynchronous:
-        pytest.skip("its workers keep their environments")
+        pytest.skip("its workers keep their environments: see below")
     plain = make(algorithm, n_envs).learn(TOTAL)
     watched = make(algorithm, n_envs).learn(TOTAL, TrainingCheckpointCallback(40, tmp_path / "watched"))
     assert_identical(plain, watched)
@@ -47,3 +47,15 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(algorithm: Algo
     resumed.learn(TOTAL - resumed.num_timesteps, reset_num_timesteps=False)
     assert_identical(plain, resumed)
     assert [info["r"] for info in plain.ep_info_buffer] == [info["r"] for info in resumed.ep_info_buffer]
+
+
+def test_workers_begin_new_episodes(algorithm: Algorithm, tmp_path):
+    if not algorithm.traits.asynchronous:
+        pytest.skip("it has none")
+    make(algorithm, 2).learn(TOTAL, [TrainingCheckpointCallback(40, tmp_path), Stop()])
+    with pytest.warns(RuntimeWarning, match="New episodes begin, since the workers of A3C keep"):
+        resumed = resume(tmp_path)
+    n_timesteps = resumed.num_timesteps
+    assert n_timesteps >= 40
+    resumed.learn(TOTAL - n_timesteps, reset_num_timesteps=False)
+    assert resumed.num_timesteps >= TOTAL

@@ -86,6 +86,8 @@ class A3C(ActorCriticBase):
 
     vec_env_class: ClassVar[type[VecEnv]] = FastDummyVecEnv
     """The VecEnv that RL Zoo is to make: one that workers can build again."""
+    steps_in_workers: ClassVar[bool] = True
+    """Checkpoints know by it that where environments stand is out of reach."""
 
     vec_env_types: ClassVar[tuple[str, ...]] = ("gymnasium", "envpool")
     """The simulators that RL Zoo may make instead: each worker builds one of the same kind for itself."""
