@@ -46,12 +46,12 @@ PROGRAMS = {
         imports="from stable_baselines3 import PPO", more="", versions='"stable_baselines3": sb3.__version__'
     ),
     "fast": LIKE_SB3.format(
-        imports="import sb3_pg_ext\nPPO = sb3_pg_ext.fast.PPO",
+        imports="import sb3_pg_ext\nfrom sb3_pg_ext import fast\nPPO = fast.PPO",
         more="",
         versions='"sb3_pg_ext": sb3_pg_ext.__version__, "engine": model.describe_engine()',
     ),
     "fast-array": LIKE_SB3.format(
-        imports="import sb3_pg_ext\nPPO = sb3_pg_ext.fast.PPO",
+        imports="import sb3_pg_ext\nfrom sb3_pg_ext import fast\nPPO = fast.PPO",
         more=', engine="array"',
         versions='"sb3_pg_ext": sb3_pg_ext.__version__, "engine": model.describe_engine()',
     ),
