@@ -21,6 +21,7 @@ from sb3_pg_ext.policies.images import lay_out_images
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.policies.plain_mlp import network_input
+from sb3_pg_ext.policies.trunk import has_trunk
 from sb3_pg_ext.rollouts.collector import RolloutCollector
 from sb3_pg_ext.rollouts.filling import STOCK_BUFFERS, flattened_names
 
@@ -55,6 +56,15 @@ class FastUpdate(OnPolicyTraining):
         *arguments, last = inspect.signature(stock).parameters.values()
         cls.__doc__ = f"{cls.__doc__}\n\n{_parameters_of(stock)}\n{_parameters_of(FastUpdate)}"
         cls.__signature__ = inspect.Signature([*arguments, last, own])  # type: ignore[attr-defined]
+
+    def _setup_model(self) -> None:
+        net_arch = self.policy_kwargs.get("net_arch")
+        if has_trunk(net_arch):
+            raise ValueError(
+                f"policy_kwargs: net_arch={net_arch!r}; allowed: pi and vf, since stock policies have no shared layers "
+                "(those of REINFORCE, NPG, AdaptiveKLPPO and A3C do)"
+            )
+        super()._setup_model()
 
     def train(self) -> None:
         """Update the policy with the rollout buffer, whoever filled it; a rollout that was dropped is passed over."""

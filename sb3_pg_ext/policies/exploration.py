@@ -19,6 +19,7 @@ from torch import nn
 
 from sb3_pg_ext.arguments import check_flag, check_range
 from sb3_pg_ext.policies.masking import MaskablePolicy
+from sb3_pg_ext.policies.trunk import TrunkExtractor, has_trunk
 
 SelfGaussian = TypeVar("SelfGaussian", bound="StateDependentGaussianDistribution")
 
@@ -126,6 +127,13 @@ class ExploringPolicy(MaskablePolicy):
                 f"use_sde={self.use_sde!r}; allowed: False, or a Box action space and use_sde=False"
             )
         check_range("log_std_init", self.log_std_init, LOG_STD_MIN, LOG_STD_MAX)
+
+    def _build_mlp_extractor(self) -> None:
+        if not has_trunk(self.net_arch):
+            super()._build_mlp_extractor()
+            return
+        assert isinstance(self.net_arch, dict)
+        self.mlp_extractor = TrunkExtractor(self.features_dim, self.net_arch, self.activation_fn, self.device)
 
     def _build(self, lr_schedule: Schedule) -> None:
         self._check_exploration()

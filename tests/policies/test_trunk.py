@@ -1,0 +1,83 @@
+"""Policies whose first layers actor and critic share."""
+
+import numpy as np
+import pytest
+import stable_baselines3
+import torch as th
+from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
+from torch import nn
+
+from sb3_pg_ext import A3C, NPG, REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext.policies import MlpPolicy
+
+SHARED = {"net_arch": {"shared": [5, 4], "pi": [3], "vf": []}, "activation_fn": nn.ReLU}
+
+
+def make(cls, policy="MlpPolicy", space="Box", **kwargs):
+    env = RandomEnv(ACTION_SPACES["Discrete"], OBSERVATION_SPACES[space])
+    arguments = {"n_steps": 8, "seed": 0, "device": "cpu", "policy_kwargs": SHARED, **kwargs}
+    return cls(policy, env, **arguments)
+
+
+def layer(x, linear, activation=True):
+    y = x @ linear.weight.detach().double().numpy().T + linear.bias.detach().double().numpy()
+    return np.maximum(y, 0) if activation else y
+
+
+def test_outputs_are_those_of_the_definition():
+    policy = make(REINFORCE).policy
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 3))
+    body = policy.mlp_extractor
+    trunk = layer(layer(x, body.shared_net[0]), body.shared_net[2])
+    logits = layer(layer(trunk, body.policy_net[0]), policy.action_net, activation=False)
+    observations = th.as_tensor(x, dtype=th.float32)
+    with th.no_grad():
+        values, found = policy.predict_values(observations), policy.get_distribution(observations).distribution.logits
+        evaluated, *_ = policy.evaluate_actions(observations, th.zeros(6))
+    np.testing.assert_allclose(values, layer(trunk, policy.value_net, activation=False), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(evaluated, values)
+    centred = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(found, centred, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", [REINFORCE, NPG, AdaptiveKLPPO])
+def test_algorithms_train_it_and_load_it(cls, tmp_path):
+    arguments = {"batch_size": 8} if cls is AdaptiveKLPPO else {}
+    model = make(cls, **arguments)
+    before = model.policy.mlp_extractor.shared_net[0].weight.detach().clone()
+    model.learn(16)
+    assert model.describe_engine() == "autograd, because its body is a TrunkExtractor"
+    assert not th.equal(model.policy.mlp_extractor.shared_net[0].weight, before)
+    model.save(tmp_path / "model")
+    loaded = cls.load(tmp_path / "model")
+    for name, parameter in model.policy.state_dict().items():
+        assert th.equal(parameter, loaded.policy.state_dict()[name])
+
+
+def test_workers_train_it():
+    model = make(A3C, n_steps=4, start_method="fork")
+    model.learn(32)
+    assert model.num_timesteps >= 32
+
+
+def test_images_pass_through_it_too():
+    kwargs = {**SHARED, "features_extractor_kwargs": {"features_dim": 8}}
+    make(REINFORCE, "CnnPolicy", "image", policy_kwargs=kwargs).learn(8)
+
+
+def test_stock_algorithms_take_the_policy():
+    model = make(stable_baselines3.A2C, MlpPolicy)
+    assert model.policy.mlp_extractor.shared_net[0].weight.shape == (5, 3)
+    model.learn(16)
+
+
+@pytest.mark.parametrize("cls", [fast.PPO, fast.A2C, fast.TRPO, fast.MaskablePPO])
+def test_the_twins_refuse_it(cls):
+    with pytest.raises(ValueError, match=r"policy_kwargs: net_arch=.*'shared'.*allowed: pi and vf"):
+        make(cls, n_steps=128)
+
+
+@pytest.mark.parametrize("size", [0, 2.5])
+def test_sizes_are_positive_integers(size):
+    with pytest.raises(ValueError, match=f"net_arch: shared={size}; allowed: an integer ≥ 1"):
+        make(REINFORCE, policy_kwargs={"net_arch": {"shared": [size]}})
