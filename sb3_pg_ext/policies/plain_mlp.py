@@ -73,7 +73,7 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     :raises UnsupportedPolicyError: if PyTorch would compute something else, or on another device
     """
     _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
-    _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
+    _check_distribution(policy)
     return layers_of(policy.mlp_extractor.policy_net, policy.action_net)
 
 
@@ -81,6 +81,31 @@ def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     """The critic of a plain MLP policy, from the flat observation to V(s); else as :func:`actor_layers`."""
     _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
     return layers_of(policy.mlp_extractor.value_net, policy.value_net)
+
+
+def layers_behind_features(policy: ActorCriticPolicy) -> tuple[list[mlp.Layer], list[mlp.Layer]]:
+    """Actor and critic of a policy that is a plain MLP behind its features extractor, which both of them share.
+
+    :param policy: any policy of an on-policy algorithm
+    :return: the layers of both, from features, [B, features_dim], on
+    :raises UnsupportedPolicyError: if PyTorch would compute something else, or on another device
+    """
+    check_methods(policy, stock_class(policy), (*ACTING_METHODS, *VALUING_METHODS))
+    _check_device(policy)
+    _check_distribution(policy)
+    _unless(policy.share_features_extractor, "actor and critic extract features apart")
+    _check_body(policy)
+    actor = layers_of(policy.mlp_extractor.policy_net, policy.action_net)
+    return actor, layers_of(policy.mlp_extractor.value_net, policy.value_net)
+
+
+def is_dear(policy: nn.Module) -> bool:
+    """Whether a forward pass takes so long that a state should not pass twice: there are convolutions or recurrences.
+
+    :param policy: the policy
+    """
+    recurrent = any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in policy.modules())
+    return recurrent or any(parameter.dim() > 2 for parameter in policy.parameters())
 
 
 def network_input(observations: Observations) -> np.ndarray:
@@ -145,8 +170,21 @@ def _unless(fit: bool, reason: str) -> None:
 
 def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
     check_methods(policy, stock_class(policy), methods)
-    body = policy.mlp_extractor
     check_input(policy, policy.features_extractor, extractor)
+    _check_body(policy)
+
+
+def _check_distribution(policy: ActorCriticPolicy) -> None:
+    _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
+
+
+def _check_device(model: BaseModel) -> None:
+    device = model.device  # slow to ask for
+    _unless(device.type == "cpu", f"it lives on {device}")
+
+
+def _check_body(policy: ActorCriticPolicy) -> None:
+    body = policy.mlp_extractor
     _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")
     check_hooks(policy, body)
 
@@ -171,8 +209,7 @@ def check_input(model: BaseModel, *extractors: nn.Module | None) -> None:
     :param extractors: its features extractors
     :raises UnsupportedPolicyError: if it does
     """
-    device = model.device  # slow to ask for
-    _unless(device.type == "cpu", f"it lives on {device}")
+    _check_device(model)
     space = model.observation_space
     if not isinstance(space, spaces.Box) or is_image_space(space):
         raise UnsupportedPolicyError(f"its observations are {space}")  # which takes long to write, and is rarely read

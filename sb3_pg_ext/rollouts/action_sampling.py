@@ -1,6 +1,7 @@
 """Choosing actions during a rollout: all that a step needs of the policy while it stays fixed.
 
-Values and log-probabilities are computed afterwards, for the whole rollout at once.
+Values and log-probabilities are computed afterwards, for the whole rollout at once; but no state passes twice through
+what is dear.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,13 +28,16 @@ from sb3_pg_ext.functional.arrays import is_finite
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
-from sb3_pg_ext.policies.evaluation import parts_of
+from sb3_pg_ext.policies.evaluation import action_array, parts_of
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import (
     UnsupportedPolicyError,
     actor_layers,
     check_hooks,
     check_methods,
+    is_dear,
+    layers_behind_features,
+    make_head,
     mask_binary_logits,
     mask_logits,
     network_input,
@@ -65,7 +69,7 @@ WORTH_LAYING_OUT = 16
 def make_action_sampler(policy: ActorCriticPolicy, n_envs: int, n_steps: int | None) -> tuple[ActionSampler, str]:
     """Choose how actions are sampled in the coming rollout.
 
-    Both ways sample the policy's own distribution with PyTorch's global generator, and use it alike: the same seed
+    All ways sample the policy's own distribution with PyTorch's global generator, and use it alike: the same seed
     gives the same actions, up to rounding.
 
     :param policy: the policy, fixed during the rollout
@@ -74,10 +78,16 @@ def make_action_sampler(policy: ActorCriticPolicy, n_envs: int, n_steps: int | N
     :return: the actor and, in words, which path it is and why
     """
     try:
-        layers = actor_layers(policy)
-    except UnsupportedPolicyError as reason:
+        return MLPActionSampler(policy, actor_layers(policy), n_envs, n_steps), "an MLP in NumPy"
+    except UnsupportedPolicyError as problem:
+        reason = problem
+    try:
+        layers = layers_behind_features(policy)
+        return FeaturesActionSampler(
+            policy, *layers, n_envs, n_steps
+        ), f"an MLP in NumPy behind features, because {reason}"
+    except UnsupportedPolicyError:
         return PolicyActionSampler(policy), f"the policy's own forward pass, because {reason}"
-    return MLPActionSampler(policy, layers, n_envs, n_steps), "an MLP in NumPy"
 
 
 def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -102,15 +112,15 @@ def make_bounds(policy: ActorCriticPolicy, n_envs: int) -> Callable[[np.ndarray]
 class PolicyActionSampler:
     """The general path: asks the policy itself.
 
-    A policy with a ``forward()`` of its own is asked by it, as stock algorithms do, for actions, values and
-    log-probabilities in one.
+    A policy with a ``forward()`` of its own, or one whose forward pass is dear, is asked by it, as stock algorithms do,
+    for actions, values and log-probabilities in one.
 
     :param policy: any SB3 policy of an on-policy algorithm
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
-        self._acts_by_forward = not _is_what_forward_says(policy)
+        self._acts_by_forward = is_dear(policy) or not _is_what_forward_says(policy)
         self._evaluated: list[tuple[th.Tensor, th.Tensor]] = []
 
     def __call__(self, inputs: PolicyInputs) -> np.ndarray:
@@ -138,7 +148,13 @@ class PolicyActionSampler:
         """Nothing was drawn ahead."""
 
     def _sample_by_forward(self, obs: Any, more: dict[str, Any]) -> th.Tensor:
-        actions, values, log_probs = self.policy(obs, **more)
+        try:
+            actions, values, log_probs = self.policy(obs, **more)
+        except (RuntimeError, ValueError) as error:  # PyTorch's, of a distribution that it cannot sample
+            numbers = [*self.policy.parameters(), *(obs.values() if isinstance(obs, dict) else [obs])]
+            if all(bool(number.isfinite().all()) for number in numbers):
+                raise
+            raise NonFiniteError("policy output: the parameters of the action distribution are not finite") from error
         self._evaluated.append((values, log_probs))
         return actions
 
@@ -260,6 +276,54 @@ class MLPActionSampler:
     def finish(self) -> None:
         """Give back what was drawn ahead."""
         self._noise.give_back()
+
+
+class FeaturesActionSampler(MLPActionSampler):
+    """An actor in NumPy behind the policy's own features extractor, which sees every state once.
+
+    :param policy: a policy that :func:`~sb3_pg_ext.policies.plain_mlp.layers_behind_features` finds fit
+    :param actor: its actor
+    :param critic: its critic
+    :param n_envs: number of environments
+    :param n_steps: number of steps of the rollout; ``None`` if not known
+    :raises NonFiniteError: if a parameter of the actor is not finite
+    """
+
+    def __init__(
+        self,
+        policy: ActorCriticPolicy,
+        actor: list[mlp.Layer],
+        critic: list[mlp.Layer],
+        n_envs: int,
+        n_steps: int | None,
+    ) -> None:
+        super().__init__(policy, actor, n_envs, n_steps)
+        self._policy, self._actor, self._critic = policy, actor, critic
+        self._steps: list[tuple[np.ndarray, np.ndarray | None, np.ndarray]] = []
+
+    def __call__(self, inputs: PolicyInputs) -> np.ndarray:
+        """Sample an action for every environment, and keep what its value is computed from."""
+        with th.no_grad():
+            obs, _ = inputs.tensors(self._policy.device)
+            features: Any = self._policy.extract_features(obs)
+        x = features.numpy()
+        check_step("policy output: feature", x)
+        outputs = self._mask(mlp.forward(self.layers, x), inputs.action_masks)
+        actions = self._sample(outputs, next(self._noise)).reshape(self._shape)
+        self._steps.append((x, inputs.action_masks, actions))
+        return actions
+
+    @property
+    def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:  # type: ignore[override]
+        """V(s_t) and log π(a_t|s_t), from the features."""
+        if not self._steps:
+            return None
+        features, masks, actions = zip(*self._steps, strict=True)
+        shape = len(self._steps), self._shape[0]
+        x = np.concatenate(features)
+        head = make_head(self._policy, mlp.forward(self._actor, x), None if masks[0] is None else np.concatenate(masks))
+        taken = action_array(np.concatenate(actions).reshape(len(x), -1), self._policy.action_space)
+        return mlp.forward(self._critic, x)[:, 0].reshape(shape), head.log_prob(taken).reshape(shape)
 
 
 Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]

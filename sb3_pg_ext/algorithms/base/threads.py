@@ -8,6 +8,8 @@ import torch as th
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from sb3_pg_ext.policies.plain_mlp import is_dear
+
 ENVIRONMENT_VARIABLE = "SB3_PG_EXT_THREADS"
 
 
@@ -27,10 +29,8 @@ def thread_count(policy: nn.Module) -> int | None:
             raise ValueError(f"{ENVIRONMENT_VARIABLE}={override!r}; allowed: an integer ≥ 0 (0 leaves threads alone)")
         return int(override) or None
     on_cpu = all(parameter.device.type == "cpu" for parameter in policy.parameters())
-    small = all(parameter.dim() <= 2 and parameter.numel() <= 2**18 for parameter in policy.parameters())
-    # Its weights are small matrices, too, but a step of training makes many products with them.
-    recurrent = any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in policy.modules())
-    return 1 if on_cpu and small and not recurrent else None
+    small = all(parameter.numel() <= 2**18 for parameter in policy.parameters())
+    return 1 if on_cpu and small and not is_dear(policy) else None
 
 
 @contextmanager
