@@ -1,0 +1,1 @@
+"""Files from strangers: looking into them, and loading them, without running anything that they bring along."""

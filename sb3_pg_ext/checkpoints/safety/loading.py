@@ -1,0 +1,186 @@
+"""Loading a model without running anything that its file brings along."""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from os import PathLike
+from typing import Any, BinaryIO
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from torch.overrides import TorchFunctionMode
+from torch.torch_version import TorchVersion as Version
+
+from sb3_pg_ext.checkpoints.safety.archives import check_archive
+from sb3_pg_ext.checkpoints.safety.contents import Contents, read_contents
+from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm
+from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
+from sb3_pg_ext.checkpoints.safety.tensors import read_tensors
+
+KINDS = {"policy_class": BasePolicy, "rollout_buffer_class": BaseBuffer, "replay_buffer_class": BaseBuffer}
+
+
+def safe_load(
+    path: str | PathLike[str] | BinaryIO,
+    algorithm: str | type[BaseAlgorithm] | None = None,
+    env: GymEnv | None = None,
+    trusted: Iterable[str] = (),
+    custom_objects: Mapping[str, Any] | None = None,
+    device: th.device | str = "auto",
+    **kwargs: Any,
+) -> Any:
+    """Load a model of SB3, sb3-contrib, this package or an installed plug-in; nothing in its file is executed.
+
+    The model is the one that ``load`` of its class gives: it predicts and learns the same, bit by bit. But for
+    ``tensorboard_log``, which a file does not decide on: it is ``None`` unless it is given here.
+
+    :param path: the file, with or without ``.zip``
+    :param algorithm: its class, or its name: ``"PPO"``, ``"npg"``; ``None`` to tell it from what is stored
+    :param env: the environment to go on in; ``None`` to predict only
+    :param trusted: names of classes of your own that the file may refer to, ``["my_package.MyExtractor"]``. They are
+        imported
+    :param custom_objects: attributes by name that are taken instead of what the file says: what it says there is not
+        looked at
+    :param device: where to compute
+    :param kwargs: attributes to change, as in SB3's ``load``
+    :return: the model
+    :raises FileNotFoundError: if there is no such file
+    :raises UnsafeFileError: a ValueError, for a file that is damaged, larger than it may be, or wants what it may not
+        have: the message names each part, what it would import, and how to supply it
+    :raises ValueError: for an unknown algorithm, or a name in ``trusted`` that is no class
+    """
+    supplied = dict(custom_objects or {})
+    contents = read_contents(path, trusted, instead=supplied)
+    data = {**contents.data, **supplied}
+    _check_refusals(contents)
+    cls = infer_algorithm(data) if algorithm is None else find_algorithm(algorithm)
+    data["tensorboard_log"] = supplied.get("tensorboard_log")
+    check_attributes(cls, data)
+    check_tensors(contents.tensors)
+    file = io.BytesIO(contents.file if UNPICKLES_TENSORS_ALONE else _written_anew(contents))
+    try:
+        with nullcontext() if _is_small(data) else AllocationLimit(len(contents.file) // 4):
+            return cls.load(file, env, device, custom_objects=data, **kwargs)
+    except UnsafeFileError:
+        raise
+    except (AssertionError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as problem:
+        raise UnsafeFileError(f"no {cls.__name__} can be made of it: {type(problem).__name__}: {problem}") from problem
+
+
+def _check_refusals(contents: Contents) -> None:
+    if contents.refusals:
+        listed = "\n".join(f"- {refusal}" for refusal in contents.refusals)
+        raise UnsafeFileError(
+            f"not loaded, since parts of the file are refused:\n{listed}\nGive custom_objects={{'…': …}} for an "
+            "attribute, env=… for what belongs to an environment, and trusted=['package.Class'] for classes that you "
+            "know. Files of your own are loaded by the algorithm's load()."
+        )
+
+
+def check_attributes(cls: type[BaseAlgorithm], data: Mapping[str, Any]) -> None:
+    """Refuse attributes that would take the place of what the class itself does, and classes of another kind."""
+    for name in data:
+        of_class = getattr(cls, name, None)
+        if not name.isidentifier() or name.startswith("__") or callable(of_class) or isinstance(of_class, property):
+            raise UnsafeFileError(f"it sets {name!r}, which no file of SB3 does")
+    for name, kind in KINDS.items():
+        value = data.get(name)
+        if value is not None and not (isinstance(value, type) and issubclass(value, kind)):
+            raise UnsafeFileError(f"its {name} is {value!r}")
+
+
+UNPICKLES_TENSORS_ALONE = Version(th.__version__) >= Version("2.10")
+"""Whether PyTorch's ``weights_only`` is without known ways around it. Before, tensors are read and written anew here."""
+
+VARIABLES = ("pytorch_variables", "tensors")
+"""Where tensors stand that belong to no module; the second until SB3 0.9."""
+VARIABLE_NAMES = {"log_ent_coef", "ent_coef_tensor"}
+
+
+def check_tensors(tensors: Mapping[str, bytes]) -> None:
+    """Refuse files of tensors that unpack to far more, and names that lead to anything but what tensors are put into."""
+    for name, content in tensors.items():
+        if not all(part.isidentifier() and not part.startswith("__") for part in name.split(".")):
+            raise UnsafeFileError(f"it has parameters for {name!r}")
+        check_archive(content)
+        if name in VARIABLES:
+            for variable in read_tensors(content)[0] or ():
+                if variable not in VARIABLE_NAMES:
+                    allowed = ", ".join(sorted(VARIABLE_NAMES))
+                    raise UnsafeFileError(f"it sets the tensor {variable!r}; allowed: {allowed}")
+
+
+def _written_anew(contents: Contents) -> bytes:
+    """The same file, with nothing in it but what has been read."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("data", json.dumps(dict.fromkeys(contents.data)))
+        for name, content in contents.tensors.items():
+            member = io.BytesIO()
+            th.save(read_tensors(content)[0], member)
+            archive.writestr(f"{name}.pth", member.getvalue())
+    return file.getvalue()
+
+
+def _is_small(data: Mapping[str, Any]) -> bool:
+    """Whether no network that the attributes describe could be large, however they are put together."""
+    total = sum(_integers(data.get("policy_kwargs")))
+    inputs = sum(_inputs(data.get(name)) for name in ("observation_space", "action_space"))
+    return total <= 1024 and inputs * (total**2 / 4 + 512) <= SMALL
+
+
+SMALL = 64 * 1024**2
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _integers(part)
+    elif not isinstance(value, float | str | type | None):
+        yield value if isinstance(value, int) else SMALL
+
+
+def _inputs(space: Any) -> float:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return sum(map(_inputs, space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces))
+    if isinstance(space, spaces.Discrete):
+        return float(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return float(space.nvec.sum())
+    return math.prod(space.shape or ()) if isinstance(space, spaces.Space) else math.inf
+
+
+class AllocationLimit(TorchFunctionMode):
+    """Within the scope, refuse networks that are far larger than the parameters that the file has for them.
+
+    :param n_numbers: so many numbers the parameters are
+    """
+
+    FACTORIES = frozenset({th.empty, th.zeros, th.ones, th.full, th.rand, th.randn, th.eye})
+
+    def __init__(self, n_numbers: int) -> None:
+        super().__init__()
+        self._left = 4 * n_numbers + 16 * 1024**2
+        self._calls_left = 100_000
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count what is asked for."""
+        kwargs = kwargs or {}
+        if func in self.FACTORIES:
+            size = args[:1] if func is th.full else kwargs.get("size", args)
+            size = size[0] if len(size) == 1 and isinstance(size[0], tuple | list) else size
+            self._left -= math.prod(n for n in size if isinstance(n, int))
+            self._calls_left -= 1
+            if self._left < 0 or self._calls_left < 0:
+                raise UnsafeFileError("its networks would be far larger than the parameters that it holds")
+        return func(*args, **kwargs)
+
