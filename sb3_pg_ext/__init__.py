@@ -6,6 +6,7 @@ from sb3_pg_ext.algorithms.npg import NPG
 from sb3_pg_ext.algorithms.ppo_kl import AdaptiveKLPPO
 from sb3_pg_ext.algorithms.reinforce import REINFORCE
 from sb3_pg_ext.baselines import list_baselines, make_baseline
+from sb3_pg_ext.checkpoints import inspect_model, safe_load, safe_save
 from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
 from sb3_pg_ext.plugins import AlgorithmSpec, BaselineSpec, EstimatorSpec, hookimpl
 from sb3_pg_ext.rollouts.buffers import EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer
@@ -26,10 +27,13 @@ __all__ = [
     "Rollout",
     "__version__",
     "hookimpl",
+    "inspect_model",
     "list_baselines",
     "list_estimators",
     "make_baseline",
     "make_estimator",
+    "safe_load",
+    "safe_save",
 ]
 
 # Saved files name the classes of rollout buffers by their modules: these stay, wherever the classes are defined.

@@ -48,9 +48,13 @@ SCRIPTS = {
     "plot_from_file": Script("plot what all_plots has gathered", "sb3_pg_ext.zoo.plots", "plot_from_file"),
     "record_video": Script("record a video of a trained agent", "rl_zoo3.record_video", algorithms=True, play=True),
     "push_to_hub": Script("upload an agent to the Hugging Face Hub", "rl_zoo3.push_to_hub", algorithms=True, play=True),
-    "load_from_hub": Script("download an agent from the Hub", "rl_zoo3.load_from_hub", algorithms=True),
     "report": Script("write a page about many runs: curves, scores, comparisons", "sb3_pg_ext.zoo.report", "report"),
+    "load_from_hub": Script(
+        "download an agent from the Hub", "sb3_pg_ext.zoo.downloads", "load_from_hub", algorithms=True
+    ),
     "plugins": Script("list what plug-ins provide, and which failed to load", "sb3_pg_ext.zoo.commands", "plugins"),
+    "inspect": Script("say what a model's file holds, and whether it is safe", "sb3_pg_ext.zoo.commands", "inspect"),
+    "convert": Script("convert a file to one without pickles, or back", "sb3_pg_ext.zoo.commands", "convert"),
     "check": Script("check an estimator, a baseline or an algorithm by its name", "sb3_pg_ext.zoo.commands", "check"),
 }
 
@@ -71,6 +75,8 @@ def main() -> None:
         if script.algorithms:
             _prepare_algorithms(script, options.arguments)
         run = script.load()
+        if script.play:
+            run = _distrusting(run)
     except ModuleNotFoundError as error:
         parser.error(f'{options.script} needs {error.name}, which is not installed: pip install "sb3_pg_ext[zoo]"')
     except ImportError as error:  # of a version of a package that RL Zoo does not go with
@@ -84,6 +90,20 @@ def main() -> None:
         if explanation is None:
             raise
         parser.exit(2, f"{sys.argv[0]}: error: {explanation}\n")
+
+
+def _distrusting(run: Callable[[], object]) -> Callable[[], object]:
+    """A script that plays a run which comes from elsewhere without running its files, unless ``--trust`` says so."""
+    from sb3_pg_ext.zoo import downloads
+
+    if downloads.take_trust(sys.argv) or not downloads.is_downloaded(sys.argv[1:]):
+        return run
+
+    def run_distrusting() -> None:
+        with downloads.distrusted():
+            run()
+
+    return run_distrusting
 
 
 def _explain(error: Exception) -> str | None:

@@ -4,6 +4,8 @@ import argparse
 import json
 
 from sb3_pg_ext import testing
+from sb3_pg_ext.checkpoints import ModelReport, inspect_model
+from sb3_pg_ext.checkpoints import convert as convert_file
 from sb3_pg_ext.plugins import Registry, registry
 from sb3_pg_ext.testing.checking import find_specs
 
@@ -38,6 +40,57 @@ def check() -> None:
     except AssertionError as error:
         raise SystemExit(f"{name} fails:\n{error}") from None
     print(f"{name} passes all checks")
+
+
+def inspect() -> None:
+    """Say what a model's file holds; exit with status 1 unless it is safe."""
+    parser = argparse.ArgumentParser(
+        description="Say what a model's file holds and whether it is safe to load, without running any of it."
+    )
+    parser.add_argument("file", metavar="FILE", help="a model of SB3, sb3-contrib or this package")
+    parser.add_argument("--trusted", nargs="+", default=[], metavar="CLASS", help="classes that it may refer to")
+    parser.add_argument("--json", action="store_true", help="write JSON for programs")
+    options = parser.parse_args()
+    try:
+        report = inspect_model(options.file, options.trusted)
+    except (FileNotFoundError, IsADirectoryError, ValueError) as error:
+        parser.error(str(error))
+    print(json.dumps(report.as_dict(), indent=2, default=str) if options.json else _format_report(report))
+    if report.verdict != "safe":
+        raise SystemExit(1)
+
+
+def _format_report(report: ModelReport) -> str:
+    rows = [
+        ("verdict", report.verdict),
+        ("algorithm", " or ".join(report.algorithms) or "unknown"),
+        ("SB3", report.sb3_version or "unknown"),
+        ("observations", report.observation_space),
+        ("actions", report.action_space),
+        ("parameters", f"{report.n_parameters}"),
+        *((f"trust {name}", "--trusted, if you know it") for name in report.trusted),
+        *((f"refused {key}", reason) for key, reason in report.reasons.items()),
+        *((f"  {key}", value) for key, value in sorted(report.hyperparameters.items())),
+        *((f"imports of {key}", ", ".join(names)) for key, names in sorted(report.imports.items())),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+def convert() -> None:
+    """Convert a file to one without pickles, or back."""
+    parser = argparse.ArgumentParser(
+        description="Convert a model (.zip), statistics of VecNormalize or a replay buffer (.pkl) to a file without "
+        "pickles (.zip, .npz), or back, without running any of it."
+    )
+    parser.add_argument("source", metavar="FILE")
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument("--trusted", nargs="+", default=[], metavar="CLASS", help="classes that it may refer to")
+    options = parser.parse_args()
+    try:
+        convert_file(options.source, options.target, options.trusted)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 def _describe(plugins: Registry) -> dict[str, list[dict[str, str]]]:

@@ -2,15 +2,15 @@
 
 from typing import Any, TypeVar
 
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
+from sb3_pg_ext.algorithms.base.saving import SavesItsName
 
 SelfLearning = TypeVar("SelfLearning", bound="Learning")
 
 
-class Learning(BaseAlgorithm):
+class Learning(SavesItsName):
     """What the bases of all algorithms share: ``learn()``, and docstrings that tell of shared arguments.
 
     The remaining progress stops at 0, where a last rollout ends after ``total_timesteps``. SB3's goes on below 0, and a

@@ -13,6 +13,7 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.algorithms.base.learning import Learning
+from sb3_pg_ext.algorithms.base.saving import SavesItsName
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
 from sb3_pg_ext.arguments import check_learning_rate, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError
@@ -32,7 +33,7 @@ SelfOnPolicy = TypeVar("SelfOnPolicy", bound="OnPolicyBase")
 SelfTraining = TypeVar("SelfTraining", bound="OnPolicyTraining")
 
 
-class OnPolicyTraining(RolloutCollector):
+class OnPolicyTraining(SavesItsName, RolloutCollector):
     """A collector that also trains: it chooses what differentiates the policy, and runs updates without ballast."""
 
     engine = "auto"

@@ -50,6 +50,7 @@ class Decoder:
     def __init__(self, classes: Classes, memory: Mapping[Any, bytes] = MappingProxyType({})) -> None:
         self._classes = classes
         self._memory = memory
+        self._read: dict[Storage, th.Tensor] = {}
         self._n_nodes = 0
 
     def knows(self, name: Name) -> bool:
@@ -87,12 +88,16 @@ class Decoder:
             case Call(function=Call(function=Name() as function)):
                 raise UnknownNameError(function)
             case Storage() if tree.key in self._memory:
-                return _numbers_of(tree, self._memory[tree.key])
+                if tree not in self._read:  # several tensors may share it
+                    self._read[tree] = _numbers_of(tree, self._memory[tree.key])
+                return self._read[tree]
             case list() | tuple() | set() | frozenset():
                 return type(tree)(map(decode, tree))
             case dict():
                 return {decode(key): decode(value) for key, value in tree.items()}
-            case None | bool() | int() | float() | str() | bytes() | bytearray() | np.ndarray() | th.Tensor():
+            case None | bool() | int() | float() | str() | bytes() | bytearray():
+                return tree
+            case np.ndarray() | np.generic() | np.dtype() | th.Tensor():  # from beside a document
                 return tree
         raise UnsafeFileError(f"it holds an object of type {type(tree).__name__}")
 
@@ -108,7 +113,9 @@ def _checked(name: Name, make: Callable[[], Any]) -> Any:
 
 def _state(call: Call, decode: Decode) -> dict[str, Any]:
     """The attributes of an object that is made without arguments."""
-    state = call.state[0] if isinstance(call.state, tuple) and len(call.state) == 2 and not call.state[1] else call.state
+    state = (
+        call.state[0] if isinstance(call.state, tuple) and len(call.state) == 2 and not call.state[1] else call.state
+    )
     if call.args or call.kwargs or call.items or call.pairs or not isinstance(state, dict):
         raise UnsafeFileError(f"a {call.function} of another form than Python writes")
     return {_is(str, key): decode(value) for key, value in state.items()}
@@ -214,8 +221,7 @@ def _multi_discrete(call: Call, decode: Decode) -> spaces.Space:
 
 def _multi_binary(call: Call, decode: Decode) -> spaces.Space:
     state = _state(call, decode)
-    n = state["n"]
-    return _with_generator(spaces.MultiBinary(n if isinstance(n, int | np.integer) else tuple(_is(tuple, n))), state)
+    return _with_generator(spaces.MultiBinary(_is((int, np.integer, tuple), state["n"])), state)
 
 
 def _dict_space(call: Call, decode: Decode) -> spaces.Space:
@@ -292,6 +298,9 @@ CLOSURES: dict[Any, Callable[[Mapping[str, Any], Decode], Any]] = {
     "get_linear_fn.<locals>.func": lambda values, decode: utils.LinearSchedule(
         *(_number(values, name, decode) for name in ("start", "end", "end_fraction"))
     ),
+    "get_schedule_fn.<locals>.<lambda>": lambda values, decode: utils.FloatSchedule(
+        _is(SCHEDULES, decode(values["value_schedule"]))
+    ),
     "linear_schedule.<locals>.func": lambda values, decode: utils.LinearSchedule(
         _number(values, next(name for name in ("initial_value_", "initial_value") if name in values), decode), 0.0, 1.0
     ),
@@ -299,18 +308,19 @@ CLOSURES: dict[Any, Callable[[Mapping[str, Any], Decode], Any]] = {
 """By the names that their code objects have. What the code does is not looked at, nor run."""
 
 
-def _noise(cls: type, *names: str) -> Callable[[Call, Decode], Any]:
+def _noise(cls: Any, *names: str) -> Callable[[Call, Decode], Any]:
     """The decoder of a class whose attributes are numbers, arrays and other noises."""
 
     def make(call: Call, decode: Decode) -> Any:
         state = _state(call, decode)
         if set(state) != set(names):
             raise UnsafeFileError(f"a {cls.__name__} with the attributes {sorted(state)}")
-        made = cls.__new__(cls)
+        kinds = (int, float, np.ndarray, np.generic, type, type(None), noise.ActionNoise)
         for name, value in state.items():
-            value = _is(list, value) if name == "_noises" else [value]
-            kinds = (int, float, np.ndarray, np.generic, type, type(None), noise.ActionNoise)
-            vars(made)[name] = [_is(kinds, part) for part in value] if name == "_noises" else _is(kinds, value[0])
+            for part in _is(list, value) if name == "_noises" else [value]:
+                _is(kinds, part)
+        made = cls.__new__(cls)
+        vars(made).update(state)
         return made
 
     return make
@@ -398,7 +408,9 @@ def _tensor(call: Call, decode: Decode) -> th.Tensor:
     last = _is(int, offset) + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min([offset, *size, *stride]) < 0 or (0 not in size and last >= len(numbers)):
         raise UnsafeFileError("a tensor that reaches out of its memory")
-    return numbers.as_strided(size, stride, offset).clone().requires_grad_(_is(bool, requires_grad))
+    # Tensors that are the same in the file are so here, too.
+    tensor = numbers.as_strided(size, stride, offset)
+    return tensor.clone().requires_grad_() if _is(bool, requires_grad) else tensor
 
 
 def _parameter(call: Call, decode: Decode) -> th.nn.Parameter:
@@ -406,7 +418,13 @@ def _parameter(call: Call, decode: Decode) -> th.nn.Parameter:
     return th.nn.Parameter(_is(th.Tensor, decode(tensor)), _is(bool, requires_grad))
 
 
+def _device(call: Call, decode: Decode) -> th.device:
+    """Where a buffer was; where it goes is up to the model."""
+    return th.device("cpu")
+
+
 DECODERS: dict[str, Callable[[Call, Decode], Any]] = {
+    "torch.device": _device,
     "numpy.dtype": _dtype,
     **{f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("_core", "core")},
     **{f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("_core", "core")},
@@ -457,6 +475,7 @@ WITHIN_OTHERS = {
     "numpy.random.bit_generator.SeedSequence",
     *(f"cloudpickle.cloudpickle.{name}" for name in ("_builtin_type", "_make_empty_cell", "_make_cell", "_cell_set")),
     "cloudpickle.cloudpickle._function_setstate",
+    *(f"builtins.{name}" for name in ("bool", "float", "int", "str")),  # in annotations
     *(f"torch.{name}" for name in TORCH_TYPES),
 }
 """Names that stand within the objects that have a decoder, which knows what to do without them."""

@@ -12,6 +12,7 @@ from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
 KEY = "saved_as"
 """The attribute in which algorithms of this package have their own name."""
 
+
 def algorithms() -> dict[str, type[BaseAlgorithm]]:
     """All that a file may be of, by name: ``"stable_baselines3.PPO"``, ``"npg"``."""
     return {**stock_algorithms(), **registered_algorithms()}
@@ -71,7 +72,7 @@ def candidates(data: Mapping[str, Any], refused: Iterable[str] = ()) -> dict[str
 @cache
 def attributes(cls: type[BaseAlgorithm]) -> frozenset[str]:
     """The names of what a file of an algorithm holds, whatever it has learned."""
-    model = cls(next(iter(cls.policy_aliases)), None, _init_setup_model=False)  # type: ignore[arg-type, call-arg]
+    model = cls(next(iter(cls.policy_aliases)), None, _init_setup_model=False)  # type: ignore[call-arg]
     return frozenset(vars(model)) - set(model._excluded_save_params())
 
 

@@ -18,8 +18,6 @@ from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
 from sb3_pg_ext.checkpoints.safety.tensors import read_tensors
 
 SAFE, TRUSTED, REFUSED = "safe", "safe with these names trusted", "refused"
-CODE = ("cloudpickle", "builtins", "types", "functools", "operator", "os", "posix", "nt", "subprocess", "sys")
-"""Modules whose names no trust makes safe: with them a file brings its own code, or calls what it likes."""
 
 
 @dataclass
@@ -88,8 +86,7 @@ def inspect_model(path: str | PathLike[str] | BinaryIO, trusted: Iterable[str] =
     unknown = {name for names in contents.names.values() for name in names if not decoder.knows(name)}
     if report.reasons:
         by_trust = all(refusal.names for refusal in contents.refusals) and len(report.reasons) == len(contents.refusals)
-        harmless = not any(name.module.split(".")[0] in CODE for name in unknown)
-        report.verdict = TRUSTED if by_trust and harmless else REFUSED
+        report.verdict = TRUSTED if by_trust and not unknown & contents.called else REFUSED
         report.trusted = sorted(map(str, unknown)) if report.verdict == TRUSTED else []
     return report
 

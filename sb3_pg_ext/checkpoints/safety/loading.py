@@ -59,22 +59,25 @@ def safe_load(
     supplied = dict(custom_objects or {})
     contents = read_contents(path, trusted, instead=supplied)
     data = {**contents.data, **supplied}
-    _check_refusals(contents)
+    refuse_parts(contents)
     cls = infer_algorithm(data) if algorithm is None else find_algorithm(algorithm)
     data["tensorboard_log"] = supplied.get("tensorboard_log")
     check_attributes(cls, data)
     check_tensors(contents.tensors)
-    file = io.BytesIO(contents.file if UNPICKLES_TENSORS_ALONE else _written_anew(contents))
+    file = io.BytesIO(
+        contents.file if UNPICKLES_TENSORS_ALONE and not contents.is_document else _written_anew(contents)
+    )
     try:
         with nullcontext() if _is_small(data) else AllocationLimit(len(contents.file) // 4):
             return cls.load(file, env, device, custom_objects=data, **kwargs)
-    except UnsafeFileError:
+    except ValueError:  # of this package's, of SB3's where the environment does not fit, and of arguments
         raise
-    except (AssertionError, ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as problem:
+    except Exception as problem:  # attributes that do not fit together fail in many ways, each of them a plain message
         raise UnsafeFileError(f"no {cls.__name__} can be made of it: {type(problem).__name__}: {problem}") from problem
 
 
-def _check_refusals(contents: Contents) -> None:
+def refuse_parts(contents: Contents) -> None:
+    """Raise an error if parts of a file cannot be had, with each of them."""
     if contents.refusals:
         listed = "\n".join(f"- {refusal}" for refusal in contents.refusals)
         raise UnsafeFileError(
@@ -97,7 +100,7 @@ def check_attributes(cls: type[BaseAlgorithm], data: Mapping[str, Any]) -> None:
 
 
 UNPICKLES_TENSORS_ALONE = Version(th.__version__) >= Version("2.10")
-"""Whether PyTorch's ``weights_only`` is without known ways around it. Before, tensors are read and written anew here."""
+"""Whether PyTorch's ``weights_only`` has no known ways around it. Before, tensors are read and written anew here."""
 
 VARIABLES = ("pytorch_variables", "tensors")
 """Where tensors stand that belong to no module; the second until SB3 0.9."""
@@ -105,7 +108,7 @@ VARIABLE_NAMES = {"log_ent_coef", "ent_coef_tensor"}
 
 
 def check_tensors(tensors: Mapping[str, bytes]) -> None:
-    """Refuse files of tensors that unpack to far more, and names that lead to anything but what tensors are put into."""
+    """Refuse files of tensors that unpack to far more, and names that lead to anything but what holds tensors."""
     for name, content in tensors.items():
         if not all(part.isidentifier() and not part.startswith("__") for part in name.split(".")):
             raise UnsafeFileError(f"it has parameters for {name!r}")
@@ -183,4 +186,3 @@ class AllocationLimit(TorchFunctionMode):
             if self._left < 0 or self._calls_left < 0:
                 raise UnsafeFileError("its networks would be far larger than the parameters that it holds")
         return func(*args, **kwargs)
-

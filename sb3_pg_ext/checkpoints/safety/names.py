@@ -71,12 +71,25 @@ def _known() -> Iterator[type]:
     yield nn.Identity
     yield from (getattr(nn, name) for name in nn.modules.activation.__all__ if name != "MultiheadAttention")
     for record in (EstimatorSpec, BaselineSpec):
-        factories = (registry().find(record, name).factory for name in registry().names(record))
-        yield from _classes_of(factories, (object,))
+        records: Iterable[Any] = (registry().find(record, name) for name in registry().names(record))
+        yield from _classes_of((each.factory for each in records), (object,))
     yield from _classes_of((getattr(np, name) for name in NUMBERS), (np.generic,))
 
 
-NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool_")
+NUMBERS = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool_",
+)
 
 
 def _classes_of(values: Iterable[Any], bases: tuple[type, ...]) -> Iterator[type]:

@@ -91,18 +91,20 @@ class Pickle(NamedTuple):
 
     :param tree: what it would build
     :param names: what it would import, whether or not it ends up in what it builds
+    :param called: and what of that it would call
     """
 
     tree: Any
     names: frozenset[Name]
+    called: frozenset[Name]
 
 
 def read_pickle(pickled: bytes | BinaryIO) -> Pickle:
     """Read what a pickle would build.
 
     :param pickled: the pickle, of protocol 2 to 5; of an open file, the one that begins where it stands
-    :return: as a tree: numbers, strings, bytes, tuples, lists, sets and dictionaries as they are; :class:`Name`, :class:`Call` and
-        :class:`Storage` for everything else
+    :return: as a tree: numbers, strings, bytes, tuples, lists, sets and dictionaries as they are; :class:`Name`,
+        :class:`Call` and :class:`Storage` for everything else
     :raises UnsafeFileError: for a pickle that is damaged, or does what no file of SB3 has to do (extension codes,
         instructions of protocol 0)
     """
@@ -111,7 +113,7 @@ def read_pickle(pickled: bytes | BinaryIO) -> Pickle:
         for opcode, argument, position in genops(pickled):
             if opcode.name == "STOP":
                 (tree,) = machine.stack
-                return Pickle(tree, frozenset(machine.names))
+                return Pickle(tree, frozenset(machine.names), frozenset(machine.called))
             machine.run(opcode.name, argument, position)
     except UnsafeFileError:
         raise
@@ -126,6 +128,7 @@ class Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.names: set[Name] = set()
+        self.called: set[Name] = set()
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         self._n_long_integers = 0
@@ -168,7 +171,8 @@ class Machine:
         return taken
 
     def _since_mark(self) -> list[Any]:
-        taken, self.stack = self.stack, self._below.pop()
+        taken = self.stack
+        self.stack = self._below.pop()
         return taken
 
     def _run_mark(self, _: None) -> None:
@@ -195,7 +199,7 @@ class Machine:
 
     def _run_list(self, _: None) -> None:
         items = self._since_mark()
-        self.stack.append(items)
+        self.stack.append(list(items))
 
     def _run_dict(self, _: None) -> None:
         items = self._since_mark()
@@ -218,8 +222,8 @@ class Machine:
         match self.stack[-1]:
             case Call(items=collected) | list(collected):
                 collected.extend(items)
-            case set(collected):
-                collected.update(items)
+            case set() as members:
+                members.update(items)
             case other:
                 raise UnsafeFileError(f"a pickle that adds to an object of type {type(other).__name__}")
 
@@ -231,15 +235,15 @@ class Machine:
 
     def _update(self, items: list[Any]) -> None:
         match self.stack[-1]:
-            case dict(collected):
-                collected.update(_pairs(items))
+            case dict() as mapping:
+                mapping.update(_pairs(items))
             case Call(pairs=pairs):
                 pairs.extend(_pairs(items))
             case other:
                 raise UnsafeFileError(f"a pickle that sets items of an object of type {type(other).__name__}")
 
     def _run_binpersid(self, _: None) -> None:
-        kind, of_type, key, location, size, *_ = _tuple_of(*self._pop(1))
+        kind, of_type, key, location, size, *_views = _tuple_of(*self._pop(1))
         self.stack.append(Storage(kind, of_type, key, location, size))
 
     def _run_global(self, argument: str) -> None:
@@ -258,17 +262,22 @@ class Machine:
 
     def _run_reduce(self, _: None) -> None:
         function, args = self._pop(2)
-        self.stack.append(Call(function, _tuple_of(args)))
+        self._call(Call(function, _tuple_of(args)))
 
     def _run_newobj(self, _: None) -> None:
         cls, args = self._pop(2)
-        self.stack.append(Call(cls, _tuple_of(args), new=True))
+        self._call(Call(cls, _tuple_of(args), new=True))
 
     def _run_newobj_ex(self, _: None) -> None:
         cls, args, kwargs = self._pop(3)
         if not isinstance(kwargs, dict):
             raise UnsafeFileError("a damaged pickle: arguments by name that are no dictionary")
-        self.stack.append(Call(cls, _tuple_of(args), kwargs, new=True))
+        self._call(Call(cls, _tuple_of(args), kwargs, new=True))
+
+    def _call(self, call: Call) -> None:
+        if isinstance(call.function, Name):
+            self.called.add(call.function)
+        self.stack.append(call)
 
     def _run_build(self, _: None) -> None:
         (state,) = self._pop(1)
@@ -279,9 +288,7 @@ class Machine:
 
 
 INSTRUCTIONS = {
-    name.removeprefix("_run_").upper(): method
-    for name, method in vars(Machine).items()
-    if name.startswith("_run_")
+    name.removeprefix("_run_").upper(): method for name, method in vars(Machine).items() if name.startswith("_run_")
 }
 
 

@@ -1,0 +1,377 @@
+"""Files from strangers: loaded as ``load`` does, without running anything of theirs."""
+
+import base64
+import io
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+import stable_baselines3
+import torch as th
+from attacks import FILES, PICKLES, archive_of, members, with_attribute, with_tensors
+from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stable_baselines3 import DQN, PPO, SAC, TD3
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_pg_ext import NPG, fast, inspect_model, safe_load, safe_save
+from sb3_pg_ext.checkpoints import UnsafeFileError, convert, safe_load_normalization, safe_load_replay_buffer
+from sb3_pg_ext.checkpoints.safety import loading
+from sb3_pg_ext.checkpoints.safety.inference import algorithms
+
+
+class MyExtractor(FlattenExtractor):
+    """Somebody's own."""
+
+
+def small(cls=PPO, policy="MlpPolicy", env=None, **kwargs):
+    if cls is PPO:
+        kwargs = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, **kwargs}
+    return cls(policy, env or RandomEnv(), **{"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 0, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def good():
+    file = io.BytesIO()
+    small().save(file)
+    return file.getvalue()
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(content: bytes) -> Path:
+        path = tmp_path / "model.zip"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def everything(path, tmp_path):
+    """All that looks at a file: each has to refuse it."""
+    for action in (safe_load, lambda file: convert(file, tmp_path / "converted.zip")):
+        with pytest.raises(UnsafeFileError):
+            action(path)
+    report = inspect_model(path)
+    assert report.verdict == "refused"
+    assert report.reasons
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_what_a_file_would_run_does_not_run(name, good, save, tmp_path):
+    mark = tmp_path / "mark"
+    pickled = PICKLES[name](str(mark))
+    everything(save(with_attribute(good, "gamma", pickled)), tmp_path)
+    everything(save(with_tensors(good, pickled)), tmp_path)
+    (tmp_path / "statistics.pkl").write_bytes(pickled)
+    with pytest.raises(UnsafeFileError):
+        safe_load_normalization(tmp_path / "statistics.pkl", DummyVecEnv([RandomEnv]))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [name for name in PICKLES if name != "a schedule that is one"])
+@pytest.mark.filterwarnings("ignore")
+def test_by_load_it_would_run(name, good, save, tmp_path):
+    """Each attack is one."""
+    mark = tmp_path / "mark"
+    path = save(with_attribute(good, "gamma", PICKLES[name](str(mark))))
+    try:
+        PPO.load(path)
+    except Exception as problem:
+        print(problem)
+    deadline = 50
+    while not mark.exists() and deadline:
+        deadline -= 1
+        subprocess.run(["sleep", "0.02"], check=True)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_do_harm_are_refused(name, good, save, tmp_path):
+    path = save(FILES[name](good, tmp_path))
+    with pytest.raises(UnsafeFileError):
+        safe_load(path, "PPO")
+    inspect_model(path)
+
+
+def test_there_are_enough_of_them():
+    assert len(PICKLES) + len(FILES) >= 40
+
+
+@pytest.mark.parametrize("name", algorithms())
+@pytest.mark.parametrize("policy", ["MlpPolicy", "CnnPolicy", "MultiInputPolicy"])
+def test_models_are_those_of_load(name, policy, tmp_path):
+    cls = algorithms()[name]
+    recurrent = "LstmPolicy" if "Recurrent" in name else "Policy"
+    policy = policy.replace("Policy", recurrent)
+    if policy not in cls.policy_aliases or (cls.__name__ == "HER"):
+        pytest.skip("has no such policy")
+    discrete = {"DQN", "QRDQN", "MaskablePPO"} & {cls.__name__}
+    space = {"C": "image", "M": "Dict" if policy.startswith("Mul") else "Box"}[policy[0]]
+    env = RandomEnv(ACTION_SPACES["Discrete" if discrete else "Box"], OBSERVATION_SPACES[space])
+    kwargs = {"net_arch": [8]} if cls.__name__ != "ARS" else {}
+    model = cls(policy, env, policy_kwargs=kwargs, device="cpu", seed=0)
+    model.save(tmp_path / "model")
+    model.observation_space.seed(1)
+    expected = cls.load(tmp_path / "model")
+    named = cls.__name__ if cls.__name__ in ("DDPG", "TD3") else None
+    loaded = safe_load(tmp_path / "model", named)
+    assert type(loaded) is cls
+    th.testing.assert_close(loaded.get_parameters(), expected.get_parameters(), rtol=0, atol=0)
+    assert vars(loaded).keys() == vars(expected).keys()
+    observations = np.stack([env.observation_space.sample() for _ in range(3)]) if space != "Dict" else None
+    if observations is not None and space == "Box":
+        actions = [each.predict(observations, deterministic=True)[0] for each in (loaded, expected)]
+        np.testing.assert_array_equal(*actions)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: small(learning_rate=LinearSchedule(1e-3, 0.0, 1.0), clip_range=0.1),
+        lambda: small(NPG, n_steps=16),
+        lambda: small(fast.PPO, n_steps=16, batch_size=16, n_epochs=1),
+        lambda: small(SAC, buffer_size=100, learning_starts=4, batch_size=4),
+        lambda: small(
+            TD3,
+            buffer_size=100,
+            learning_starts=4,
+            batch_size=4,
+            action_noise=NormalActionNoise(np.zeros(1), np.ones(1)),
+        ),
+        lambda: small(
+            TD3,
+            buffer_size=100,
+            learning_starts=4,
+            batch_size=4,
+            action_noise=OrnsteinUhlenbeckActionNoise(np.zeros(1), np.ones(1)),
+        ),
+    ],
+)
+def test_they_go_on_as_those_of_load(make, tmp_path):
+    model = make().learn(32)
+    model.save(tmp_path / "model")
+    safe_save(model, tmp_path / "safe")
+    named = "TD3" if isinstance(model, TD3) else None
+    trained = []
+    for load in (
+        lambda env: type(model).load(tmp_path / "model", env=env),
+        lambda env: safe_load(tmp_path / "model", named, env=env),
+        lambda env: safe_load(tmp_path / "safe", named, env=env),
+    ):
+        each = load(RandomEnv())
+        each.set_random_seed(3)
+        trained.append(each.learn(32, reset_num_timesteps=False).get_parameters())
+    th.testing.assert_close(trained[1], trained[0], rtol=0, atol=0)
+    th.testing.assert_close(trained[2], trained[0], rtol=0, atol=0)
+
+
+def test_older_pytorch_gets_tensors_that_were_read_here(good, save, monkeypatch):
+    monkeypatch.setattr(loading, "UNPICKLES_TENSORS_ALONE", False)
+    path = save(good)
+    th.testing.assert_close(safe_load(path).get_parameters(), PPO.load(path).get_parameters(), rtol=0, atol=0)
+
+
+def test_classes_of_ones_own_have_to_be_trusted(tmp_path):
+    model = small(policy_kwargs={"net_arch": [8], "features_extractor_class": MyExtractor})
+    model.save(tmp_path / "model")
+    name = f"{MyExtractor.__module__}.MyExtractor"
+    with pytest.raises(UnsafeFileError, match=rf"policy_kwargs \(dict\).*wants {name}[\s\S]*trusted=") as caught:
+        safe_load(tmp_path / "model")
+    assert "custom_objects" in str(caught.value)
+    report = inspect_model(tmp_path / "model")
+    assert (report.verdict, report.trusted) == ("safe with these names trusted", [name])
+    assert isinstance(safe_load(tmp_path / "model", trusted=[name]).policy.features_extractor, MyExtractor)
+    assert inspect_model(tmp_path / "model", [name]).verdict == "safe"
+
+
+@pytest.mark.parametrize("name", ["no.such.Module", "os.system", "Tanh", ""])
+def test_only_classes_can_be_trusted(name, good, save):
+    with pytest.raises(ValueError, match=f"trusted has {name!r}"):
+        safe_load(save(good), trusted=[name])
+
+
+def test_functions_have_to_be_supplied(tmp_path):
+    model = small(learning_rate=lambda remaining: 1e-3 * remaining)
+    model.save(tmp_path / "model")
+    with pytest.raises(UnsafeFileError, match="learning_rate"):
+        safe_load(tmp_path / "model")
+    schedule = LinearSchedule(1e-3, 0.0, 1.0)
+    loaded = safe_load(tmp_path / "model", custom_objects={"learning_rate": schedule, "lr_schedule": schedule})
+    assert loaded.learning_rate is schedule
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:UserWarning")
+def test_schedules_of_older_versions_are_made_anew(good, save):
+    from stable_baselines3.common.utils import constant_fn, get_linear_fn
+
+    path = save(with_attribute(good, "clip_range", cloudpickle.dumps(constant_fn(0.25))))
+    assert safe_load(path).clip_range(0.5) == 0.25
+    path = save(with_attribute(good, "learning_rate", cloudpickle.dumps(get_linear_fn(1.0, 0.5, 1.0))))
+    assert safe_load(path).learning_rate(0.5) == pytest.approx(0.75)
+
+
+def test_the_algorithm_is_told_from_what_is_stored(tmp_path):
+    small(TD3, buffer_size=10).save(tmp_path / "model")
+    with pytest.raises(UnsafeFileError, match=r"candidates: stable_baselines3.DDPG, stable_baselines3.TD3; say algo"):
+        safe_load(tmp_path / "model")
+    assert type(safe_load(tmp_path / "model", TD3)) is TD3
+    with pytest.raises(ValueError, match=r"algorithm='PPOO'; allowed"):
+        safe_load(tmp_path / "model", "PPOO")
+
+
+def test_a_file_does_not_say_where_logs_go(tmp_path):
+    small(tensorboard_log=str(tmp_path / "elsewhere")).save(tmp_path / "model")
+    assert safe_load(tmp_path / "model").tensorboard_log is None
+    assert safe_load(tmp_path / "model", custom_objects={"tensorboard_log": "here"}).tensorboard_log == "here"
+
+
+def test_converted_models_load_in_sb3_again(tmp_path):
+    model = small(DQN, env=RandomEnv(ACTION_SPACES["Discrete"]), buffer_size=10, learning_starts=4).learn(20)
+    model.save(tmp_path / "model")
+    convert(tmp_path / "model.zip", tmp_path / "safe.zip")
+    with zipfile.ZipFile(tmp_path / "safe.zip") as archive:
+        assert set(archive.namelist()) == {"model.json", "tensors.safetensors", "arrays.npz"}
+        assert json.loads(archive.read("model.json"))["data"]["gamma"] == 0.99
+        assert b":serialized:" not in archive.read("model.json")
+    assert inspect_model(tmp_path / "safe.zip").verdict == "safe"
+    convert(tmp_path / "safe.zip", tmp_path / "again.zip")
+    loaded = DQN.load(tmp_path / "again")
+    th.testing.assert_close(loaded.get_parameters(), model.get_parameters(), rtol=0, atol=0)
+    assert loaded.observation_space == model.observation_space
+    assert loaded.exploration_schedule(0.5) == model.exploration_schedule(0.5)
+
+
+def test_statistics_and_replay_buffers(tmp_path):
+    venv = VecNormalize(DummyVecEnv([RandomEnv]), clip_obs=5.0)
+    model = small(SAC, env=venv, buffer_size=50, learning_starts=4, batch_size=4).learn(30)
+    venv.save(tmp_path / "statistics.pkl")
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    for name in ("statistics", "buffer"):
+        convert(tmp_path / f"{name}.pkl", tmp_path / f"{name}.npz")
+        convert(tmp_path / f"{name}.npz", tmp_path / f"{name}_again.pkl")
+    expected = VecNormalize.load(tmp_path / "statistics.pkl", DummyVecEnv([RandomEnv]))
+    for file in ("statistics.pkl", "statistics.npz", "statistics_again.pkl"):
+        loaded = safe_load_normalization(tmp_path / file, DummyVecEnv([RandomEnv]))
+        np.testing.assert_array_equal(loaded.obs_rms.mean, expected.obs_rms.mean)
+        assert (loaded.ret_rms.var, loaded.clip_obs, loaded.gamma) == (expected.ret_rms.var, 5.0, expected.gamma)
+        assert loaded.observation_space == expected.observation_space
+    for file in ("buffer.pkl", "buffer.npz", "buffer_again.pkl"):
+        other = small(SAC, env=venv, buffer_size=50)
+        safe_load_replay_buffer(tmp_path / file, other)
+        assert other.replay_buffer.size() == model.replay_buffer.size()
+        np.testing.assert_array_equal(other.replay_buffer.observations, model.replay_buffer.observations)
+
+
+def test_statistics_are_no_replay_buffer(tmp_path):
+    venv = VecNormalize(DummyVecEnv([RandomEnv]))
+    venv.save(tmp_path / "statistics.pkl")
+    with pytest.raises(UnsafeFileError, match="no replay buffer"):
+        safe_load_replay_buffer(tmp_path / "statistics.pkl", small(SAC, env=venv, buffer_size=10))
+    (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(UnsafeFileError, match="no object of a class"):
+        safe_load_normalization(tmp_path / "list.pkl", DummyVecEnv([RandomEnv]))
+
+
+def test_missing_files(tmp_path):
+    for action in (safe_load, inspect_model, lambda path: convert(path, tmp_path / "other.zip")):
+        with pytest.raises(FileNotFoundError):
+            action(tmp_path / "none")
+
+
+def test_the_report_tells_what_there_is(tmp_path):
+    small(NPG, n_steps=16).save(tmp_path / "model")
+    report = inspect_model(tmp_path / "model")
+    assert report.verdict == "safe"
+    assert report.algorithms == ["npg"]
+    assert report.hyperparameters["n_steps"] == 16
+    assert report.n_parameters == sum(p.numel() for p in NPG.load(tmp_path / "model").policy.parameters())
+    assert report.sb3_version == stable_baselines3.__version__
+    assert "sb3_pg_ext.policies.MlpPolicy" in report.imports["policy_class"]
+    assert report.hyperparameters["saved_as"] == "npg"
+    json.dumps(report.as_dict())
+
+
+@pytest.mark.slow
+def test_the_command_line(tmp_path, good):
+    (tmp_path / "good.zip").write_bytes(good)
+    (tmp_path / "bad.zip").write_bytes(with_attribute(good, "gamma", PICKLES["os.system"](str(tmp_path / "mark"))))
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "sb3_pg_ext.zoo", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert run("inspect", tmp_path / "good.zip").stdout.startswith("verdict")
+    refused = run("inspect", "--json", tmp_path / "bad.zip")
+    assert (refused.returncode, json.loads(refused.stdout)["verdict"]) == (1, "refused")
+    assert run("convert", tmp_path / "good.zip", tmp_path / "safe.zip").returncode == 0
+    assert "posix.system" in run("convert", tmp_path / "bad.zip", tmp_path / "safe.zip").stderr
+    assert run("inspect", tmp_path / "none.zip").returncode == 2
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.filterwarnings("ignore:You are probably loading:UserWarning")
+@pytest.mark.parametrize(("name", "cls"), [("1.8.0_PPO", "PPO"), ("2.0.0_SAC", "SAC"), ("2.3.2_DQN", "DQN")])
+def test_files_of_older_versions(name, cls):
+    """The first of these needs a package for ``load`` that no longer installs."""
+    path = Path(__file__).parent / "files" / name
+    assert inspect_model(path).verdict == "safe"
+    loaded = safe_load(path)
+    assert type(loaded) is getattr(stable_baselines3, cls)
+    action, _ = loaded.predict(loaded.observation_space.sample())
+    assert loaded.action_space.contains(action)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_mutated_files_end_in_a_clear_error_or_a_model(data, good):
+    mutated = mutate(good, data.draw)
+    with suppress(ValueError):
+        assert isinstance(safe_load(io.BytesIO(mutated), "PPO"), PPO)
+    assert inspect_model(io.BytesIO(mutated)).verdict
+
+
+def mutate(good, draw):
+    """Change some bytes: of the file as it is, of a pickle among the attributes, or of one among the tensors."""
+
+    def spoil(content: bytes) -> bytes:
+        spoilt = bytearray(content)
+        for _ in range(draw(st.integers(1, 4))):
+            place = draw(st.integers(0, max(len(spoilt) - 1, 0)))
+            kind = draw(st.sampled_from(["set", "cut", "insert", "repeat"]))
+            if kind == "set" and spoilt:
+                spoilt[place] = draw(st.integers(0, 255))
+            elif kind == "cut":
+                del spoilt[place : place + draw(st.integers(1, 20))]
+            elif kind == "insert":
+                spoilt[place:place] = draw(st.binary(max_size=8))
+            else:
+                spoilt[place:place] = spoilt[place : place + 16]
+        return bytes(spoilt)
+
+    parts = members(good)
+    match draw(st.sampled_from(["file", "attribute", "tensors", "json"])):
+        case "file":
+            return spoil(good)
+        case "attribute":
+            attributes = json.loads(parts["data"])
+            pickled = [key for key, item in attributes.items() if isinstance(item, dict) and ":serialized:" in item]
+            key = draw(st.sampled_from(pickled))
+            return with_attribute(good, key, spoil(base64.b64decode(attributes[key][":serialized:"])))
+        case "tensors":
+            inner = members(parts["policy.pth"])
+            (place,) = (name for name in inner if name.endswith("data.pkl"))
+            return with_tensors(good, spoil(inner[place]))
+    return archive_of(parts | {"data": spoil(parts["data"])})
