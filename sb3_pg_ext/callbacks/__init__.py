@@ -1,7 +1,8 @@
 """Callbacks for training, to be given to ``learn(callback=…)``."""
 
+from sb3_pg_ext.callbacks.diagnostics import DiagnosticsCallback
 from sb3_pg_ext.callbacks.episode_eval import EpisodeEvalCallback
 from sb3_pg_ext.callbacks.gradient_variance import GradientVarianceCallback
 from sb3_pg_ext.callbacks.training_checkpoint import TrainingCheckpointCallback
 
-__all__ = ["EpisodeEvalCallback", "GradientVarianceCallback", "TrainingCheckpointCallback"]
+__all__ = ["DiagnosticsCallback", "EpisodeEvalCallback", "GradientVarianceCallback", "TrainingCheckpointCallback"]

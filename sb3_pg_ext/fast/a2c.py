@@ -20,7 +20,7 @@ class A2C(FastUpdate, stable_baselines3.A2C):
         (steps,) = self._minibatches(steps, len(steps))
         losses = engine.differentiate(objective, steps)
         with self._unless_spoilt():
-            engine.step_along_gradient(self.max_grad_norm)
+            self._gradient_norms.append(engine.step_along_gradient(self.max_grad_norm))
         self._n_updates += 1
         self._log(
             entropy_loss=losses["entropy_loss"],

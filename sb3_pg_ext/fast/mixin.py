@@ -1,12 +1,12 @@
 """What puts a stock algorithm on this package's engines and guards its updates."""
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -15,6 +15,7 @@ from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.gradients.norms import GradientNorms
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.policies.evaluation import action_array
 from sb3_pg_ext.policies.images import lay_out_images
@@ -40,6 +41,8 @@ class FastUpdate(OnPolicyTraining):
     """
 
     _backends: tuple[type[PolicyBackend], ...] = (ArrayBackend, AutogradBackend)
+    gradient_norm_key: ClassVar = "train/grad_norm"
+    """Under which the mean norm of the gradients along which the optimiser steps is logged."""
 
     def __init__(self, *args: Any, engine: str = "auto", **kwargs: Any) -> None:
         self.engine = engine
@@ -73,6 +76,7 @@ class FastUpdate(OnPolicyTraining):
 
     def _update(self) -> None:
         self._n_spoilt = 0
+        self._gradient_norms: list[float] = []
         engine, undo = self._make_backend(), self._keep_for_undo([self.policy.optimizer])
         try:
             with np.errstate(all="ignore"):  # non-finite values are looked for
@@ -85,6 +89,8 @@ class FastUpdate(OnPolicyTraining):
             undo.restore()
             self._skip_update(problem)
             return
+        if self._gradient_norms:
+            self.logger.record(self.gradient_norm_key, sum(self._gradient_norms) / len(self._gradient_norms))
         if self._n_spoilt:
             spoilt = NonFiniteError(f"{self._n_spoilt} of this update's gradients not finite")
             self._skip_update(spoilt, consequence="no step made along them")
@@ -116,18 +122,15 @@ class FastUpdate(OnPolicyTraining):
         raise NotImplementedError
 
     def _train_as_stock(self) -> None:
-        def skip_if_not_finite(optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            if gradients and not bool(th.stack(th._foreach_norm(gradients)).sum().isfinite()):
+        def skip_if_not_finite(norm: float) -> None:
+            if not math.isfinite(norm):
                 # Without gradients the step changes neither parameters nor the optimiser's state.
-                optimizer.zero_grad(set_to_none=True)
+                self.policy.optimizer.zero_grad(set_to_none=True)
                 self._n_spoilt += 1
 
-        hook = self.policy.optimizer.register_step_pre_hook(skip_if_not_finite)
-        try:
+        with GradientNorms(self.policy.optimizer, skip_if_not_finite) as norms:
             super()._update()
-        finally:
-            hook.remove()
+        self._gradient_norms = [norm for norm in norms.pop() if math.isfinite(norm)]
 
     @contextmanager
     def _unless_spoilt(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ class ClippedUpdate(FastUpdate):
                 if self._is_too_far(approximate_kls[-1]):
                     break
                 with self._unless_spoilt():
-                    engine.step_along_gradient(self.max_grad_norm)
+                    self._gradient_norms.append(engine.step_along_gradient(self.max_grad_norm))
             self._n_updates += 1
             if self._is_too_far(approximate_kls[-1]):
                 if self.verbose >= 1:

@@ -16,14 +16,19 @@ from sb3_pg_ext.functional.tensors.solvers import backtrack
 from sb3_pg_ext.functional.tensors.vectors import assign, flatten
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.minibatches import Steps
+from sb3_pg_ext.policies.evaluation import mean_entropy
+from sb3_pg_ext.rollouts.filling import rollout_inputs
 
 
 class TRPO(FastUpdate, sb3_contrib.TRPO):
     """:class:`sb3_contrib.TRPO`, faster."""
 
     _backends = (ArrayBackend,)
+    gradient_norm_key = "train/value_grad_norm"
 
     def _train_as_stock(self) -> None:
+        if (entropy := mean_entropy(self.policy, rollout_inputs(self.rollout_buffer))) is not None:
+            self.logger.record("train/entropy_loss", -entropy)
         # Its line search refuses a step that is not finite without a word, and for ever, unless PyTorch complains.
         with validated_distributions():
             try:
@@ -80,6 +85,8 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
         if not search.scale:
             assign(parameters, start)
             kl, objective = 0.0, -before.value
+        self.logger.record("train/grad_norm", float(gradient.norm()))
+        self.logger.record("train/entropy_loss", -float(computed.entropies.mean()))
         self.logger.record("train/policy_objective", objective)
         self.logger.record("train/kl_divergence_loss", kl)
         self.logger.record("train/is_line_search_success", float(search.scale > 0))

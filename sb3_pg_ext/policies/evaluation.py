@@ -118,6 +118,22 @@ def evaluate(policy: ActorCriticPolicy, inputs: PolicyInputs, actions: np.ndarra
 
 
 @th.no_grad()
+def mean_entropy(policy: ActorCriticPolicy, inputs: PolicyInputs) -> float | None:
+    """The mean entropy of π(·|s) over a batch; None where it has no closed form.
+
+    :param policy: the policy
+    :param inputs: what it sees, [B, …]
+    """
+    total = 0.0
+    for _, obs, more in chunks(inputs, policy.device):
+        entropies = policy.get_distribution(obs, **more).entropy()
+        if entropies is None:
+            return None
+        total += float(entropies.sum())
+    return total / len(arrays_of(inputs.observations)[0])
+
+
+@th.no_grad()
 def predict_values(policy: ActorCriticPolicy, inputs: PolicyInputs) -> np.ndarray:
     """V(s) of a batch.
 

@@ -8,6 +8,7 @@ the algorithm makes of them what its update needs.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
@@ -23,7 +24,7 @@ from sb3_pg_ext.guards.normalization import remember_statistics
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.action_masks import make_mask_reader
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
-from sb3_pg_ext.rollouts.assessment import check_transitions, evaluate_transitions
+from sb3_pg_ext.rollouts.assessment import Evaluation, check_transitions, evaluate_transitions
 from sb3_pg_ext.rollouts.filling import fill_rollout_buffer, unflattened
 from sb3_pg_ext.rollouts.transitions import Transitions
 
@@ -44,6 +45,9 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
     The same seed gives the same results from run to run, and the actions of SB3's own rollout, up to rounding.
     """
 
+    transient: ClassVar[tuple[str, ...]] = (*NonFiniteGuard.transient, "_assessed")
+
+    _assessed: tuple[np.ndarray, Evaluation] | None = None
     _paths: Mapping[str, str] = MappingProxyType({})
     _rollout_is_good = False
 
@@ -146,7 +150,21 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         check_transitions(transitions, last_inputs)
         evaluation = evaluate_transitions(self.policy, transitions, last_inputs)
         fill_rollout_buffer(self.rollout_buffer, transitions, evaluation, first_starts)
+        self._assessed = transitions.rewards, evaluation
         self.logger.record("rollout/reward_mean", float(transitions.rewards.mean()))
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write an entry of the log, with what is computed for it alone: the TD errors of the latest rollout.
+
+        :param iteration: number of iterations, SB3's
+        """
+        if self._assessed is not None:
+            rewards, evaluation = self._assessed
+            errors = rewards + np.float32(self.gamma) * evaluation.next_values - evaluation.values
+            self.logger.record("train/td_error_mean", float(errors.mean()))
+            self.logger.record("train/td_error_std", float(errors.std()))
+            self._assessed = None
+        super().dump_logs(iteration)
 
     def _last_inputs(self) -> PolicyInputs:
         """What the policy sees after the latest step."""

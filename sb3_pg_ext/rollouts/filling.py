@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
 from sb3_pg_ext.functional.finite import check_finite
 from sb3_pg_ext.functional.returns import gae, td_errors
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import arrays_of, map_arrays
 from sb3_pg_ext.rollouts.assessment import Evaluation
 from sb3_pg_ext.rollouts.transitions import Transitions
@@ -27,6 +28,16 @@ def flattened_names(buffer: RolloutBuffer) -> list[str]:
     """The arrays that a stock buffer flattens beside the observations when minibatches are first drawn, by name."""
     masks = ["action_masks"] if isinstance(buffer, MASKABLE_BUFFERS) else []
     return ["actions", "values", "log_probs", "advantages", "returns", *masks]
+
+
+def rollout_inputs(buffer: RolloutBuffer) -> PolicyInputs:
+    """What the policy saw of the states of a full buffer, [B, …], whether or not it is flattened yet.
+
+    :param buffer: without action masks
+    """
+    observations: Any = buffer.observations
+    n_axes = 1 if buffer.generator_ready else 2
+    return PolicyInputs(map_arrays(lambda array: array.reshape(-1, *array.shape[n_axes:]), observations))
 
 
 @contextmanager

@@ -20,13 +20,19 @@ COMMON = {
     "train/learning_rate",
     "train/n_updates",
 }
-OF_THIS_PACKAGE = {"rollout/n_dropped", "train/n_skipped", "rollout/reward_mean", "time/update_seconds"}
+OF_THIS_PACKAGE = {
+    "rollout/n_dropped",
+    "rollout/reward_mean",
+    "time/update_seconds",
+    "train/grad_norm",
+    "train/n_skipped",
+    "train/td_error_mean",
+    "train/td_error_std",
+}
 OF_OWN_POLICY_GRADIENTS = {
     "train/advantage_mean",
     "train/advantage_std",
-    "train/entropy_loss",
     "train/explained_variance",
-    "train/grad_norm",
     "train/kl",
     "train/std",
     "train/step_norm",
@@ -51,6 +57,7 @@ def test_logs_what_sb3_logs_and_what_this_package_adds(algorithm: Algorithm):
     records = record(model)
     model.learn(4 * STEPS, log_interval=1)
     expected = COMMON | OF_THIS_PACKAGE | {"time/episodes" if algorithm.spec.off_policy else "time/iterations"}
+    expected |= {"train/q_max"} if algorithm.spec.off_policy else {"train/entropy_loss"}
     if algorithm.has_own_constructor and not algorithm.spec.off_policy:
         expected |= OF_OWN_POLICY_GRADIENTS
     assert expected <= records.latest.keys()

@@ -139,7 +139,17 @@ def assert_alike(actual: Any, expected: Any, name: str, rtol: float = 1e-4, atol
     np.testing.assert_allclose(actual.astype(float), expected.astype(float), rtol, atol, err_msg=name)
 
 
-ADDED = {"rollout/n_dropped", "rollout/reward_mean", "time/update_seconds", "train/n_skipped"}
+ADDED = {
+    "rollout/n_dropped",
+    "rollout/reward_mean",
+    "time/update_seconds",
+    "train/entropy_loss",
+    "train/grad_norm",
+    "train/n_skipped",
+    "train/td_error_mean",
+    "train/td_error_std",
+    "train/value_grad_norm",
+}
 CLOCK = {"time/fps", "time/time_elapsed"}
 
 

@@ -63,6 +63,7 @@ class Update(NamedTuple):
     :param advantages: [T]
     :param returns: [T]
     :param values: [T]
+    :param td_errors: δ_t, [T]
     :param losses: policy, value and entropy loss and the norm of the gradient before clipping
     :param lag: updates by other workers between reading the parameters and applying the gradient
     :param seconds: duration
@@ -72,6 +73,7 @@ class Update(NamedTuple):
     advantages: np.ndarray
     returns: np.ndarray
     values: np.ndarray
+    td_errors: np.ndarray
     losses: tuple[float, float, float, float]
     lag: int
     seconds: float
@@ -127,11 +129,12 @@ class Outbox:
 
 
 def _sum_up(updates: list[Update]) -> Sums:
-    columns = zip(*((u.rewards, u.advantages, u.returns, u.values) for u in updates), strict=True)
-    rewards, advantages, returns, values = (np.concatenate(column).astype(np.float64) for column in columns)
+    columns = zip(*((u.rewards, u.advantages, u.returns, u.values, u.td_errors) for u in updates), strict=True)
+    rewards, advantages, returns, values, errors = (np.concatenate(column).astype(np.float64) for column in columns)
     sums: Sums = Counter({"n_updates": len(updates), "n_steps": len(rewards)})
     residuals = returns - values
-    for name, numbers in [("advantage", advantages), ("return", returns), ("residual", residuals)]:
+    measured = {"advantage": advantages, "return": returns, "residual": residuals, "td_error": errors}
+    for name, numbers in measured.items():
         sums[name] = numbers.sum()
         sums[f"{name}²"] = np.square(numbers).sum()
     sums["reward"] = rewards.sum()
@@ -150,8 +153,9 @@ def _summarize(sums: Sums) -> dict[str, float]:
         return max(0.0, sums[f"{name}²"] / sums["n_steps"] - mean * mean)
 
     means = {f"train/{name}": sums[name] / sums["n_updates"] for name in LOSSES}
-    means["train/advantage_mean"] = sums["advantage"] / sums["n_steps"]
-    means["train/advantage_std"] = math.sqrt(variance("advantage"))
+    for name in ("advantage", "td_error"):
+        means[f"train/{name}_mean"] = sums[name] / sums["n_steps"]
+        means[f"train/{name}_std"] = math.sqrt(variance(name))
     if variance("return") > 0:
         means["train/explained_variance"] = 1 - variance("residual") / variance("return")
     means["train/policy_lag"] = sums["lag"] / sums["n_updates"]

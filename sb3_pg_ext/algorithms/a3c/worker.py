@@ -250,12 +250,14 @@ class Worker:
         self.engine.backward(derivatives)
         norm = self.engine.clip_gradient(config.max_grad_norm)
         lag = self._diagnosed(self._apply_gradient, inputs)
+        td_errors = transitions.rewards + np.float32(config.gamma) * evaluation.next_values - evaluation.values
         self.outbox.add_update(
             Update(
                 _only_env(transitions.rewards),
                 advantages,
                 returns,
                 values,
+                _only_env(td_errors),
                 (losses["policy_gradient_loss"], losses["value_loss"], losses["entropy_loss"], norm),
                 lag,
                 time.perf_counter() - start,

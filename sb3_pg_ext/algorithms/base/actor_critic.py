@@ -71,6 +71,7 @@ class ActorCriticBase(OnPolicyBase):
         evaluation, estimate = assess(self.policy, transitions, last_inputs, self._estimator, self.gamma)
         store_transitions(self.rollout_buffer, transitions, transitions.rewards, evaluation, first_starts)
         self.rollout_buffer.advantages, self.rollout_buffer.returns = estimate.advantages, estimate.returns
+        self._assessed = transitions.rewards, evaluation
         if self.recompute_advantages:
             self._transitions, self._behaviour_log_probs = transitions, evaluation.log_probs
             transitions.evaluated = None  # by a policy that changes now

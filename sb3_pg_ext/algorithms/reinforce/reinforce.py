@@ -229,7 +229,8 @@ class REINFORCE(OnPolicyBase):
         check_transitions(transitions, self._last_inputs())
         self._inputs = inputs = transitions.inputs.map(transitions.flat)
         values = self._predict_values(inputs) if self.trains_critic else None
-        to_go = rewards_to_go(transitions, self._continuations(transitions), self.gamma)
+        continuations = self._continuations(transitions)
+        to_go = rewards_to_go(transitions, continuations, self.gamma)
         check_finite("return", to_go)
         steps_before = self._steps_before(first_starts)
         self._steps_into_episode = steps_into_episode(transitions, steps_before, -1, transitions.ends[-1])
@@ -240,6 +241,25 @@ class REINFORCE(OnPolicyBase):
         self._fill_rollout_buffer(transitions, transitions.flat(to_go), self._subtract_baseline())
         self.logger.record("rollout/reward_mean", float(self._episodes.rewards.mean()))
         self.logger.record("rollout/n_episodes", len(self._episodes.lengths))
+        if continuations is not None:
+            self._log_td_errors(transitions.flat(transitions.truncated), transitions.flat(continuations))
+
+    def _log_td_errors(self, truncated: np.ndarray, continuations: np.ndarray) -> None:
+        """Log δ_t = r_t + γ·V(s_{t+1}) − V(s_t), but not at a time limit beyond which the critic is not asked.
+
+        :param truncated: [B], episode by episode
+        :param continuations: V(s_{t+1}) of the last steps of episodes, 0 elsewhere, [B]
+        """
+        episodes = self._episodes
+        assert episodes.values is not None
+        last = np.diff(episodes.episode_id, append=-1) != 0
+        next_values = np.where(last, continuations, np.append(episodes.values[1:], np.float32(0)))
+        errors = (episodes.rewards + np.float32(self.gamma) * next_values - episodes.values)[
+            ~(truncated & (not self.bootstrap_truncated))
+        ]
+        if len(errors):
+            self.logger.record("train/td_error_mean", float(errors.mean()))
+            self.logger.record("train/td_error_std", float(errors.std()))
 
     def _subtract_baseline(self) -> np.ndarray:
         """G_t − b_t, [B]; where components have their own baselines, G_t, and Σ_i b_i∘g_i is kept for the update."""
