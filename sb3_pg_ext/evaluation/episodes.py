@@ -97,8 +97,8 @@ def play_episodes(
     episodes. (Up to the rounding of batched matrix products, which another ``n_envs`` may change.)
 
     ``VecNormalize`` is that of ``env``, with the statistics of the model's own environment where it has one. They are
-    not updated, and rewards are not normalised. Where environments have ``action_masks()`` and ``model.predict`` takes
-    them, it gets them. Recurrent policies keep their state through an episode.
+    not updated, and rewards are not normalised. Where environments have ``action_masks()`` and the model takes them,
+    it gets them. Recurrent policies keep their state through an episode.
 
     Nothing of the model or of the global random generators is different afterwards.
 
@@ -272,11 +272,11 @@ def copy_statistics(source: VecNormalize, target: VecNormalize) -> None:
 
 
 def _play(model: BaseAlgorithm, env: VecEnv, recorder: "_Recorder", deterministic: bool) -> None:
-    takes_masks = acts_with_masks(model, env)
+    has_masks = acts_with_masks(model, env)
     values_of = _critic(model) if recorder.steps_too else None
     obs, states, starts = env.reset(), None, np.ones(env.num_envs, bool)
     while recorder.n_left:
-        masks = {"action_masks": get_action_masks(env)} if takes_masks else {}
+        masks = {"action_masks": get_action_masks(env)} if has_masks else {}
         actions, states = model.predict(obs, states, starts, deterministic, **masks)  # type: ignore[arg-type]
         if values_of is not None:
             recorder.values = values_of(obs)

@@ -43,6 +43,13 @@ SCRIPTS = {
     ),
     "sweep": Script("train many runs: algorithms × environments × settings × seeds", "sb3_pg_ext.zoo.sweep", "main"),
     "enjoy": Script("watch a trained agent", "rl_zoo3.enjoy", "enjoy", algorithms=True, play=True),
+    "evaluate": Script(
+        "play a trained agent from fixed seeds: mean, IQM, intervals, worst episodes",
+        "sb3_pg_ext.zoo.evaluation",
+        "evaluate",
+        algorithms=True,
+        play=True,
+    ),
     "plot_train": Script("plot training returns against steps", "sb3_pg_ext.zoo.plots", "plot_train"),
     "all_plots": Script("gather the evaluations of many runs", "sb3_pg_ext.zoo.plots", "all_plots"),
     "plot_from_file": Script("plot what all_plots has gathered", "sb3_pg_ext.zoo.plots", "plot_from_file"),

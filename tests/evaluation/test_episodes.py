@@ -13,8 +13,10 @@ from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 
+from sb3_pg_ext import NPG
 from sb3_pg_ext.envs import make_vec_env
 from sb3_pg_ext.evaluation.episodes import play_episodes
 
@@ -134,10 +136,27 @@ def test_recurrent_policies_keep_their_state_through_an_episode_and_no_longer():
     agree(play_episodes(model, WalkEnv, SEEDS, n_envs=3), one_by_one(model, DummyVecEnv([WalkEnv]), SEEDS))
 
 
-def test_masks_reach_policies_that_take_them():
+@pytest.mark.parametrize("algorithm", [MaskablePPO, NPG])
+def test_masks_reach_policies_that_take_them(algorithm):
     """The environment refuses an action that its mask does not allow."""
-    model = small(MaskablePPO, MaskedEnv())
+    model = small(algorithm, MaskedEnv())
     agree(play_episodes(model, MaskedEnv, SEEDS, n_envs=3), one_by_one(model, DummyVecEnv([MaskedEnv]), SEEDS, True))
+
+
+class WithMasks(WalkEnv):
+    def action_masks(self):
+        return np.ones(2, bool)
+
+
+class Own(ActorCriticPolicy):
+    """Takes no masks."""
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", Own])
+@pytest.mark.parametrize("algorithm", [PPO, NPG])
+def test_others_play_without_masks(algorithm, policy):
+    model = small(algorithm, WithMasks(), policy)
+    agree(play_episodes(model, WithMasks, SEEDS, n_envs=2), one_by_one(model, DummyVecEnv([WalkEnv]), SEEDS))
 
 
 def normalized(venv: VecEnv) -> VecNormalize:
