@@ -51,7 +51,7 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
                 loss = value_loss(engine.predict_values(batch.inputs), batch.returns)
                 losses.append(loss.value)
                 with self._unless_spoilt():
-                    engine.descend({"values": loss.gradient}, None)
+                    self._gradient_norms.append(engine.descend({"values": loss.gradient}, None))
         self._n_updates += 1
         self._log(value_loss=float(np.mean(losses)))
 
