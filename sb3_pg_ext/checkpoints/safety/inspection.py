@@ -73,7 +73,8 @@ def inspect_model(path: str | PathLike[str] | BinaryIO, trusted: Iterable[str] =
     report.reasons = {refusal.key: refusal.reason for refusal in contents.refusals}
     _look_at_tensors(report, contents.tensors)
     data = contents.data
-    report.hyperparameters = {key: value for key, value in data.items() if _is_simple(value) and not key.startswith("_")}
+    shown = {key: value for key, value in data.items() if not key.startswith("_")}
+    report.hyperparameters = {key: value for key, value in shown.items() if _is_simple(value)}
     report.observation_space, report.action_space = (
         str(data[name]) if isinstance(data.get(name), spaces.Space) else ""
         for name in ("observation_space", "action_space")
