@@ -41,8 +41,8 @@ class Traits:
     :param policies: names of its policies
     :param policy_class: the class of SB3 or sb3-contrib that policies of one's own are derived from
     :param supports_sde: whether it explores with gSDE if asked to
-    :param supports_infinite_logits: whether policies may forbid actions by logits of −∞; stock MaskablePPO multiplies
-        them by 0, even where there are no masks, and stock TRPO differentiates a KL that holds their difference
+    :param supports_infinite_logits: whether policies may forbid actions by logits of −∞; stock TRPO differentiates a KL
+        that holds their difference
     :param supports_freezing: whether parameters may be frozen; stock TRPO demands a gradient of every one
     :param asynchronous: whether workers go on while callbacks are called: then stopping takes a moment, observations do
         not reach callbacks, training with several environments depends on timing, and an id stands for two
@@ -89,7 +89,6 @@ TRAITS = {
         env_id="CartPole-v1",
         policy_class=MaskableActorCriticPolicy,
         supports_sde=False,
-        supports_infinite_logits=False,
     ),
     "fast_ppo": Traits(variants=PPO_VARIANTS),
     "fast_trpo": Traits(
