@@ -146,10 +146,8 @@ def test_the_norm_of_gradients_is_that_before_clipping(algorithm, max_grad_norm,
     diagnostics = DiagnosticsCallback(log_freq=40)
     model.learn(40 if algorithm is DQN else 32, [clipped, diagnostics], log_interval=10**6)
     n_norms = len(clipped.norms)
-    if algorithm is DQN:
-        expected = clipped.norms[:-1:10]  # the last update comes after the last call
-    else:
-        expected = clipped.norms[: n_norms // 2 : 10]  # those of the first update are logged with the second rollout
+    # DQN's last update comes after the last call; the first update of the others is logged with the second rollout.
+    expected = clipped.norms[:-1:10] if algorithm is DQN else clipped.norms[: n_norms // 2 : 10]
     model.logger.dump()
     assert records.latest["train/grad_norm"] == pytest.approx(np.mean(expected), rel=1e-4)
 
