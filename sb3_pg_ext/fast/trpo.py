@@ -43,6 +43,7 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         steps = self._steps(engine)
+        self.logger.record("train/entropy_loss", -float(engine.snapshot(steps.inputs).entropy().mean()))
         (shuffled,) = self._minibatches(steps, len(steps))
         engine.freeze(self._improve_policy(engine, shuffled[:: self.sub_sampling_factor]))
         losses = []
@@ -86,7 +87,6 @@ class TRPO(FastUpdate, sb3_contrib.TRPO):
             assign(parameters, start)
             kl, objective = 0.0, -before.value
         self.logger.record("train/grad_norm", float(gradient.norm()))
-        self.logger.record("train/entropy_loss", -float(computed.entropies.mean()))
         self.logger.record("train/policy_objective", objective)
         self.logger.record("train/kl_divergence_loss", kl)
         self.logger.record("train/is_line_search_success", float(search.scale > 0))

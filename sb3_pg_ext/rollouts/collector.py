@@ -160,7 +160,7 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
         """
         if self._assessed is not None:
             rewards, evaluation = self._assessed
-            errors = rewards + np.float32(self.gamma) * evaluation.next_values - evaluation.values
+            errors = rewards + self.gamma * evaluation.next_values.astype(np.float64) - evaluation.values
             self.logger.record("train/td_error_mean", float(errors.mean()))
             self.logger.record("train/td_error_std", float(errors.std()))
             self._assessed = None

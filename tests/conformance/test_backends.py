@@ -62,6 +62,11 @@ def assert_same_training(algorithm, action_space, **variant):
     assert one.num_timesteps == other.num_timesteps
     th.testing.assert_close(vector(one), vector(other), **TOLERANCE)
     assert (vector(one) - before).abs().max() > 1e-3, "nothing was learned"
+    if (
+        algorithm.spec.name == "fast_trpo"
+    ):  # the stock update, which it makes on autograd, shows no gradient of the actor
+        for records in (of_one, of_other):
+            records.dumps = [{key: dump[key] for key in dump.keys() - {"train/grad_norm"}} for dump in records.dumps]
     assert of_one.latest.keys() == of_other.latest.keys()
     if not algorithm.traits.asynchronous:  # there it depends on timing what goes into which report
         assert_same_logs(of_one.dumps, of_other.dumps)

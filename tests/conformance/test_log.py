@@ -60,6 +60,8 @@ def test_logs_what_sb3_logs_and_what_this_package_adds(algorithm: Algorithm):
     expected |= {"train/q_max"} if algorithm.spec.off_policy else {"train/entropy_loss"}
     if algorithm.has_own_constructor and not algorithm.spec.off_policy:
         expected |= OF_OWN_POLICY_GRADIENTS
+    if algorithm.spec.name == "fast_trpo" and algorithm.device == "cuda":  # by the stock update
+        expected.remove("train/grad_norm")
     assert expected <= records.latest.keys()
 
 

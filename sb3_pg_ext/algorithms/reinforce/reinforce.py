@@ -254,7 +254,7 @@ class REINFORCE(OnPolicyBase):
         assert episodes.values is not None
         last = np.diff(episodes.episode_id, append=-1) != 0
         next_values = np.where(last, continuations, np.append(episodes.values[1:], np.float32(0)))
-        errors = (episodes.rewards + np.float32(self.gamma) * next_values - episodes.values)[
+        errors = (episodes.rewards + self.gamma * next_values.astype(np.float64) - episodes.values)[
             ~(truncated & (not self.bootstrap_truncated))
         ]
         if len(errors):

@@ -1,7 +1,7 @@
 """How often intervals cover what they are of, in synthetic studies with few seeds.
 
-    python benchmarks/coverage.py --seeds 5
-    python benchmarks/coverage.py --seeds 10
+    python benchmarks/interval_coverage.py --seeds 5
+    python benchmarks/interval_coverage.py --seeds 10
 
 A study has a few runs of one task or of five. Scores are normal, log-normal, or such that a run fails with probability
 one fifth: 1 or 0, with a standard deviation of 0.1. What an interval should cover is the statistic of ten million
