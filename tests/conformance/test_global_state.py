@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch as th
+import torch._dynamo  # which PyTorch imports when it first needs it, and which then changes filters of warnings
 from envs import RandomEnv
 from stable_baselines3 import PPO
 from threadpoolctl import threadpool_info
