@@ -32,6 +32,7 @@ class CompiledBackend(ArrayBackend):
         nets = self._actor, self._critic
         tables = [table for net in nets for table in _tables(net.layers, net.arrays(self._gradients))]
         kind, sizes = _kind_of(make_head(policy, np.zeros((1, len(self._actor.layers[-1].weight)), np.float32)))
+        self._is_binary = kind == minibatch.BERNOULLI
         of_gaussian = NO_NUMBERS, NO_NUMBERS
         if self._log_std is not None:
             of_gaussian = self._log_std.detach().numpy(), self._gradients[self._log_std].numpy()
@@ -39,8 +40,10 @@ class CompiledBackend(ArrayBackend):
         self._differentiate = compiling.compiled()
 
     def differentiate(self, objective: Objective, steps: Steps) -> Losses:
-        """In one go."""
+        """In one go, but for masks of binary actions, which the compiled function does not have: these by NumPy."""
         masks = steps.inputs.action_masks
+        if masks is not None and self._is_binary:
+            return super().differentiate(objective, steps)
         penalised = bool(objective.kl_coef)
         policy, value, entropy, kl, *statistics = self._differentiate(
             *self._networks,

@@ -203,6 +203,7 @@ def test_of_several_configurations_the_first_that_has_the_entry_counts(config, t
 
 
 def test_fast_ppo_keeps_rl_zoos_own_entries(tmp_path):
+    pytest.importorskip("minatar")
     files = [make_manager(registry(), tmp_path, "fast_ppo", env_id=name).config for name in ("CartPole-v1", MINATAR)]
     assert [Path(file).name for file in files] == ["ppo.yml", "fast_ppo.yml"]
 

@@ -43,7 +43,7 @@ def test_version(zoo, capsys):
 
 def test_an_unknown_script_is_an_error_with_close_matches(zoo, capsys):
     assert "unknown script 'trian', did you mean train?" in error_of(zoo, capsys, "trian")
-    assert "allowed: train, enjoy," in error_of(zoo, capsys, "xyz")
+    assert "allowed: train, sweep, enjoy," in error_of(zoo, capsys, "xyz")
 
 
 @pytest.mark.parametrize("script", ["train", "enjoy", "record_video", "push_to_hub", "load_from_hub"])
