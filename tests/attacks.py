@@ -363,14 +363,26 @@ FILES: dict[str, Callable[[bytes, Path], bytes]] = {
     "a tensor that reaches out of its memory": lambda good, _: with_tensors(
         good, pickle_of_tensor(size=(10**6,)), "policy.pth"
     ),
+    "a dictionary that would be a pickle when it is saved again": lambda good, _: with_attribute(
+        good, "note", pickle.dumps({":serialized:": "gASVAAAAAA=="})
+    ),
+    "a tuple that doubles as a key": lambda good, _: with_attribute(
+        good, "note", b"\x80\x04}K\x01" + b"2\x86" * 60 + b"K\x01s."
+    ),
+    "a set of tuples": lambda good, _: with_attribute(good, "note", pickle.dumps({(1, 2)}, protocol=4)),
+    "a huge rollout": lambda good, _: with_data(good, n_steps=4 * 10**8),
+    "a tensor without strides": lambda good, _: with_tensors(good, pickle_of_tensor((10**6,), stride=b"K\x00\x85")),
+    "widths that cancel out": lambda good, _: with_data(
+        good, policy_kwargs={"net_arch": [30_000, 30_000], "optimizer_kwargs": {"eps": -60_000}}
+    ),
     "no zip": lambda good, _: b"no zip",
     "half a file": lambda good, _: good[: len(good) // 2],
 }
 """Files that do harm in other ways than by what they call."""
 
 
-def pickle_of_tensor(size: tuple[int, ...]) -> bytes:
+def pickle_of_tensor(size: tuple[int, ...], stride: bytes = b"K\x01\x85") -> bytes:
     file = io.BytesIO()
     th.save({"a": th.zeros(3)}, file)
     (pickled,) = (content for name, content in members(file.getvalue()).items() if name.endswith("data.pkl"))
-    return pickled.replace(b"K\x03\x85", b"J" + struct.pack("<i", size[0]) + b"\x85")
+    return pickled.replace(b"K\x03\x85", b"J" + struct.pack("<i", size[0]) + b"\x85").replace(b"K\x01\x85", stride)

@@ -2,7 +2,7 @@
 
 RL Zoo reads a run's YAML with a loader that calls what the file names, evaluates strings of it as Python, and unpickles
 models and statistics. In a folder that ``sb3-pg load_from_hub`` has made, nothing of that happens: YAML holds data,
-strings are literals, models are loaded by :func:`~sb3_pg_ext.safe_load`, wrappers come from known packages alone.
+strings are literals, models are loaded by :func:`~sb3_pg_ext.safe_load`, wrappers are known ones.
 """
 
 import argparse
@@ -33,35 +33,44 @@ from sb3_pg_ext.zoo.user_errors import UserError
 MARK = "downloaded"
 """A file of this name in a run's folder says that it comes from elsewhere."""
 
-WRAPPERS = (
-    *("gymnasium.wrappers.", "stable_baselines3.common.atari_wrappers.", "stable_baselines3.common.vec_env."),
-    *("stable_baselines3.common.monitor.", "sb3_contrib.common.wrappers.", "rl_zoo3.wrappers."),
+WRAPPERS = frozenset(
+    f"{module}.{name}"
+    for module, names in {
+        "gymnasium.wrappers": (
+            *("ClipAction", "FilterObservation", "FlattenObservation", "FrameStackObservation", "GrayscaleObservation"),
+            *("RescaleAction", "RescaleObservation", "ResizeObservation", "TimeAwareObservation", "TimeLimit"),
+        ),
+        "rl_zoo3.wrappers": (
+            *("ActionNoiseWrapper", "ActionSmoothingWrapper", "DelayedRewardWrapper", "FrameSkip", "HistoryWrapper"),
+            *("HistoryWrapperObsDict", "MaskVelocityWrapper", "TruncatedOnSuccessWrapper"),
+        ),
+        "sb3_contrib.common.wrappers": ("TimeFeatureWrapper",),
+        "stable_baselines3.common.atari_wrappers": ("AtariWrapper",),
+        "stable_baselines3.common.vec_env": ("VecFrameStack", "VecTransposeImage"),
+    }.items()
+    for name in names
 )
-"""Where wrappers may come from that a downloaded run names."""
+"""The wrappers that a downloaded run may name. None of them writes files."""
 
 
 def load_from_hub() -> None:
     """RL Zoo's script, which also marks what it has downloaded."""
-    copied: list[Path] = []
     copy = shutil.copy
 
-    def copy_and_note(source: str, target: str) -> str:
-        copied.append(Path(target))
+    def copy_and_mark(source: str, target: str) -> str:
+        path = Path(target)
+        folder = path.with_suffix("") if path.suffix == ".zip" else path.parent
+        (folder / MARK).write_text("This run comes from elsewhere: sb3-pg plays it without running its files.\n")
         if Path(source).suffix == ".zip":
             check_archive(read_file(source))
         return str(copy(source, target))
 
-    with mock.patch.object(shutil, "copy", copy_and_note), mock.patch.object(zipfile, "ZipFile", _CheckedZipFile):
+    with mock.patch.object(shutil, "copy", copy_and_mark), mock.patch.object(zipfile, "ZipFile", _CheckedZipFile):
         sys.modules.pop("rl_zoo3.load_from_hub", None)  # lest Python warn of running what is imported
         try:
             runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__", alter_sys=True)
-        except UnsafeFileError as problem:
+        except (UnsafeFileError, zipfile.BadZipFile) as problem:
             raise UserError(f"a downloaded file is refused: {problem}") from problem
-    for path in copied:
-        if path.name == "config.yml":
-            (path.parent / MARK).write_text(
-                "This run comes from elsewhere: sb3-pg plays it without running its files.\n"
-            )
 
 
 class _CheckedZipFile(zipfile.ZipFile):
@@ -170,6 +179,6 @@ def _wrapper_class(find: Callable[..., Any], hyperparams: dict[str, Any], key: s
     wanted = hyperparams.get(key)
     for wrapper in wanted if isinstance(wanted, list) else [wanted]:
         name = next(iter(wrapper), "") if isinstance(wrapper, dict) else wrapper
-        if name is not None and not str(name).startswith(WRAPPERS):
-            raise UnsafeFileError(f"{key} {name!r}; allowed: those of {', '.join(WRAPPERS)}")
+        if name is not None and name not in WRAPPERS:
+            raise UnsafeFileError(f"{key} {name!r}; allowed: {', '.join(sorted(WRAPPERS))}")
     return find(hyperparams, key)

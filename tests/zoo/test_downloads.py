@@ -99,6 +99,9 @@ ATTACKS = {
     "normalize": lambda hub, mark: (hub / "config.yml").write_text(
         yaml.dump({"normalize": f"__import__('os').system('touch {mark}')"})
     ),
+    "a wrapper that writes files": lambda hub, mark: (hub / "config.yml").write_text(
+        yaml.dump({"env_wrapper": [{"stable_baselines3.common.monitor.Monitor": {"filename": str(mark)}}]})
+    ),
     "a wrapper": lambda hub, mark: (hub / "config.yml").write_text(
         yaml.dump({"env_wrapper": [{"subprocess.check_call": {"args": ["touch", str(mark)]}}]})
     ),
@@ -115,6 +118,13 @@ def test_bad_ones_are_refused(name, run, hub, tmp_path, capsys):
     assert caught.value.code == 2
     assert "--trust plays it anyway" in capsys.readouterr().err
     assert not mark.exists()
+
+
+def test_a_download_that_fails_is_marked_all_the_same(run, hub, tmp_path):
+    (hub / "train_eval_metrics.zip").write_bytes(b"no zip")
+    with pytest.raises(SystemExit):
+        download(run, tmp_path)
+    assert (run_folder(tmp_path) / downloads.MARK).exists()
 
 
 @pytest.mark.parametrize("name", ["model", "statistics", "config.yml", "args.yml", "normalize"])

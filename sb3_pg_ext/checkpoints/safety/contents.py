@@ -13,12 +13,11 @@ import safetensors.torch
 import torch as th
 
 from sb3_pg_ext.checkpoints.safety.archives import read_archive, read_file
-from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
+from sb3_pg_ext.checkpoints.safety.decoding import PICKLED, Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.documents import Reader, read_arrays
 from sb3_pg_ext.checkpoints.safety.names import known_classes, trusted_classes
 from sb3_pg_ext.checkpoints.safety.pickles import Name, Pickle, UnsafeFileError, read_pickle
 
-PICKLED = ":serialized:"
 DOCUMENT, TENSORS, ARRAYS = "model.json", "tensors.safetensors", "arrays.npz"
 """The members of a file without pickles."""
 MAX_DATA = 256 * 1024**2

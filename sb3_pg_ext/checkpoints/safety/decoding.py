@@ -4,6 +4,7 @@ A decoder makes an object from numbers, strings and other decoded objects that i
 called, no module that a file names is imported.
 """
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -21,6 +22,9 @@ from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
 from sb3_pg_ext.checkpoints.safety.names import Classes
 from sb3_pg_ext.checkpoints.safety.pickles import Call, Name, Storage, UnsafeFileError, read_pickle
+
+PICKLED = ":serialized:"
+"""The key under which SB3's JSON holds a pickle."""
 
 MAX_DEPTH = 50
 MAX_NODES = 1_000_000
@@ -51,6 +55,7 @@ class Decoder:
         self._classes = classes
         self._memory = memory
         self._read: dict[Storage, th.Tensor] = {}
+        self._made: dict[int, tuple[Call, Any]] = {}
         self._n_nodes = 0
 
     def knows(self, name: Name) -> bool:
@@ -80,8 +85,12 @@ class Decoder:
                     raise UnknownNameError(tree)
                 return self._classes[tree]
             case Call(function=Name() as function):
+                if id(tree) in self._made:  # what stands in several places is one object
+                    return self._made[id(tree)][1]
                 if str(function) in DECODERS:
-                    return _checked(function, lambda: DECODERS[str(function)](tree, decode))
+                    made = _checked(function, lambda: DECODERS[str(function)](tree, decode))
+                    self._made[id(tree)] = tree, made
+                    return made
                 if is_dataclass(cls := self._classes.get(function)):
                     return _checked(function, lambda: _dataclass(cls, tree, decode))
                 raise UnknownNameError(function)
@@ -94,6 +103,8 @@ class Decoder:
             case list() | tuple() | set() | frozenset():
                 return type(tree)(map(decode, tree))
             case dict():
+                if PICKLED in tree:  # saved again, it would be taken for a pickle
+                    raise UnsafeFileError("a dictionary that looks like a pickle of SB3's")
                 return {decode(key): decode(value) for key, value in tree.items()}
             case None | bool() | int() | float() | str() | bytes() | bytearray():
                 return tree
@@ -332,7 +343,7 @@ def _train_freq(call: Call, decode: Decode) -> TrainFreq:
 
 
 def _enum(cls: Any) -> Callable[[Call, Decode], Any]:
-    return lambda call, decode: cls(call.args[0])
+    return lambda call, decode: cls(_is((str, int), call.args[0]))
 
 
 def _running_mean_std(call: Call, decode: Decode) -> RunningMeanStd:
@@ -406,6 +417,8 @@ def _tensor(call: Call, decode: Decode) -> th.Tensor:
     numbers = _is(th.Tensor, decode(storage))
     size, stride = ([_is(int, n) for n in _is(tuple, part)] for part in (size, stride))
     last = _is(int, offset) + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) > len(numbers):
+        raise UnsafeFileError("a tensor that is larger than its memory")
     if min([offset, *size, *stride]) < 0 or (0 not in size and last >= len(numbers)):
         raise UnsafeFileError("a tensor that reaches out of its memory")
     # Tensors that are the same in the file are so here, too.

@@ -58,7 +58,7 @@ def candidates(data: Mapping[str, Any], refused: Iterable[str] = ()) -> dict[str
     present = {*data, *refused}
     distances = {
         name: (
-            data.get("policy_class") not in cls.policy_aliases.values(),
+            not any(data.get("policy_class") is policy for policy in cls.policy_aliases.values()),
             len(attributes(cls) ^ present),
             name not in stock_algorithms(),
         )

@@ -22,7 +22,7 @@ from sb3_pg_ext.checkpoints.safety.archives import check_archive
 from sb3_pg_ext.checkpoints.safety.contents import Contents, read_contents
 from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm
 from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
-from sb3_pg_ext.checkpoints.safety.tensors import read_tensors
+from sb3_pg_ext.checkpoints.safety.tensors import check_names, read_tensors
 
 KINDS = {"policy_class": BasePolicy, "rollout_buffer_class": BaseBuffer, "replay_buffer_class": BaseBuffer}
 
@@ -93,6 +93,9 @@ def check_attributes(cls: type[BaseAlgorithm], data: Mapping[str, Any]) -> None:
         of_class = getattr(cls, name, None)
         if not name.isidentifier() or name.startswith("__") or callable(of_class) or isinstance(of_class, property):
             raise UnsafeFileError(f"it sets {name!r}, which no file of SB3 does")
+    numbers = [value for name in ("n_steps", "n_envs") if isinstance(value := data.get(name), int)]
+    if math.prod(numbers) * max(1.0, _inputs(data.get("observation_space"))) > MAX_ROLLOUT:
+        raise UnsafeFileError(f"its rollouts of {numbers} steps and environments are too large")
     for name, kind in KINDS.items():
         value = data.get(name)
         if value is not None and not (isinstance(value, type) and issubclass(value, kind)):
@@ -113,6 +116,7 @@ def check_tensors(tensors: Mapping[str, bytes]) -> None:
         if not all(part.isidentifier() and not part.startswith("__") for part in name.split(".")):
             raise UnsafeFileError(f"it has parameters for {name!r}")
         check_archive(content)
+        check_names(content)
         if name in VARIABLES:
             for variable in read_tensors(content)[0] or ():
                 if variable not in VARIABLE_NAMES:
@@ -140,6 +144,8 @@ def _is_small(data: Mapping[str, Any]) -> bool:
 
 
 SMALL = 64 * 1024**2
+MAX_ROLLOUT = 256 * 1024**2
+"""So many numbers the observations of a rollout may be."""
 
 
 def _integers(value: Any) -> Iterator[int]:
@@ -149,7 +155,7 @@ def _integers(value: Any) -> Iterator[int]:
         for part in value:
             yield from _integers(part)
     elif not isinstance(value, float | str | type | None):
-        yield value if isinstance(value, int) else SMALL
+        yield abs(value) + 1 if isinstance(value, int) else SMALL
 
 
 def _inputs(space: Any) -> float:

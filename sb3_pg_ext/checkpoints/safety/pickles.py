@@ -207,7 +207,7 @@ class Machine:
 
     def _run_frozenset(self, _: None) -> None:
         items = self._since_mark()
-        self.stack.append(frozenset(items))
+        self.stack.append(frozenset(_hashable(items)))
 
     def _run_append(self, _: None) -> None:
         self._extend(self._pop(1))
@@ -223,7 +223,7 @@ class Machine:
             case Call(items=collected) | list(collected):
                 collected.extend(items)
             case set() as members:
-                members.update(items)
+                members.update(_hashable(items))
             case other:
                 raise UnsafeFileError(f"a pickle that adds to an object of type {type(other).__name__}")
 
@@ -299,4 +299,15 @@ def _tuple_of(args: Any) -> tuple[Any, ...]:
 
 
 def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(items[::2], items[1::2], strict=True)
+    return zip(_hashable(items[::2]), items[1::2], strict=True)
+
+
+KEYS = (str, int, float, bytes, type(None), Name, Call)
+
+
+def _hashable(items: list[Any]) -> list[Any]:
+    """Refuse keys whose hashes take long, or can be made equal: tuples and sets of other things."""
+    for item in items:
+        if not isinstance(item, KEYS):
+            raise UnsafeFileError(f"a pickle with a {type(item).__name__} as a key")
+    return items

@@ -1,10 +1,31 @@
 """Files of PyTorch's, read without its unpickler."""
 
+import io
+import zipfile
+from collections.abc import Iterable
 from typing import Any
 
 from sb3_pg_ext.checkpoints.safety.archives import read_archive
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.pickles import Name, UnsafeFileError, read_pickle
+
+
+def check_names(content: bytes) -> None:
+    """Refuse a file of PyTorch's that would import anything but what tensors need, without reading its tensors.
+
+    :param content: the file
+    :raises UnsafeFileError: if it would, or its pickle is damaged
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for info in archive.infolist():
+            if info.filename.endswith("/data.pkl"):
+                _check_names(read_pickle(archive.read(info)).names, Decoder({}))
+
+
+def _check_names(names: Iterable[Name], decoder: Decoder) -> None:
+    for name in names:
+        if not decoder.knows(name):
+            raise UnknownNameError(name)
 
 
 def read_tensors(content: bytes) -> tuple[Any, frozenset[Name]]:
@@ -22,7 +43,5 @@ def read_tensors(content: bytes) -> tuple[Any, frozenset[Name]]:
     memory = {name.removeprefix(prefix): part for name, part in members.items() if name.startswith(prefix)}
     pickled = read_pickle(members[f"{folder}/data.pkl"])
     decoder = Decoder({}, memory)
-    for name in pickled.names:
-        if not decoder.knows(name):
-            raise UnknownNameError(name)
+    _check_names(pickled.names, decoder)
     return decoder.decode(pickled.tree), pickled.names
