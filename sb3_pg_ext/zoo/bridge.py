@@ -239,6 +239,11 @@ class PluginExperimentManager(ExperimentManager):
         if self._resumed is None:
             return super()._load_pretrained_agent(hyperparams, env)
         model = resume(Path(self.save_path, CHECKPOINTS), env, device=None if self.device == "auto" else self.device)
+        if model._total_timesteps != self.n_timesteps:
+            raise UserError(
+                f"--resume with {self.n_timesteps} steps; allowed: {model._total_timesteps}, with which the run was "
+                "begun, since its schedules depend on it"
+            )
         print(f"Going on with {self.save_path} after {model.num_timesteps} of {self.n_timesteps} steps")
         return model
 
