@@ -71,6 +71,13 @@ def test_an_interrupted_run_is_gone_on_with(zoo, interrupted, capsys):
         np.testing.assert_array_equal(*(each[name] for each in evaluations))
 
 
+def test_another_number_of_steps_is_refused(zoo, interrupted, capsys):
+    with pytest.raises(SystemExit):
+        zoo(*TRAIN, "--resume", "-n", "1280")
+    assert "--resume with 1280 steps; allowed: 640" in capsys.readouterr().err
+    assert (interrupted / "checkpoint").exists()
+
+
 def test_another_seed_or_nothing_unfinished_begins_a_new_run(zoo, interrupted, capsys):
     zoo(*TRAIN, "--seed", "4", "--resume")
     assert "There is no unfinished run to go on with" in capsys.readouterr().out
