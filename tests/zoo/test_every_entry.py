@@ -28,8 +28,11 @@ LONG = {
 
 
 def as_parameter(entry):
-    is_long = str(entry) in LONG or (not entry.is_ours and entry.name != "CartPole-v1")
-    return pytest.param(entry, id=str(entry), marks=[pytest.mark.slow] if is_long else [])
+    return pytest.param(entry, id=str(entry), marks=[pytest.mark.slow] if str(entry) in LONG else [])
+
+
+OF_RL_ZOO = ("CartPole-v1",)
+"""Of RL Zoo's own entries, which the twins read, these; ``make configs`` runs all of them."""
 
 
 ENTRIES = find_entries()
@@ -39,7 +42,7 @@ def test_no_file_is_left_out():
     assert {entry.config for entry in ENTRIES} >= set(SHIPPED.glob("*.yml"))
 
 
-@pytest.mark.parametrize("entry", [as_parameter(entry) for entry in ENTRIES])
+@pytest.mark.parametrize("entry", [as_parameter(e) for e in ENTRIES if e.is_ours or e.name in OF_RL_ZOO])
 def test_it_trains_is_saved_and_plays(zoo, monkeypatch, tmp_path, capsys, entry):
     if reason := entry.reason_to_skip():
         pytest.skip(reason)

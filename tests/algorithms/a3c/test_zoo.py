@@ -78,7 +78,11 @@ def test_training(make, vec_env, start_method):
 @pytest.mark.filterwarnings("ignore:.*The environment .* is out of date:DeprecationWarning")
 @pytest.mark.parametrize(
     "name",
-    [name for name in yaml.safe_load(find_config(SHIPPED).read_text()) if name[:7] != "MinAtar" or "Breakout" in name],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "atari" else [])  # 16 processes
+        for name in yaml.safe_load(find_config(SHIPPED).read_text())
+        if name[:7] != "MinAtar" or "Breakout" in name
+    ],
 )
 def test_every_shipped_entry_trains_as_it_is(make, name, tmp_path):
     """With the default start method; on its own environment, for a few steps."""
