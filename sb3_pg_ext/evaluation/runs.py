@@ -86,7 +86,7 @@ def perform(trainer: Trainer, run: Run, folder: Path, report: Callable[[int], No
     :param folder: of the run
     :param report: see :class:`Trainer`
     """
-    earlier = find_record(folder) or {}
+    earlier = (find_record(folder) or {}) if (folder / CHECKPOINT_FOLDER).exists() else {}
     record = {
         **run.settings,
         "status": "interrupted",
@@ -95,7 +95,7 @@ def perform(trainer: Trainer, run: Run, folder: Path, report: Callable[[int], No
         "command": run.command,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": earlier.get("seconds", 0.0),
-        "resumed": earlier.get("resumed", 0),
+        "resumed": earlier.get("resumed", -1) + 1,
     }
     write_result(folder, record)
     start = last_noted = time.monotonic()
@@ -109,9 +109,7 @@ def perform(trainer: Trainer, run: Run, folder: Path, report: Callable[[int], No
 
     try:
         results = trainer(run, folder, note)
-        if results.pop("resumed", False):
-            record["resumed"] += 1
-        else:
+        if not results.pop("resumed", False):
             record |= {"resumed": 0, "seconds": 0.0}
         lockstep = results.pop("lockstep", True)
         record |= {"status": "finished", "curve": training_curve(folder, lockstep=lockstep), **results}
