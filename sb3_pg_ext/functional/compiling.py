@@ -18,6 +18,7 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 """Division by zero gives infinity or NaN, as in NumPy; a·b + c may be rounded once."""
 
 
+@functools.cache
 def is_available() -> bool:
     """Whether numba is installed, and SciPy, whose matrix products it calls."""
     return find_spec("numba") is not None and find_spec("scipy") is not None
