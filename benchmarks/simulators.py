@@ -33,7 +33,7 @@ from stable_baselines3.common import env_util
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack
 from threadpoolctl import threadpool_limits
-from throughput import Run, rollouts, training
+from throughput import Run, alternate, rollouts, training
 
 from sb3_pg_ext import fast
 from sb3_pg_ext.envs import make_vec_env
@@ -161,16 +161,8 @@ def measure(name: str) -> dict[str, Any]:
     """Alternate between the sides of a comparison and return all speeds, in steps per second."""
     th.set_num_threads(1)
     _, repetitions, sides = COMPARISONS[name]
-    runs = {side: make() for side, make in sides.items()}
-    speeds: dict[str, list[float]] = {side: [] for side in sides}
-    with threadpool_limits(1):
-        for repetition in range(repetitions + 1):
-            for side, run in runs.items():
-                start = time.perf_counter()
-                steps = run()
-                if repetition > 0:  # the first one warms up
-                    speeds[side].append(round(steps / (time.perf_counter() - start), 1))
-    return {"speeds": speeds}
+    speeds = alternate({side: make() for side, make in sides.items()}, repetitions)
+    return {"speeds": {side: [round(speed, 1) for speed in of_side] for side, of_side in speeds.items()}}
 
 
 def measure_growth(side: str, n_envs: int) -> dict[str, Any]:

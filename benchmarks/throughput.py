@@ -357,6 +357,19 @@ class Masked(gymnasium.Env[np.ndarray, np.int64]):
         return self.masks[self.state]
 
 
+def alternate(runs: dict[str, Run], repetitions: int) -> dict[str, list[float]]:
+    """Steps per second of every side, in turns on one thread, after a turn to warm up."""
+    speeds: dict[str, list[float]] = {side: [] for side in runs}
+    with threadpool_limits(1):
+        for repetition in range(repetitions + 1):
+            for side, run in runs.items():
+                start = time.perf_counter()
+                steps = run()
+                if repetition > 0:
+                    speeds[side].append(steps / (time.perf_counter() - start))
+    return speeds
+
+
 def measure(comparison: str, env_id: str, n_envs: int, repetitions: int) -> dict[str, Any]:
     """Alternate between the two sides of a comparison and return all speeds, in steps per second."""
     th.set_num_threads(1)
@@ -365,14 +378,7 @@ def measure(comparison: str, env_id: str, n_envs: int, repetitions: int) -> dict
         "ours": make_ours(make_vec_env(env_id, n_envs, seed=0)),
         "theirs": make_theirs(make_vec_env(env_id, n_envs, seed=0)),
     }
-    speeds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    with threadpool_limits(1):
-        for repetition in range(repetitions + 1):
-            for side, run in runs.items():
-                start = time.perf_counter()
-                steps = run()
-                if repetition > 0:  # the first one warms up
-                    speeds[side].append(steps / (time.perf_counter() - start))
+    speeds = alternate(runs, repetitions)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"comparison": comparison, "env": env_id, "n_envs": n_envs, **speeds, "peak_mib": peak_mib}
 

@@ -227,8 +227,8 @@ def pick(obs: Any, i: Any) -> Any:
     return tree_map(lambda values: values[i].copy(), obs)
 
 
-def put(obs: Any, rows: np.ndarray, others: Any) -> None:
-    """Replace some observations by others, in place."""
+def put(obs: Any, rows: Any, others: Any) -> None:
+    """Replace one or some of many observations by others, in place."""
     if isinstance(obs, dict):
         for key, part in obs.items():
             put(part, rows, others[key])

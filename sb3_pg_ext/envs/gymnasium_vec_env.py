@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs
 
-from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, pick, separate, tree_map
+from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, pick, put, separate, tree_map
 from sb3_pg_ext.envs.step_infos import MakeInfos
 
 SAME_STEP, NEXT_STEP = "SameStep", "NextStep"
@@ -124,7 +124,7 @@ class GymnasiumVecEnv(BatchedVecEnv):
         ended = np.flatnonzero(terminated | truncated).tolist()
         separated = separate(final_infos, self.num_envs) if final_infos is not None else None
         for i in ended:
-            _put_one(obs, i, final_obs[i] if isinstance(final_obs, np.ndarray) else pick(final_obs, i))
+            put(obs, i, final_obs[i] if isinstance(final_obs, np.ndarray) else pick(final_obs, i))
             infos[i] = dict(infos[i]) if separated is None else separated[i]
         return Step(obs, rewards, terminated, truncated, lambda rows: [infos[i] for i in rows])
 
@@ -262,18 +262,6 @@ def _wrappers(env: Any) -> Iterator[Any]:
     while isinstance(env, VectorWrapper):
         yield env
         env = env.env
-
-
-def _put_one(obs: Any, i: int, one: Any) -> None:
-    """Replace one observation of many by another."""
-    if isinstance(obs, dict):
-        for key, part in obs.items():
-            _put_one(part, i, one[key])
-    elif isinstance(obs, tuple):
-        for part, single in zip(obs, one, strict=True):
-            _put_one(part, i, single)
-    else:
-        obs[i] = one
 
 
 def _compare(before: Any, after: Any, rows: np.ndarray, same: list[bool]) -> None:

@@ -23,6 +23,7 @@ from sb3_pg_ext.evaluation.episodes import (
     make_evaluation_env,
     play_episodes,
 )
+from sb3_pg_ext.evaluation.records import whole_file
 
 DICT_PREFIX = "observations."
 """Before the keys of observations that are dictionaries."""
@@ -203,14 +204,8 @@ def _write(path: Path, episode: Episode, timesteps: int) -> None:
     arrays |= {"seed": episode.seed, "timesteps": timesteps, "length": episode.length}
     arrays |= {"episode_return": episode.episode_return}
     arrays["is_success"] = float("nan") if episode.is_success is None else float(episode.is_success)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _read(path: Path, steps_too: bool = True) -> CachedEpisode | None:

@@ -3,17 +3,12 @@
 import json
 import math
 import os
-import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import gymnasium as gym
 import numpy as np
-import stable_baselines3 as sb3
-import torch as th
-
-from sb3_pg_ext.version import __version__
 
 RESULT_FILE = "result.json"
 FORMAT = 1
@@ -54,13 +49,23 @@ def write_atomically(path: Path, content: bytes) -> None:
     :param path: the file, replaced if it is there; its folder is made if it is not
     :param content: what it is to hold
     """
+    with whole_file(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its place when the scope ends well, and is not there otherwise.
+
+    :param path: its place; what is there is replaced, and a missing folder made
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -100,18 +105,6 @@ def read_results(*folders: str | os.PathLike[str]) -> tuple[list[Result], list[s
         except (RecordError, OSError) as error:
             problems.append(str(error))
     return records, problems
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
-        "sb3_pg_ext": __version__,
-        "stable_baselines3": sb3.__version__,
-        "torch": th.__version__,
-        "numpy": np.__version__,
-        "gymnasium": gym.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def plain(value: Any) -> Any:

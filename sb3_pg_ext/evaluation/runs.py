@@ -10,8 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+from sb3_pg_ext.checkpoints.saving import versions
 from sb3_pg_ext.evaluation.curves import diagnostics, training_curve
-from sb3_pg_ext.evaluation.records import RESULT_FILE, Result, plain, read_result, versions, write_result
+from sb3_pg_ext.evaluation.records import RESULT_FILE, Result, plain, read_result, write_result
 
 DEFAULT_SETTING = "default"
 SETTING_NAME = re.compile(r"\w[\w.+=-]*")

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from sb3_pg_ext.checkpoints import saving
 from sb3_pg_ext.evaluation import records
 from sb3_pg_ext.evaluation.records import RecordError, read_result, read_results, write_result
 
@@ -95,4 +96,4 @@ def test_nothing_is_there(tmp_path):
 
 
 def test_versions_are_those_that_matter():
-    assert {"sb3_pg_ext", "stable_baselines3", "torch", "numpy", "gymnasium", "python"} == set(records.versions())
+    assert {"sb3_pg_ext", "stable_baselines3", "torch", "numpy", "gymnasium", "python"} == set(saving.versions())
