@@ -23,7 +23,6 @@ from unittest import mock
 import yaml
 from rl_zoo3 import utils
 from rl_zoo3.utils import ALGOS
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.checkpoints import UnsafeFileError, safe_load, safe_load_normalization
@@ -111,7 +110,7 @@ def distrusted() -> Iterator[None]:
 
     :raises UserError: where a file wants what it may not have; the message says how to trust it
     """
-    models = {name: _Loader(cls) for name, cls in ALGOS.items()}
+    models = {name: _loaded_safely(cls) for name, cls in ALGOS.items()}
     with (
         mock.patch.object(yaml, "load", _load_yaml),
         mock.patch.object(utils, "eval", _evaluate, create=True),
@@ -127,18 +126,20 @@ def distrusted() -> Iterator[None]:
             ) from problem
 
 
-class _Loader:
-    """Stands for an algorithm where RL Zoo loads one.
+def _loaded_safely(cls: Any) -> type[Any]:
+    """An algorithm's class whose models are loaded by :func:`~sb3_pg_ext.safe_load`.
 
-    :param cls: the algorithm
+    :param cls: the class
     """
 
-    def __init__(self, cls: type[BaseAlgorithm]) -> None:
-        self._cls = cls
+    class Distrusting(cls):
+        @classmethod
+        def load(
+            kind, path: str, env: Any = None, device: Any = "auto", custom_objects: Any = None, **kwargs: Any
+        ) -> Any:
+            return safe_load(path, cls, env, custom_objects=custom_objects, device=device, **kwargs)
 
-    def load(self, path: str, env: Any = None, device: Any = "auto", custom_objects: Any = None, **kwargs: Any) -> Any:
-        """Load a model of it."""
-        return safe_load(path, self._cls, env, custom_objects=custom_objects, device=device, **kwargs)
+    return Distrusting
 
 
 class _DataLoader(yaml.SafeLoader):

@@ -120,6 +120,16 @@ def test_bad_ones_are_refused(name, run, hub, tmp_path, capsys):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", ["model", "args.yml"])
+def test_bad_ones_are_not_evaluated(name, run, hub, tmp_path, capsys):
+    ATTACKS[name](hub, tmp_path / "mark")
+    download(run, tmp_path)
+    with pytest.raises(SystemExit):
+        run("evaluate", "--algo", "ppo", "--env", ENV, "-f", str(tmp_path), "--episodes", "2", "--device", "cpu")
+    assert "--trust plays it anyway" in capsys.readouterr().err
+    assert not (tmp_path / "mark").exists()
+
+
 def test_a_download_that_fails_is_marked_all_the_same(run, hub, tmp_path):
     (hub / "train_eval_metrics.zip").write_bytes(b"no zip")
     with pytest.raises(SystemExit):
