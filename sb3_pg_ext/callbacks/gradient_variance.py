@@ -1,9 +1,8 @@
 """Diagnostics of policy gradients, for this package's on-policy algorithms and for stock ones."""
 
-import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
+from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecEnv,
@@ -31,6 +30,7 @@ from torch.nn.utils import parameters_to_vector
 from sb3_pg_ext.algorithms.base.actor_critic import PROVIDES
 from sb3_pg_ext.arguments import check_choice, check_count
 from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, apply_baseline, make_baseline
+from sb3_pg_ext.checkpoints.random_states import seeded
 from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.gradients import influential
@@ -347,18 +347,9 @@ class GradientVarianceCallback(BaseCallback):
         by_name = {name: th.stack([gradients[name] for gradients in batches]) for name in estimators}
         return {name: gradient_statistics(values, by_name[self.reference]) for name, values in by_name.items()}
 
-    @contextmanager
-    def _own_random_numbers(self) -> Iterator[None]:
+    def _own_random_numbers(self) -> AbstractContextManager[None]:
         """Within the scope all random generators run from this callback's seed; then they are put back."""
-        python_state, numpy_state = random.getstate(), np.random.get_state()
-        device = self.model.device
-        with th.random.fork_rng([device] if device.type == "cuda" else []):
-            set_random_seed(self.seed + self.model.num_timesteps)
-            try:
-                yield
-            finally:
-                random.setstate(python_state)
-                np.random.set_state(numpy_state)
+        return seeded(self.seed + self.model.num_timesteps, self.model.device)
 
     @property
     def _use_masking(self) -> bool | None:

@@ -1,10 +1,13 @@
 """The random generators of the process."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.utils import set_random_seed
 
 
 def note(device: th.device) -> dict[str, Any]:
@@ -23,3 +26,20 @@ def put_back(states: dict[str, Any]) -> None:
     if "cuda" in states and th.cuda.is_available():
         for device, state in enumerate(states["cuda"][: th.cuda.device_count()]):
             th.cuda.set_rng_state(state, device)
+
+
+@contextmanager
+def seeded(seed: int, device: th.device) -> Iterator[None]:
+    """Within the scope the generators of Python, NumPy and PyTorch run from a seed; then they are put back.
+
+    :param seed: the seed
+    :param device: where the model is; of GPUs, that one's generator is seeded
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with th.random.fork_rng([device] if device.type == "cuda" else []):
+        set_random_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
+from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
@@ -31,6 +30,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_pg_ext.arguments import check_count, check_flag
+from sb3_pg_ext.checkpoints.random_states import seeded
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.taking_apart import rewrappers
 from sb3_pg_ext.policies.observations import Observations
@@ -156,16 +156,11 @@ def undisturbed(model: BaseAlgorithm, seed: int) -> Iterator[None]:
     :param model: whose policy plays
     :param seed: of Python's, NumPy's and PyTorch's generators
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
     modes = [(module, module.training) for module in model.policy.modules()]
-    device = model.device
-    with th.random.fork_rng([device] if device.type == "cuda" else []):
-        set_random_seed(seed % 2**32)
+    with seeded(seed % 2**32, model.device):
         try:
             yield
         finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
             for module, training in modes:
                 module.training = training
 
