@@ -62,7 +62,10 @@ def cluster():
 
 
 class Watched(RayTasks):
-    """Removes a machine as soon as a checkpoint from there has come."""
+    """Removes a machine as soon as a checkpoint from there has come, and lets the runs go on once that is noticed.
+
+    Earlier, the process that has lost its machine might still finish its run.
+    """
 
     def __init__(self, *arguments, cluster, node, folder, go):
         super().__init__(*arguments)
@@ -72,8 +75,10 @@ class Watched(RayTasks):
         if self.node is not None and len(list(self.folder.glob("*/*/*/checkpoint/1"))) == 2:
             self.cluster.remove_node(self.node, allow_graceful=False)
             self.node = None
+        ended = super().wait(0.1)
+        if any(each.is_lost for each in ended):
             self.go.touch()
-        return super().wait(0.1)
+        return ended
 
 
 @pytest.mark.ray
