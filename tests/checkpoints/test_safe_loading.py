@@ -205,11 +205,20 @@ def test_only_classes_can_be_trusted(name, good, save):
 def test_functions_have_to_be_supplied(tmp_path):
     model = small(learning_rate=lambda remaining: 1e-3 * remaining)
     model.save(tmp_path / "model")
-    with pytest.raises(UnsafeFileError, match="learning_rate"):
+    with pytest.raises(UnsafeFileError, match=r"learning_rate \(function\): it holds code"):
         safe_load(tmp_path / "model")
     schedule = LinearSchedule(1e-3, 0.0, 1.0)
     loaded = safe_load(tmp_path / "model", custom_objects={"learning_rate": schedule, "lr_schedule": schedule})
     assert loaded.learning_rate is schedule
+
+
+def test_schedules_of_rl_zoo(tmp_path):
+    schedule = pytest.importorskip("rl_zoo3.utils").SimpleLinearSchedule(1e-3)
+    small(learning_rate=schedule, clip_range=schedule).save(tmp_path / "model")
+    assert inspect_model(tmp_path / "model").verdict == "safe"
+    loaded, expected = safe_load(tmp_path / "model"), PPO.load(tmp_path / "model")
+    for name in ("learning_rate", "lr_schedule", "clip_range"):
+        assert getattr(loaded, name)(0.3) == getattr(expected, name)(0.3)
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:UserWarning")

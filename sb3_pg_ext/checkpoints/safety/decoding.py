@@ -266,7 +266,14 @@ def _ordered_dict(call: Call, decode: Decode) -> OrderedDict:
 
 
 def _float_schedule(call: Call, decode: Decode) -> utils.FloatSchedule:
-    return utils.FloatSchedule(_is(SCHEDULES, _state(call, decode)["value_schedule"]))
+    return utils.FloatSchedule(_schedule(_state(call, decode)["value_schedule"]))
+
+
+def _rl_zoos_schedule(call: Call, decode: Decode) -> Any:
+    """What ``lin_…`` in YAML becomes. RL Zoo is imported only where a file names it."""
+    from rl_zoo3.utils import SimpleLinearSchedule
+
+    return SimpleLinearSchedule(_is((int, float, np.number), _state(call, decode)["initial_value"]))
 
 
 def _numbers(cls: type, *names: str) -> Callable[[Call, Decode], Any]:
@@ -279,7 +286,16 @@ def _numbers(cls: type, *names: str) -> Callable[[Call, Decode], Any]:
     return make
 
 
-SCHEDULES = (utils.FloatSchedule, utils.LinearSchedule, utils.ConstantSchedule)
+SCHEDULES = {
+    "rl_zoo3.utils.SimpleLinearSchedule",
+    *(f"stable_baselines3.common.utils.{name}" for name in ("FloatSchedule", "LinearSchedule", "ConstantSchedule")),
+}
+
+
+def _schedule(value: Any) -> Any:
+    if f"{type(value).__module__}.{type(value).__qualname__}" not in SCHEDULES:
+        raise UnsafeFileError(f"{type(value).__name__} where a schedule is expected")
+    return value
 
 
 def _closure(call: Call, decode: Decode) -> Any:
@@ -287,10 +303,10 @@ def _closure(call: Call, decode: Decode) -> Any:
     code = call.args[0]
     if not (isinstance(code, Call) and isinstance(call.state, tuple)):
         raise UnsafeFileError("it holds code")
-    names, values = _closed_over(code, call)
     described = next((part for part in code.args if part in CLOSURES), None)
     if described is None:
         raise UnsafeFileError("it holds code")
+    names, values = _closed_over(code, call)
     return CLOSURES[described](dict(zip(names, values, strict=True)), decode)
 
 
@@ -310,7 +326,7 @@ CLOSURES: dict[Any, Callable[[Mapping[str, Any], Decode], Any]] = {
         *(_number(values, name, decode) for name in ("start", "end", "end_fraction"))
     ),
     "get_schedule_fn.<locals>.<lambda>": lambda values, decode: utils.FloatSchedule(
-        _is(SCHEDULES, decode(values["value_schedule"]))
+        _schedule(decode(values["value_schedule"]))
     ),
     "linear_schedule.<locals>.func": lambda values, decode: utils.LinearSchedule(
         _number(values, next(name for name in ("initial_value_", "initial_value") if name in values), decode), 0.0, 1.0
@@ -458,6 +474,7 @@ DECODERS: dict[str, Callable[[Call, Decode], Any]] = {
     },
     "collections.deque": _deque,
     "collections.OrderedDict": _ordered_dict,
+    "rl_zoo3.utils.SimpleLinearSchedule": _rl_zoos_schedule,
     "stable_baselines3.common.utils.FloatSchedule": _float_schedule,
     "stable_baselines3.common.utils.ConstantSchedule": _numbers(utils.ConstantSchedule, "val"),
     "stable_baselines3.common.utils.LinearSchedule": _numbers(utils.LinearSchedule, "start", "end", "end_fraction"),
