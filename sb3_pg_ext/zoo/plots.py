@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from traceback import walk_tb
+from traceback import clear_frames, walk_tb
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -40,6 +40,7 @@ def all_plots() -> None:
         with _showing("; --output FILE keeps the numbers for plot_from_file, and --no-display does not try to"):
             plots.all_plots()
     except ValueError as error:
+        clear_frames(error.__traceback__)  # RL Zoo's hold the evaluations' files, which it leaves open
         raise UserError(
             f"The evaluations cannot be merged ({error}); allowed: the same number of episodes in all runs of an "
             "algorithm, at least 2 (--eval-episodes of train)"
