@@ -28,6 +28,7 @@ from sb3_pg_ext.policies.plain_mlp import (
     linear_modules,
     make_head,
     network_input,
+    networks,
 )
 
 
@@ -36,20 +37,20 @@ class Net:
 
     :param layers: its layers
     :param modules: the modules that they are the arrays of
-    :param parameters: the parameters that the network's outputs give a gradient to
     :param gradients: by parameter
+    :param more: parameters beside them that the network's outputs give a gradient to
     """
 
     def __init__(
         self,
         layers: list[mlp.Layer],
         modules: list[nn.Linear],
-        parameters: list[th.Tensor],
         gradients: dict[th.Tensor, th.Tensor],
+        more: Sequence[th.Tensor] = (),
     ) -> None:
-        self.layers, self.parameters, self._modules = layers, parameters, modules
+        self.layers, self.parameters, self._modules = layers, [*more, *_parameters_of(modules)], modules
         self._gradients = self.arrays(gradients)
-        self._missing = {parameter: gradients[parameter] for parameter in parameters}
+        self._missing = {parameter: gradients[parameter] for parameter in self.parameters}
         self.is_clear = True
 
     def arrays(self, tensors: dict[th.Tensor, th.Tensor]) -> mlp.Parameters:
@@ -61,14 +62,18 @@ class Net:
         self.trace = mlp.trace(self.layers, x)
         return self.trace[-1][-1]
 
-    def backward(self, cotangents: np.ndarray) -> None:
-        """Add the gradient of Σ c·outputs to what there is."""
-        gradients, _ = mlp.vjp(self.layers, self.trace, cotangents, self._gradients if self.is_clear else None)
+    def backward(self, cotangents: np.ndarray) -> np.ndarray:
+        """Add the gradient of Σ c·outputs to what there is.
+
+        :return: that with respect to x Wᵀ + b of the first layer
+        """
+        gradients, of_first = mlp.vjp(self.layers, self.trace, cotangents, self._gradients if self.is_clear else None)
         if not self.is_clear:
             for total, part in zip(chain(*self._gradients), chain(*gradients), strict=True):
                 if total is not None:
                     total += part
         self.has_gradient()
+        return of_first
 
     def has_gradient(self) -> None:
         """From now on it has one; as with autograd, a parameter has a gradient once one has reached it."""
@@ -76,6 +81,10 @@ class Net:
         while self._missing:
             parameter, piece = self._missing.popitem()
             parameter.grad = piece
+
+
+def _parameters_of(modules: Sequence[nn.Linear]) -> list[th.Tensor]:
+    return [parameter for m in modules for parameter in (m.weight, m.bias) if parameter is not None]
 
 
 class ArrayBackend(PolicyBackend):
@@ -89,39 +98,43 @@ class ArrayBackend(PolicyBackend):
     def __init__(self, policy: ActorCriticPolicy, gradient: np.ndarray | None = None) -> None:
         super().__init__(policy)
         layers = actor_layers(policy), critic_layers(policy)
-        body = policy.mlp_extractor
         parameters: list[th.Tensor] = list(policy.parameters())
-        modules = linear_modules(body.policy_net, policy.action_net), linear_modules(body.value_net, policy.value_net)
-        of_actor, of_critic = ([p for m in net for p in (m.weight, m.bias) if p is not None] for net in modules)
+        trunk, *heads = (linear_modules(*modules) for modules in networks(policy))
         self._log_std = policy.log_std if isinstance(policy.action_dist, DiagGaussianDistribution) else None
-        if self._log_std is not None:
-            of_actor.insert(0, self._log_std)
-        check_parameters([*of_actor, *of_critic], parameters)
+        shared = [] if self._log_std is None else [self._log_std]
+        check_parameters([*shared, *_parameters_of([*trunk, *chain(*heads)])], parameters)
         self.gradient = np.zeros(sum(p.numel() for p in parameters), np.float32) if gradient is None else gradient
         pieces = split_like(th.from_numpy(self.gradient), parameters)
         self._gradients = dict(zip(parameters, pieces, strict=True))
         if gradient is None:
             for parameter in parameters:
                 parameter.grad = None
-        self._actor, self._critic = (
-            Net(*net, self._gradients) for net in zip(layers, modules, (of_actor, of_critic), strict=True)
-        )
+        n = len(trunk)
+        self._trunk = [Net(layers[0][:n], trunk, self._gradients)] if n else []  # one network, or none
+        self._actor = Net(layers[0][n:], heads[0], self._gradients, shared)
+        self._critic = Net(layers[1][n:], heads[1], self._gradients)
         self._make_step = make_step(policy.optimizer)
         self._frozen: list[th.Tensor] = []
 
     def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:
         """Ask actor and critic."""
-        x = network_input(inputs.observations)
+        x = self._enter(inputs)
         return ActorCriticEvaluation(self._critic.forward(x)[:, 0], *self._ask_actor(x, inputs.action_masks, actions))
 
     def evaluate_policy(self, inputs: PolicyInputs, actions: np.ndarray) -> PolicyEvaluation:
         """Ask the actor alone."""
-        x = network_input(inputs.observations)
-        return PolicyEvaluation(*self._ask_actor(x, inputs.action_masks, actions))
+        return PolicyEvaluation(*self._ask_actor(self._enter(inputs), inputs.action_masks, actions))
 
     def predict_values(self, inputs: PolicyInputs) -> np.ndarray:
         """Ask the critic alone."""
-        return self._critic.forward(network_input(inputs.observations))[:, 0]
+        return self._critic.forward(self._enter(inputs))[:, 0]
+
+    def _enter(self, inputs: PolicyInputs) -> np.ndarray:
+        """What actor and critic take: observations, [B, inputs], or what the trunk makes of them."""
+        x = network_input(inputs.observations)
+        for net in self._trunk:
+            x = net.forward(x)
+        return x
 
     def _ask_actor(self, x: np.ndarray, masks: np.ndarray | None, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self._actions = actions
@@ -136,16 +149,17 @@ class ArrayBackend(PolicyBackend):
     def zero_gradient(self) -> None:
         """Forget the gradient."""
         self.gradient.fill(0)
-        self._actor.is_clear = self._critic.is_clear = True
+        for net in (*self._trunk, self._actor, self._critic):
+            net.is_clear = True
 
     def backward(self, derivatives: Derivatives) -> None:
         """Add a gradient to the parameters'."""
-        parts = []
+        parts, of_heads = [], []
         for name, array in derivatives.items():
             c = array.astype(np.float32, copy=False)
             match name:
                 case "values":
-                    self._critic.backward(c[:, None])
+                    of_heads.append((self._critic, self._critic.backward(c[:, None])))
                 case "log_probs":
                     parts.append(self._head.log_prob_vjp(self._actions, c))
                 case "entropies":
@@ -156,9 +170,12 @@ class ArrayBackend(PolicyBackend):
                     raise KeyError(name)
         if parts:
             of_outputs, *of_log_std = (sum(terms[1:], start=terms[0]) for terms in zip(*parts, strict=True))
-            self._actor.backward(of_outputs)
+            of_heads.append((self._actor, self._actor.backward(of_outputs)))
             if self._log_std is not None:
                 self._gradients[self._log_std].numpy()[:] += of_log_std[0]
+        if of_heads and self._trunk:
+            first, *rest = (np.dot(of_first, net.layers[0].weight) for net, of_first in of_heads)
+            self._trunk[0].backward(sum(rest, start=first))
         self._leave_out_frozen()
 
     def _leave_out_frozen(self) -> None:
@@ -184,20 +201,29 @@ class ArrayBackend(PolicyBackend):
         """The gradient in the actor's parameters."""
         self.zero_gradient()
         self.backward({"log_probs": weights})
-        return self._actor.parameters, flatten(self._gradients[p] for p in self._actor.parameters)
+        parameters = self._policy_parameters
+        return parameters, flatten(self._gradients[p] for p in parameters)
+
+    @property
+    def _policy_parameters(self) -> list[th.Tensor]:
+        """What π depends on, in the order of the policy's parameters."""
+        own = {parameter for net in (*self._trunk, self._actor) for parameter in net.parameters}
+        return [parameter for parameter in self._gradients if parameter in own]
 
     def fisher_product(self) -> Product:
         """F v = (1/B) Jᵀ M J v, with tangents that are propagated by hand."""
-        actor, head, parameters = self._actor, self._head, self._actor.parameters
+        nets = (*self._trunk, self._actor)
+        layers, values = [*chain(*(net.layers for net in nets))], [*chain(*(net.trace for net in nets))]
+        head, parameters = self._head, self._policy_parameters
         result = {p: th.zeros_like(p, requires_grad=False) for p in parameters}
-        out = actor.arrays(result)
+        out = [*chain(*(net.arrays(result) for net in nets))]
 
         def product(vector: th.Tensor) -> th.Tensor:
             pieces = dict(zip(parameters, split_like(vector, parameters), strict=True))
             shared = [] if self._log_std is None else [self._log_std]
-            of_outputs = mlp.jvp(actor.layers, actor.trace, actor.arrays(pieces))
+            of_outputs = mlp.jvp(layers, values, [*chain(*(net.arrays(pieces) for net in nets))])
             cotangents, *of_shared = head.information((of_outputs, *(pieces[p].numpy() for p in shared)))
-            mlp.vjp(actor.layers, actor.trace, cotangents, out)
+            mlp.vjp(layers, values, cotangents, out)
             result.update(zip(shared, map(th.from_numpy, of_shared), strict=True))
             return flatten(result[p] for p in parameters) / len(cotangents)
 
@@ -205,7 +231,9 @@ class ArrayBackend(PolicyBackend):
 
     def snapshot(self, inputs: PolicyInputs) -> Head:
         """Copy the action distributions."""
-        outputs = mlp.forward(self._actor.layers, network_input(inputs.observations))
+        outputs = network_input(inputs.observations)
+        for net in (*self._trunk, self._actor):
+            outputs = mlp.forward(net.layers, outputs)
         return make_head(self.policy, outputs, inputs.action_masks)
 
     def mean_kl(self, old: Head, inputs: PolicyInputs) -> float:

@@ -29,6 +29,8 @@ class CompiledBackend(ArrayBackend):
         super().__init__(policy, gradient)
         if not compiling.is_available():
             raise UnsupportedPolicyError("numba is not installed")
+        if self._trunk:
+            raise UnsupportedPolicyError("actor and critic share layers")
         nets = self._actor, self._critic
         tables = [table for net in nets for table in _tables(net.layers, net.arrays(self._gradients))]
         kind, sizes = _kind_of(make_head(policy, np.zeros((1, len(self._actor.layers[-1].weight)), np.float32)))

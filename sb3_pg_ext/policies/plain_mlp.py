@@ -6,7 +6,7 @@ This is the one place that decides, and the one that looks inside SB3's policies
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -33,6 +33,7 @@ from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, He
 from sb3_pg_ext.policies.exploration import ExploringPolicy, TemperedLinear
 from sb3_pg_ext.policies.masking import CERTAIN
 from sb3_pg_ext.policies.observations import Observations
+from sb3_pg_ext.policies.trunk import TrunkExtractor
 
 DISTRIBUTIONS = (
     CategoricalDistribution,
@@ -74,13 +75,35 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     """
     _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
     _check_distribution(policy)
-    return layers_of(policy.mlp_extractor.policy_net, policy.action_net)
+    modules = networks(policy)
+    return layers_of(*modules.trunk, *modules.actor)
 
 
 def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     """The critic of a plain MLP policy, from the flat observation to V(s); else as :func:`actor_layers`."""
     _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
-    return layers_of(policy.mlp_extractor.value_net, policy.value_net)
+    modules = networks(policy)
+    return layers_of(*modules.trunk, *modules.critic)
+
+
+class Networks(NamedTuple):
+    """The modules of a policy, from flat observations or features on, in order.
+
+    :param trunk: what actor and critic share, if there is something
+    :param actor: what follows, up to logits or means
+    :param critic: what follows, up to V(s)
+    """
+
+    trunk: list[nn.Module]
+    actor: list[nn.Module]
+    critic: list[nn.Module]
+
+
+def networks(policy: ActorCriticPolicy) -> Networks:
+    """Find the networks of a policy that :func:`actor_layers` or :func:`critic_layers` finds fit."""
+    body = policy.mlp_extractor
+    trunk: list[nn.Module] = [body.shared_net] if isinstance(body, TrunkExtractor) else []
+    return Networks(trunk, [body.policy_net, policy.action_net], [body.value_net, policy.value_net])
 
 
 def layers_behind_features(policy: ActorCriticPolicy) -> tuple[list[mlp.Layer], list[mlp.Layer]]:
@@ -95,8 +118,8 @@ def layers_behind_features(policy: ActorCriticPolicy) -> tuple[list[mlp.Layer], 
     _check_distribution(policy)
     _unless(policy.share_features_extractor, "actor and critic extract features apart")
     _check_body(policy)
-    actor = layers_of(policy.mlp_extractor.policy_net, policy.action_net)
-    return actor, layers_of(policy.mlp_extractor.value_net, policy.value_net)
+    modules = networks(policy)
+    return layers_of(*modules.trunk, *modules.actor), layers_of(*modules.trunk, *modules.critic)
 
 
 def is_dear(policy: nn.Module) -> bool:
@@ -185,7 +208,7 @@ def _check_device(model: BaseModel) -> None:
 
 def _check_body(policy: ActorCriticPolicy) -> None:
     body = policy.mlp_extractor
-    _unless(type(body) is MlpExtractor, f"its body is a {type(body).__name__}")
+    _unless(type(body) in (MlpExtractor, TrunkExtractor), f"its body is a {type(body).__name__}")
     check_hooks(policy, body)
 
 
@@ -284,16 +307,17 @@ class Watch:
         return self._state(self._current_parts()) == self._before
 
 
-def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
+def layers_of(*nets: nn.Module) -> list[mlp.Layer]:
     """The layers of an MLP, as views of its parameters.
 
-    :param net: linear layers, each followed by any number of activation functions
-    :param head: its last layer
+    :param nets: what it consists of, in order: linear layers, each followed by any number of activation functions, and
+        sequences of both
     :raises UnsupportedPolicyError: if there is anything else in it
     """
-    check_hooks(net, *net, head)
+    check_hooks(*nets)
     layers: list[mlp.Layer] = []
-    for module in [*net, head]:
+    for module in _flat(nets):
+        check_hooks(module)
         if isinstance(module, nn.Linear) and type(module) in (nn.Linear, TemperedLinear):
             _unless(module.weight.dtype == th.float32, "its parameters are not all float32")
             bias = None if module.bias is None else module.bias.detach().numpy()
@@ -306,9 +330,13 @@ def layers_of(net: nn.Sequential, head: nn.Module) -> list[mlp.Layer]:
     return layers
 
 
-def linear_modules(net: nn.Sequential, head: nn.Module) -> list[nn.Linear]:
+def linear_modules(*nets: nn.Module) -> list[nn.Linear]:
     """The modules that the layers of :func:`layers_of` are views of, one for each."""
-    return [module for module in [*net, head] if isinstance(module, nn.Linear)]
+    return [module for module in _flat(nets) if isinstance(module, nn.Linear)]
+
+
+def _flat(nets: Sequence[nn.Module]) -> list[nn.Module]:
+    return [module for net in nets for module in (net if isinstance(net, nn.Sequential) else [net])]
 
 
 def _layer_norm(module: nn.LayerNorm) -> mlp.Activation:

@@ -94,6 +94,8 @@ FIT = {
     "two networks": {"net_arch": {"pi": [5], "vf": [6, 7, 8]}},
     "no hidden layer": {"net_arch": []},
     "no hidden layer in one": {"net_arch": {"pi": [], "vf": [4]}},
+    "a trunk": {"net_arch": {"shared": [6], "pi": [], "vf": []}},
+    "layers on a trunk": {"net_arch": {"shared": [6, 7], "pi": [5], "vf": [4, 3]}},
     "two extractors": {"share_features_extractor": False},
     "orthogonal weights": {"ortho_init": True},
     **{
