@@ -131,10 +131,12 @@ def test_layers_without_bias(backend):
 
 
 @pytest.mark.parametrize("size", [2, 128, 129, 300])
-def test_sizes(size):
+@pytest.mark.parametrize("space", ["Box of two dimensions", "MultiDiscrete", "MultiBinary"])
+def test_sizes(space, size):
     pytest.importorskip("numba")
-    policy = make_policy("Box of two dimensions", observation_space="Box of two dimensions")
-    assert_same(CompiledBackend, policy, make_steps(policy, size), **OBJECTIVES["all of it"])
+    is_choice = space == "MultiDiscrete"
+    policy = make_policy(space, *[MaskableActorCriticPolicy] * is_choice, observation_space="Box of two dimensions")
+    assert_same(CompiledBackend, policy, make_steps(policy, size, masks=is_choice), **OBJECTIVES["all of it"])
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
