@@ -50,6 +50,21 @@ def arguments_of(base: type, scope: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scope.items() if name in names}
 
 
+def refuse_unused(model: Any, choice: str, *names: str) -> None:
+    """Refuse arguments that a choice leaves without meaning, unless they have their defaults.
+
+    :param model: the algorithm
+    :param choice: what was chosen, for the message
+    :param names: the arguments
+    :raises ValueError: naming the first that has another value
+    """
+    parameters = inspect.signature(type(model)).parameters
+    for name in names:
+        value, default = getattr(model, name), parameters[name].default
+        if value != default:
+            raise ValueError(f"{name}={value!r} together with {choice}, where it is unused; allowed: {default!r}")
+
+
 def complete_docstring(cls: type) -> None:
     """Add to a class's docstring the shared arguments that its constructor takes and that it does not tell of.
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 import torch as th
@@ -13,8 +12,8 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
-from sb3_pg_ext.algorithms.base.constructor import arguments_of
-from sb3_pg_ext.algorithms.npg.critic import fit_critic
+from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
+from sb3_pg_ext.algorithms.base.critic import fit_critic
 from sb3_pg_ext.algorithms.npg.surrogate import Outcome, Surrogate
 from sb3_pg_ext.arguments import (
     check_choice,
@@ -155,21 +154,13 @@ class NPG(ActorCriticBase):
     def _check_step(self) -> None:
         check_choice("step", self.step, ("normalized", "fixed"))
         if self.step == "fixed":
-            self._refuse_as_ignored("step='fixed'", "target_kl", "line_search")
+            refuse_unused(self, "step='fixed'", "target_kl", "line_search")
         else:
-            self._refuse_as_ignored("step='normalized'", "step_size")
+            refuse_unused(self, "step='normalized'", "step_size")
         if not self.line_search:
-            names = ("line_search_shrinking_factor", "line_search_max_iter")
-            self._refuse_as_ignored("line_search=False", *names)
+            refuse_unused(self, "line_search=False", "line_search_shrinking_factor", "line_search_max_iter")
         if self.step_size is not None:
             check_schedule("step_size", self.step_size)
-
-    def _refuse_as_ignored(self, choice: str, *names: str) -> None:
-        """Refuse arguments that the choice leaves without meaning, unless they have their defaults."""
-        for name in names:
-            value, default = getattr(self, name), signature(NPG).parameters[name].default
-            if value != default:
-                raise ValueError(f"{name}={value!r} together with {choice}, where it is unused; allowed: {default!r}")
 
     def _check_amount_of_data(self) -> None:
         check_count("sub_sampling_factor", self.sub_sampling_factor)
@@ -188,8 +179,8 @@ class NPG(ActorCriticBase):
         engine = self._make_backend()
         engine.freeze(self._improve_actor(engine, steps))
         self.policy.set_training_mode(True)
-        value_loss = fit_critic(engine, steps, self.n_critic_updates, self.batch_size)
-        self.logger.record("train/value_loss", check_number("loss of the critic", value_loss))
+        fit = fit_critic(engine, steps, self.n_critic_updates, self.batch_size)
+        self.logger.record("train/value_loss", check_number("loss of the critic", fit.loss))
         self._log_rollout()
 
     def _improve_actor(self, engine: PolicyBackend, steps: Steps) -> Sequence[th.Tensor]:

@@ -13,15 +13,18 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pg_ext.algorithms.base.constructor import arguments_of
+from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
+from sb3_pg_ext.algorithms.base.critic import fit_critic
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
-from sb3_pg_ext.arguments import check_choice, check_count, check_flag
+from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_schedule
 from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, build_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
+from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.plugins import BaselineSpec, registry
@@ -54,10 +57,20 @@ class REINFORCE(OnPolicyBase):
     incomplete episodes are continued with V, and the sums above become means over steps.
 
     A critic is trained if and only if something needs it: ``baseline="value"``, ``n_steps`` or ``bootstrap_truncated``.
-    Its loss vf_coef·mean((V(s_t) − G_t)²) goes into the same step of the optimiser, with its gradient clipped apart.
+    After the policy's step it is fitted by ``n_critic_updates`` passes of minibatch steps on mean((V(s_t) − G_t)²), at
+    a learning rate of its own: the policy's optimiser keeps what it remembers of every parameter apart. So V(s_t) never
+    depends on the returns that it is subtracted from. Parameters that the action distribution depends on, such as a
+    shared features extractor, are left as they are. With ``n_critic_updates=0`` the critic's loss, weighted by
+    ``vf_coef``, goes into the policy's own step instead, with its gradient clipped apart, and trains all that V depends
+    on.
 
     :param n_steps: number of steps in every environment for one update, instead of ``n_episodes``
+    :param vf_coef: weight of the critic's loss with ``n_critic_updates=0``; otherwise unused
     :param max_grad_norm: the gradients of actor and critic are scaled down to this norm each; ``None`` for no clipping
+    :param batch_size: the largest size of the critic's minibatches; the policy's step takes the whole rollout
+    :param n_critic_updates: number of the critic's passes over a rollout; 0 for a part in the policy's step
+    :param critic_learning_rate: learning rate of the critic's steps, a number or a function of the remaining progress
+        (1 to 0); ``None`` for ``learning_rate``
     :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and standard
         deviation 1
     :param n_episodes: number of episodes for one update, rounded up to a multiple of the number of environments;
@@ -94,6 +107,9 @@ class REINFORCE(OnPolicyBase):
         returns: str = "reward_to_go",
         bootstrap_truncated: bool = False,
         discount_state_distribution: bool = False,
+        batch_size: int = 64,
+        n_critic_updates: int = 10,
+        critic_learning_rate: float | Schedule | None = None,
         baseline: str = "none",
         baseline_kwargs: dict[str, Any] | None = None,
         engine: str = "auto",
@@ -111,6 +127,9 @@ class REINFORCE(OnPolicyBase):
         self.returns = returns
         self.bootstrap_truncated = bootstrap_truncated
         self.discount_state_distribution = discount_state_distribution
+        self.batch_size = batch_size
+        self.n_critic_updates = n_critic_updates
+        self.critic_learning_rate = critic_learning_rate
         self.baseline = baseline
         self.baseline_kwargs = baseline_kwargs
         self.engine = engine
@@ -157,6 +176,20 @@ class REINFORCE(OnPolicyBase):
             )
         self._refuse_monitors_without_early_resets()
         self._set_up_baseline()
+        self._check_critic()
+
+    def _check_critic(self) -> None:
+        check_count("batch_size", self.batch_size)
+        check_count("n_critic_updates", self.n_critic_updates, 0)
+        if self.critic_learning_rate is not None:
+            check_schedule("critic_learning_rate", self.critic_learning_rate)
+        if not self.trains_critic:
+            names = ("batch_size", "n_critic_updates", "critic_learning_rate")
+            refuse_unused(self, f"baseline={self.baseline!r}, which needs no critic", *names)
+        elif self.n_critic_updates:
+            refuse_unused(self, f"n_critic_updates={self.n_critic_updates}", "vf_coef")
+        else:
+            refuse_unused(self, "n_critic_updates=0", "batch_size", "critic_learning_rate")
 
     def _refuse_monitors_without_early_resets(self) -> None:
         """Environments that have given their episodes are reset in the middle of another one."""
@@ -317,18 +350,13 @@ class REINFORCE(OnPolicyBase):
         engine.zero_gradient()
         self._differentiate_policy(engine, sums)
         self.logger.record("train/grad_norm", engine.clip_gradient(self.max_grad_norm))
-        if self.trains_critic:
-            parameters = list(self.policy.parameters())
-            of_policy = [None if p.grad is None else p.grad.clone() for p in parameters]
-            engine.zero_gradient()
-            self._differentiate_critic(engine, sums)
-            self.logger.record("train/value_grad_norm", engine.clip_gradient(self.max_grad_norm))
-            for parameter, gradient in zip(parameters, of_policy, strict=True):
-                if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        if self.trains_critic and not self.n_critic_updates:
+            self._add_gradient_of_critic(engine, sums)
         engine.step()
         kl = engine.mean_kl(old, self._inputs)
         self.logger.record("train/kl", check_number("KL(old‖new)", kl))
+        if self.trains_critic and self.n_critic_updates:
+            sums["value_loss"] = self._fit_critic(engine)
         self._log(sums)
         if isinstance(self._baseline, LearningBaseline):
             self._baseline.fit(self._episodes)
@@ -357,6 +385,28 @@ class REINFORCE(OnPolicyBase):
             for parameter, piece in zip(self._scores.parameters, pieces, strict=True):
                 assert parameter.grad is not None
                 parameter.grad += piece
+
+    def _add_gradient_of_critic(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
+        """Clip the gradient of the critic's loss apart, and add it to the policy's."""
+        parameters = list(self.policy.parameters())
+        of_policy = [None if p.grad is None else p.grad.clone() for p in parameters]
+        engine.zero_gradient()
+        self._differentiate_critic(engine, sums)
+        self.logger.record("train/value_grad_norm", engine.clip_gradient(self.max_grad_norm))
+        for parameter, gradient in zip(parameters, of_policy, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+    def _fit_critic(self, engine: PolicyBackend) -> float:
+        """Passes of the critic alone, which leave what the policy's gradient has reached; gives its mean loss."""
+        optimizer, schedule = self.policy.optimizer, FloatSchedule(self.critic_learning_rate or self.lr_schedule)
+        engine.freeze([parameter for parameter in self.policy.parameters() if parameter.grad is not None])
+        update_learning_rate(optimizer, schedule(self._current_progress_remaining))
+        steps = Steps.of(self.rollout_buffer, self.action_space)
+        fit = fit_critic(engine, steps, self.n_critic_updates, self.batch_size, self.max_grad_norm)
+        update_learning_rate(optimizer, self.lr_schedule(self._current_progress_remaining))
+        self.logger.record("train/value_grad_norm", fit.grad_norm)
+        return check_number("loss of the critic", fit.loss)
 
     def _differentiate_critic(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the critic's loss, likewise."""
