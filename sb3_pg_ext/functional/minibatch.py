@@ -44,8 +44,8 @@ ZERO, HALF, ONE = map(np.float32, (0, 0.5, 1))
 
 
 BLOCK = 128
-"""So many rows pass through everything together: what they leave behind stays in the cache. 2048 rows at once would take
-twice as long."""
+"""So many rows pass through everything together: what they leave behind stays in the cache. 2048 rows at once would
+take twice as long."""
 
 
 def array_at(address: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -69,8 +69,8 @@ class REINFORCE(OnPolicyBase):
     :param max_grad_norm: the gradients of actor and critic are scaled down to this norm each; ``None`` for no clipping
     :param batch_size: the largest size of the critic's minibatches; the policy's step takes the whole rollout
     :param n_critic_updates: number of the critic's passes over a rollout; 0 for a part in the policy's step
-    :param critic_learning_rate: learning rate of the critic's steps, a number or a function of the remaining progress
-        (1 to 0); ``None`` for ``learning_rate``
+    :param critic_learning_rate: learning rate of the critic's steps; a number, or a function of the remaining progress
+        (1 to 0)
     :param normalize_advantage: whether to scale the differences G_t − b_t of an update to mean 0 and standard
         deviation 1
     :param n_episodes: number of episodes for one update, rounded up to a multiple of the number of environments;
@@ -109,7 +109,7 @@ class REINFORCE(OnPolicyBase):
         discount_state_distribution: bool = False,
         batch_size: int = 64,
         n_critic_updates: int = 10,
-        critic_learning_rate: float | Schedule | None = None,
+        critic_learning_rate: float | Schedule = 1e-3,
         baseline: str = "none",
         baseline_kwargs: dict[str, Any] | None = None,
         engine: str = "auto",
@@ -181,12 +181,8 @@ class REINFORCE(OnPolicyBase):
     def _check_critic(self) -> None:
         check_count("batch_size", self.batch_size)
         check_count("n_critic_updates", self.n_critic_updates, 0)
-        if self.critic_learning_rate is not None:
-            check_schedule("critic_learning_rate", self.critic_learning_rate)
-        if not self.trains_critic:
-            names = ("batch_size", "n_critic_updates", "critic_learning_rate")
-            refuse_unused(self, f"baseline={self.baseline!r}, which needs no critic", *names)
-        elif self.n_critic_updates:
+        check_schedule("critic_learning_rate", self.critic_learning_rate)
+        if self.n_critic_updates:
             refuse_unused(self, f"n_critic_updates={self.n_critic_updates}", "vf_coef")
         else:
             refuse_unused(self, "n_critic_updates=0", "batch_size", "critic_learning_rate")
@@ -399,7 +395,7 @@ class REINFORCE(OnPolicyBase):
 
     def _fit_critic(self, engine: PolicyBackend) -> float:
         """Passes of the critic alone, which leave what the policy's gradient has reached; gives its mean loss."""
-        optimizer, schedule = self.policy.optimizer, FloatSchedule(self.critic_learning_rate or self.lr_schedule)
+        optimizer, schedule = self.policy.optimizer, FloatSchedule(self.critic_learning_rate)
         engine.freeze([parameter for parameter in self.policy.parameters() if parameter.grad is not None])
         update_learning_rate(optimizer, schedule(self._current_progress_remaining))
         steps = Steps.of(self.rollout_buffer, self.action_space)

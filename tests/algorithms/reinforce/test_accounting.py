@@ -136,7 +136,8 @@ def test_a_critic_is_trained_if_and_only_if_it_is_needed(arguments, trains_criti
 @pytest.mark.parametrize(("truncated", "bootstraps"), [(False, True), (True, False), (True, True)])
 def test_only_a_truncated_episode_is_continued_and_only_on_demand(truncated, bootstraps):
     env = scripted(2, truncated=truncated)
-    model = make_model(env, n_episodes=1, bootstrap_truncated=bootstraps, gamma=0.5, learning_rate=0.0).learn(1)
+    still = {"learning_rate": 0.0, "critic_learning_rate": 1e-9} if bootstraps else {"learning_rate": 0.0}
+    model = make_model(env, n_episodes=1, bootstrap_truncated=bootstraps, gamma=0.5, **still).learn(1)
     with th.no_grad():
         final_value = model.policy.predict_values(th.as_tensor(env.played[0].observations[2])[None]).item()
     continuation = final_value if truncated and bootstraps else 0.0

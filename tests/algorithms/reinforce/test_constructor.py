@@ -81,6 +81,20 @@ BAD = {
     "γ as text": ({"gamma": "0.9"}, r"gamma='0\.9'; allowed"),
     "entropy": ({"ent_coef": float("nan")}, "ent_coef=nan; allowed: a number"),
     "critic's loss": ({"vf_coef": -1}, "vf_coef=-1; allowed: a number ≥ 0"),
+    "weight of a critic with steps of its own": (
+        {"baseline": "value", "vf_coef": 0.25},
+        "vf_coef=0.25 together with n_critic_updates=10, where it is unused; allowed: 0.5",
+    ),
+    "half a pass": ({"baseline": "value", "n_critic_updates": 0.5}, "n_critic_updates=0.5; allowed: an integer ≥ 0"),
+    "minibatches of nothing": ({"baseline": "value", "batch_size": 0}, "batch_size=0; allowed: an integer ≥ 1"),
+    "critic's learning rate": (
+        {"baseline": "value", "critic_learning_rate": 0},
+        "critic_learning_rate=0; allowed: a number > 0",
+    ),
+    "minibatches of the policy's step": (
+        {"baseline": "value", "n_critic_updates": 0, "batch_size": 7},
+        "batch_size=7 together with n_critic_updates=0, where it is unused; allowed: 64",
+    ),
     "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
     "deviation of one number": ({"n_steps": 1, "normalize_advantage": True}, "normalize_advantage=True .*at least 2"),
 }

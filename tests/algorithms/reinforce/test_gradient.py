@@ -186,6 +186,8 @@ def first_steps(envs, critic, n_steps, bootstrap_truncated):
 
 
 def make_model(kind, envs, **arguments):
+    if arguments.get("baseline") == "value" or "n_steps" in arguments or arguments.get("bootstrap_truncated"):
+        arguments = {"n_critic_updates": 0, **arguments}
     model = REINFORCE(
         "MlpPolicy",
         DummyVecEnv([lambda env=env: env for env in envs]),

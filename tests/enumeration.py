@@ -91,13 +91,18 @@ def gradient_of_every_episode(batch, b):
     return gradients
 
 
-def estimates_of_all_batches(baseline, m, **kwargs):
-    """REINFORCE's estimate from every batch of m episodes, and the probability of the batch."""
+def all_batches(m):
+    """The probability of every batch of m episodes, and the numbers of its episodes."""
     for episodes in combinations_with_replacement(range(len(EPISODES)), m):
         orders = factorial(m) // prod(factorial(episodes.count(i)) for i in set(episodes))
-        probability = orders * prod(EPISODES[i].probability for i in episodes)
+        yield float(orders * prod(EPISODES[i].probability for i in episodes)), episodes
+
+
+def estimates_of_all_batches(baseline, m, **kwargs):
+    """REINFORCE's estimate from every batch of m episodes, and the probability of the batch."""
+    for probability, episodes in all_batches(m):
         batch = make_batch([EPISODES[i] for i in episodes], **kwargs)
-        yield float(probability), gradient_of_every_episode(batch, baseline(batch)).mean(axis=0)
+        yield probability, gradient_of_every_episode(batch, baseline(batch)).mean(axis=0)
 
 
 def expected_estimate(baseline, m=2, **kwargs):
@@ -112,9 +117,9 @@ def mean_squared_error(baseline, m=2, **kwargs):
     return sum(probability * ((estimate - truth) ** 2).sum() for probability, estimate in estimates)
 
 
-def true_gradient(gamma=1.0):
-    """∇ E[Σ_t γᵗ r_t], by differentiating the sum over all episodes, [4]."""
-    theta = th.tensor(np.log(np.array(POLICY, float)), requires_grad=True)
+def true_gradient(gamma=1.0, policy=POLICY):
+    """∇ E[Σ_t γᵗ r_t] of a policy, by differentiating the sum over all episodes, [4]."""
+    theta = th.tensor(np.log(np.array(policy, float)), requires_grad=True)
     log_policy = th.log_softmax(theta, dim=1)
     objective = th.zeros((), dtype=th.float64)
     for episode in EPISODES:
