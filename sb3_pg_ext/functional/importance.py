@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_pg_ext.functional.returns import discounted_sum
+
 
 class OffPolicyEstimate(NamedTuple):
     """An estimate of J(π) from m episodes of another policy.
@@ -104,6 +106,51 @@ def doubly_robust(
     value_gradient = discounts * _weights(log_weights_before, normalized)
     contributions = _contributions(value, np.concatenate([pieces, pieces_before], axis=1), normalized)
     return OffPolicyEstimate(value, contributions, gradient, value_gradient)
+
+
+def weighted_steps(
+    rewards: np.ndarray,
+    log_ratios: np.ndarray,
+    t: np.ndarray,
+    gamma: float,
+    per_decision: bool,
+    max_ratio: float = np.inf,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and weights for policy gradients Σ_t w_t ∇log π(a_t|s_t)(G_t − b_t) from another policy's episodes.
+
+    With ρ_t = π(a_t|s_t) / μ(a_t|s_t), and every ratio and product of ratios cut at c = ``max_ratio``:
+
+    - per decision,  w_t = min(c, Π_{k≤t} ρ_k)  and  G_t = r_t + γ·min(c, ρ_{t+1})·G_{t+1}.  With c = ∞ there is no
+      bias, whatever μ, and the variance grows with the length of episodes.
+    - else  w_t = min(c, ρ_t)  and  G_t = r_t + γ·G_{t+1}:  the gradient of E_{s~ρ^μ,a~μ}[π/μ·A_μ], in which states
+      come, and episodes go on, as under μ. At π = μ it is the policy gradient; its bias is of the first order in π − μ.
+
+    :param rewards: r_t, episode by episode, [B]
+    :param log_ratios: log ρ_t, [B]
+    :param t: the step within the episode, which begins with 0, [B]
+    :param gamma: discount factor γ
+    :param per_decision: which of the two
+    :param max_ratio: c
+    :return: G_t and w_t, [B] each, float64
+    """
+    log_ratios, starts = np.float64(log_ratios), t == 0
+    following, log_weights = np.full(len(t), float(gamma)), log_ratios
+    if per_decision:
+        total = np.cumsum(log_ratios)
+        log_weights = total - (total - log_ratios)[starts][np.cumsum(starts) - 1]
+        following[:-1] *= cut(log_ratios[1:], max_ratio)
+    following[:-1][starts[1:]] = 0
+    returns = discounted_sum(np.float64(rewards)[:, None], following[:, None])[:, 0]
+    return returns, cut(log_weights, max_ratio)
+
+
+def cut(log_ratios: np.ndarray, max_ratio: float) -> np.ndarray:
+    """Min(c, ρ), of the logarithms of ratios however large.
+
+    :param log_ratios: log ρ
+    :param max_ratio: c
+    """
+    return np.exp(np.minimum(log_ratios, np.log(max_ratio)))
 
 
 def ratio_variance(values: np.ndarray, log_p: np.ndarray, log_q: np.ndarray) -> float:

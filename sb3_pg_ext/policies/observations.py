@@ -26,3 +26,11 @@ def stack(observations: list[Observations]) -> Observations:
     if isinstance(first, dict):
         return {key: np.stack([obs[key] for obs in observations]) for key in first}
     return np.stack(observations)  # type: ignore[arg-type]
+
+
+def join(batches: list[Observations]) -> Observations:
+    """Append batches of observations to each other."""
+    first = batches[0]
+    if isinstance(first, dict):
+        return {key: np.concatenate([batch[key] for batch in batches]) for key in first}
+    return np.concatenate(batches)  # type: ignore[arg-type]

@@ -235,3 +235,39 @@ def test_torch_agrees():
 
 def test_of_one_episode_there_is_no_standard_error():
     assert np.isnan(trajectory(EPISODES[:1], False).standard_error)
+
+
+def weighted_gradient(episodes, per_decision, max_ratio, target=TARGET):
+    """(1/m) Σ_i Σ_t γᵗ w_t ∇log π(a_t|s_t)(G_t − b(s_t)), [2, 2], with b = Q(s, 0), whatever that is."""
+    rewards, t = np.concatenate([e.rewards for e in episodes]), np.concatenate([range(len(e.states)) for e in episodes])
+    states, actions = (np.concatenate([getattr(e, name) for e in episodes]) for name in ("states", "actions"))
+    log_ratios = np.log(target[states, actions]) - np.log(BEHAVIOUR[states, actions])
+    returns, weights = importance.weighted_steps(rewards, log_ratios, t, GAMMA, per_decision, max_ratio)
+    total = np.zeros((2, 2))
+    for s, a, w, g, k in zip(states, actions, weights, returns, t, strict=True):
+        total[s] += GAMMA**k * w * (g - Q[s, 0]) * (np.eye(2)[a] - target[s]) / len(episodes)
+    return total
+
+
+def bias(per_decision, max_ratio, target=TARGET):
+    """‖E ĝ − ∇J‖ / ‖∇J‖."""
+    truth = true_gradient(GAMMA, target)
+    found = expectation(1, lambda episodes: weighted_gradient(episodes, per_decision, max_ratio, target)).flatten()
+    return np.linalg.norm(found - truth) / np.linalg.norm(truth)
+
+
+def test_of_weighted_steps_ratios_per_decision_have_no_bias_unless_they_are_cut():
+    assert bias(True, np.inf) < 1e-9
+    assert bias(True, 1.5) == pytest.approx(0.3036, abs=1e-4)
+    assert bias(True, 1.0) == pytest.approx(0.6147, abs=1e-4)
+
+
+def test_ratios_per_step_have_a_bias_that_vanishes_with_the_distance_of_the_policies():
+    biases = [bias(False, np.inf, BEHAVIOUR + x * (TARGET - BEHAVIOUR)) for x in (1.0, 0.5, 0.25, 0.0)]
+    assert biases == pytest.approx([0.0447, 0.0241, 0.0129, 0.0], abs=1e-4)
+
+
+def test_several_episodes_are_kept_apart():
+    episodes = EPISODES[3:6]
+    apart = np.mean([weighted_gradient([e], True, 1.2) for e in episodes], axis=0)
+    np.testing.assert_allclose(weighted_gradient(episodes, True, 1.2), apart)

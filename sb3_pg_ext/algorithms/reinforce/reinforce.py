@@ -19,16 +19,18 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
 from sb3_pg_ext.algorithms.base.critic import fit_critic
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
-from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_schedule
-from sb3_pg_ext.baselines import LearningBaseline, apply_baseline, build_baseline
+from sb3_pg_ext.algorithms.reinforce.reuse import Played, inputs_of, numbers_of, played
+from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_range, check_schedule
+from sb3_pg_ext.baselines import Episodes, LearningBaseline, apply_baseline, build_baseline
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
+from sb3_pg_ext.functional.importance import effective_sample_size, weighted_steps
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
 from sb3_pg_ext.functional.tensors.vectors import split_like
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.plugins import BaselineSpec, registry
-from sb3_pg_ext.policies.evaluation import action_array, parts, predict_values
+from sb3_pg_ext.policies.evaluation import action_array, evaluate, parts, predict_values
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
@@ -81,6 +83,12 @@ class REINFORCE(OnPolicyBase):
         last observation; otherwise it counts the rewards that it collected
     :param discount_state_distribution: whether step t is weighted with γᵗ, which gives the true gradient of the
         discounted return; not with ``returns="total"``, whose discounts do so already
+    :param reuse_batches: k, to learn from the episodes of the latest k rollouts; what earlier policies played is
+        weighted by importance ratios, and averaged with the rest. 1 for the present rollout alone
+    :param reuse_ratio: ``"per_step"``: an earlier step has the weight min(max_ratio, π(a_t|s_t) / μ(a_t|s_t)), and its
+        return as it was; ``"per_decision"``: the product of the ratios up to that step, and a return that takes later
+        ones into account, see :func:`sb3_pg_ext.functional.importance.weighted_steps`
+    :param max_ratio: what ratios and their products are cut at; infinity for no limit
     :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
         ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
     :param baseline_kwargs: the baseline's own parameters
@@ -110,6 +118,9 @@ class REINFORCE(OnPolicyBase):
         batch_size: int = 64,
         n_critic_updates: int = 10,
         critic_learning_rate: float | Schedule = 1e-3,
+        reuse_batches: int = 1,
+        reuse_ratio: str = "per_step",
+        max_ratio: float = 2.0,
         baseline: str = "none",
         baseline_kwargs: dict[str, Any] | None = None,
         engine: str = "auto",
@@ -130,11 +141,15 @@ class REINFORCE(OnPolicyBase):
         self.batch_size = batch_size
         self.n_critic_updates = n_critic_updates
         self.critic_learning_rate = critic_learning_rate
+        self.reuse_batches = reuse_batches
+        self.reuse_ratio = reuse_ratio
+        self.max_ratio = max_ratio
         self.baseline = baseline
         self.baseline_kwargs = baseline_kwargs
         self.engine = engine
         self._steps_into_episode: np.ndarray | int = 0
         self._baseline_state: dict[str, Any] = {}
+        self._earlier: list[Played] = []
         if _init_setup_model:
             self._setup_model()
 
@@ -177,6 +192,7 @@ class REINFORCE(OnPolicyBase):
         self._refuse_monitors_without_early_resets()
         self._set_up_baseline()
         self._check_critic()
+        self._check_reuse()
 
     def _check_critic(self) -> None:
         check_count("batch_size", self.batch_size)
@@ -186,6 +202,25 @@ class REINFORCE(OnPolicyBase):
             refuse_unused(self, f"n_critic_updates={self.n_critic_updates}", "vf_coef")
         else:
             refuse_unused(self, "n_critic_updates=0", "batch_size", "critic_learning_rate")
+
+    def _check_reuse(self) -> None:
+        check_count("reuse_batches", self.reuse_batches)
+        check_choice("reuse_ratio", self.reuse_ratio, ("per_step", "per_decision"))
+        if self.max_ratio != float("inf"):
+            check_range("max_ratio", self.max_ratio, 1, allowed="a number ≥ 1, or infinity for no limit")
+        if self.reuse_batches == 1:
+            return refuse_unused(self, "reuse_batches=1", "reuse_ratio", "max_ratio")
+        excluded = {
+            "n_steps": (None, "complete episodes"),
+            "bootstrap_truncated": (False, "returns that end with the episode"),
+            "returns": ("reward_to_go", "rewards-to-go"),
+        }
+        for name, (allowed, why) in excluded.items():
+            if getattr(self, name) != allowed:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} together with reuse_batches={self.reuse_batches}, which takes "
+                    f"{why}; allowed: {allowed!r}"
+                )
 
     def _refuse_monitors_without_early_resets(self) -> None:
         """Environments that have given their episodes are reset in the middle of another one."""
@@ -264,22 +299,56 @@ class REINFORCE(OnPolicyBase):
         steps_before = self._steps_before(first_starts)
         self._steps_into_episode = steps_into_episode(transitions, steps_before, -1, transitions.ends[-1])
         episodes = to_episodes(transitions, inputs.observations, to_go, self.returns == "total", steps_before, values)
-        self._scores = ScoreFunctions(self.policy, inputs, transitions.flat(transitions.actions))
-        weights = (self.gamma**episodes.t).astype(np.float32) if self.discount_state_distribution else 1.0
-        self._episodes = replace(episodes, scores=self._scores, weights=weights)
-        self._fill_rollout_buffer(transitions, transitions.flat(to_go), self._subtract_baseline())
-        self.logger.record("rollout/reward_mean", float(self._episodes.rewards.mean()))
-        self.logger.record("rollout/n_episodes", len(self._episodes.lengths))
+        self.logger.record("rollout/reward_mean", float(episodes.rewards.mean()))
+        self.logger.record("rollout/n_episodes", len(episodes.lengths))
         if continuations is not None:
-            self._log_td_errors(transitions.flat(transitions.truncated), transitions.flat(continuations))
+            self._log_td_errors(episodes, transitions.flat(transitions.truncated), transitions.flat(continuations))
+        actions = transitions.flat(transitions.actions)
+        self._fresh = self._complete(episodes, inputs, actions)
+        if self.reuse_batches > 1:
+            batches = [played(transitions, episodes.t), *self._earlier]
+            self._inputs, actions = inputs_of(batches), numbers_of(batches, "actions")
+            self._episodes = self._complete(self._with_earlier(batches, actions), self._inputs, actions)
+        else:
+            self._episodes = self._fresh
+        self._fill_rollout_buffer(actions, transitions.flat(to_go), self._subtract_baseline())
 
-    def _log_td_errors(self, truncated: np.ndarray, continuations: np.ndarray) -> None:
+    def _complete(self, episodes: Episodes, inputs: PolicyInputs, actions: np.ndarray) -> Episodes:
+        """With score functions, and the weights γᵗ beside those that there are."""
+        self._scores = ScoreFunctions(self.policy, inputs, actions)
+        weights = episodes.weights
+        if self.discount_state_distribution:
+            weights = (weights * self.gamma**episodes.t).astype(np.float32)
+        return replace(episodes, scores=self._scores, weights=weights)
+
+    def _with_earlier(self, batches: list[Played], actions: np.ndarray) -> Episodes:
+        """The episodes of all batches, of which the first is new, as the present policy is to learn from them."""
+        values, log_probs = evaluate(self.policy, self._inputs, actions)
+        batches[0]["log_probs"] = log_probs[: len(batches[0]["t"])]
+        log_ratios = log_probs - numbers_of(batches, "log_probs")
+        rewards, t = (numbers_of(batches, name) for name in ("rewards", "t"))
+        per_decision = self.reuse_ratio == "per_decision"
+        returns, weights = weighted_steps(rewards, log_ratios, t, self.gamma, per_decision, self.max_ratio)
+        check_finite("return", returns[:, None])
+        self.logger.record("train/effective_sample_size", effective_sample_size(weights))
+        self._earlier = batches[: self.reuse_batches - 1]
+        return Episodes(
+            rewards=rewards,
+            returns=returns.astype(np.float32),
+            observations=self._inputs.observations,
+            t=t,
+            episode_id=(t == 0).cumsum() - 1,
+            values=values if self.trains_critic else None,
+            weights=weights.astype(np.float32),
+        )
+
+    def _log_td_errors(self, episodes: Episodes, truncated: np.ndarray, continuations: np.ndarray) -> None:
         """Log δ_t = r_t + γ·V(s_{t+1}) − V(s_t), but not at a time limit beyond which the critic is not asked.
 
+        :param episodes: those of the rollout
         :param truncated: [B], episode by episode
         :param continuations: V(s_{t+1}) of the last steps of episodes, 0 elsewhere, [B]
         """
-        episodes = self._episodes
         assert episodes.values is not None
         last = np.diff(episodes.episode_id, append=-1) != 0
         next_values = np.where(last, continuations, np.append(episodes.values[1:], np.float32(0)))
@@ -316,9 +385,13 @@ class REINFORCE(OnPolicyBase):
     def _predict_values(self, inputs: PolicyInputs) -> np.ndarray:
         return predict_values(self.policy, inputs)
 
-    def _fill_rollout_buffer(self, transitions: Transitions, to_go: np.ndarray, advantages: np.ndarray) -> None:
-        """Lay the rollout into SB3's buffer as that of one environment, episode by episode, without log-probs."""
+    def _fill_rollout_buffer(self, actions: np.ndarray, to_go: np.ndarray, advantages: np.ndarray) -> None:
+        """Lay all episodes into SB3's buffer as those of one environment, one after the other, without log-probs.
+
+        :param to_go: the returns from every step of the rollout on; those of earlier batches are in the episodes
+        """
         buffer, episodes = self.rollout_buffer, self._episodes
+        to_go = np.concatenate([to_go, episodes.returns[len(to_go) :]])
 
         def column(array: np.ndarray) -> np.ndarray:
             return array[:, None]
@@ -326,7 +399,7 @@ class REINFORCE(OnPolicyBase):
         buffer.buffer_size, buffer.n_envs = len(advantages), 1
         buffer.reset()
         buffer.observations = map_arrays(column, episodes.observations)  # type: ignore[assignment]
-        buffer.actions = column(transitions.flat(transitions.actions))
+        buffer.actions = column(actions)
         buffer.rewards = column(episodes.rewards)
         buffer.episode_starts = column(np.diff(episodes.episode_id, prepend=-1).astype(np.float32))
         if episodes.values is not None:
@@ -337,7 +410,15 @@ class REINFORCE(OnPolicyBase):
         buffer.pos, buffer.full = len(advantages), True
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_baseline", "_episodes", "_inputs", "_scores", "_subtrahend"]
+        return [
+            *super()._excluded_save_params(),
+            "_baseline",
+            "_episodes",
+            "_fresh",
+            "_inputs",
+            "_scores",
+            "_subtrahend",
+        ]
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
@@ -355,7 +436,7 @@ class REINFORCE(OnPolicyBase):
             sums["value_loss"] = self._fit_critic(engine)
         self._log(sums)
         if isinstance(self._baseline, LearningBaseline):
-            self._baseline.fit(self._episodes)
+            self._baseline.fit(self._fresh)
             self._baseline_state = self._baseline.state_dict()
 
     def _differentiate_policy(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
@@ -398,7 +479,7 @@ class REINFORCE(OnPolicyBase):
         optimizer, schedule = self.policy.optimizer, FloatSchedule(self.critic_learning_rate)
         engine.freeze([parameter for parameter in self.policy.parameters() if parameter.grad is not None])
         update_learning_rate(optimizer, schedule(self._current_progress_remaining))
-        steps = Steps.of(self.rollout_buffer, self.action_space)
+        steps = Steps.of(self.rollout_buffer, self.action_space)[: len(self._fresh.t)]
         fit = fit_critic(engine, steps, self.n_critic_updates, self.batch_size, self.max_grad_norm)
         update_learning_rate(optimizer, self.lr_schedule(self._current_progress_remaining))
         self.logger.record("train/value_grad_norm", fit.grad_norm)
@@ -406,9 +487,10 @@ class REINFORCE(OnPolicyBase):
 
     def _differentiate_critic(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the critic's loss, likewise."""
-        n_steps, returns = len(self._episodes.t), self.rollout_buffer.returns[:, 0]
-        for part in parts(self._inputs.observations):
-            values = engine.predict_values(self._inputs.rows(part))
+        n_steps, returns = len(self._fresh.t), self.rollout_buffer.returns[:, 0]
+        inputs = self._inputs.rows(slice(n_steps))
+        for part in parts(inputs.observations):
+            values = engine.predict_values(inputs.rows(part))
             loss = value_loss(values, returns[part])
             share = len(values) / n_steps
             sums["value_loss"] += share * loss.value

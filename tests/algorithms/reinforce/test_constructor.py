@@ -95,6 +95,17 @@ BAD = {
         {"baseline": "value", "n_critic_updates": 0, "batch_size": 7},
         "batch_size=7 together with n_critic_updates=0, where it is unused; allowed: 64",
     ),
+    "no batch": ({"reuse_batches": 0}, "reuse_batches=0; allowed: an integer ≥ 1"),
+    "unknown ratio": ({"reuse_batches": 2, "reuse_ratio": "step"}, "reuse_ratio='step'.*allowed: 'per_step', 'per_d"),
+    "ratios below 1": ({"reuse_batches": 2, "max_ratio": 0.5}, r"max_ratio=0\.5; allowed: a number ≥ 1, or infinity"),
+    "no ratios": ({"reuse_batches": 2, "max_ratio": float("nan")}, "max_ratio=nan; allowed"),
+    "ratios of nothing": ({"max_ratio": 3.0}, r"max_ratio=3\.0 together with reuse_batches=1, where it is unused"),
+    "pieces of earlier episodes": ({"reuse_batches": 2, "n_steps": 8}, "n_steps=8 together with reuse_batches=2"),
+    "totals of earlier episodes": ({"reuse_batches": 2, "returns": "total"}, "returns='total' together with reuse_ba"),
+    "continued earlier episodes": (
+        {"reuse_batches": 2, "bootstrap_truncated": True},
+        "bootstrap_truncated=True together with reuse_batches=2, .* allowed: False",
+    ),
     "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
     "deviation of one number": ({"n_steps": 1, "normalize_advantage": True}, "normalize_advantage=True .*at least 2"),
 }
