@@ -3,6 +3,13 @@
 from sb3_pg_ext.callbacks.diagnostics import DiagnosticsCallback
 from sb3_pg_ext.callbacks.episode_eval import EpisodeEvalCallback
 from sb3_pg_ext.callbacks.gradient_variance import GradientVarianceCallback
+from sb3_pg_ext.callbacks.off_policy_evaluation import OffPolicyEvaluationCallback
 from sb3_pg_ext.callbacks.training_checkpoint import TrainingCheckpointCallback
 
-__all__ = ["DiagnosticsCallback", "EpisodeEvalCallback", "GradientVarianceCallback", "TrainingCheckpointCallback"]
+__all__ = [
+    "DiagnosticsCallback",
+    "EpisodeEvalCallback",
+    "GradientVarianceCallback",
+    "OffPolicyEvaluationCallback",
+    "TrainingCheckpointCallback",
+]
