@@ -1,6 +1,7 @@
 """Policy-gradient algorithms and pluggable advantage estimators for Stable-Baselines3."""
 
 from sb3_pg_ext.algorithms.a3c import A3C
+from sb3_pg_ext.algorithms.acktr import ACKTR
 from sb3_pg_ext.algorithms.naf import NAF
 from sb3_pg_ext.algorithms.npg import NPG
 from sb3_pg_ext.algorithms.ppo_kl import AdaptiveKLPPO
@@ -14,6 +15,7 @@ from sb3_pg_ext.version import __version__
 
 __all__ = [
     "A3C",
+    "ACKTR",
     "NAF",
     "NPG",
     "REINFORCE",

@@ -55,6 +55,24 @@ class Head(ABC):
         :param changes: arrays like the parameters
         """
 
+    @abstractmethod
+    def information_roots(self) -> np.ndarray:
+        """Roots r of the information of a state's outputs, Σ r rᵀ, [number of roots, B, k]; log σ is no output."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """An action in every state, [B, action_dim].
+
+        :param rng: draws it
+        """
+
+    def sampled_scores(self, rng: np.random.Generator) -> np.ndarray:
+        """The gradient of log π(a|s) in the outputs, at sampled actions: a single random root, [1, B, k].
+
+        :param rng: draws the actions
+        """
+        return self.log_prob_vjp(self.sample(rng), np.ones(len(self.parameters[0]), self.parameters[0].dtype))[0][None]
+
 
 class Discrete(Head):
     """Discrete actions as an exponential family, log π(a|s) = ⟨T(a), l⟩ − A(l), with ∇A = p and ∇²A the information.
@@ -160,6 +178,18 @@ class Categorical(Discrete):
         (u,) = changes
         return (self.probs * (u - self._spread(np.add, self.probs * u)),)
 
+    def information_roots(self) -> np.ndarray:
+        """√p_i·(e_i − p) for every i, within its choice."""
+        choice_of = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        of_same_choice = (choice_of[:, None] == choice_of).astype(self.probs.dtype)
+        differences = np.eye(len(choice_of), dtype=self.probs.dtype)[:, None] - of_same_choice[:, None] * self.probs
+        return np.sqrt(self.probs.T)[:, :, None] * differences
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """One of every choice, as indices [B, number of choices]."""
+        choices = np.split(self.logits, np.cumsum(self.sizes)[:-1], axis=1)
+        return np.stack([(logits - np.log(rng.exponential(size=logits.shape))).argmax(1) for logits in choices], axis=1)
+
 
 class Bernoulli(Discrete):
     """Several binary actions, independent given the state. T(a) = a.
@@ -182,6 +212,14 @@ class Bernoulli(Discrete):
     def information(self, changes: Arrays) -> Arrays:
         """p(1 − p)·u."""
         return (self.probs * (1 - self.probs) * changes[0],)
+
+    def information_roots(self) -> np.ndarray:
+        """√(p(1 − p))·e_i for every i."""
+        return _diagonal_roots(np.sqrt(self.probs * (1 - self.probs)))
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """0 or 1, [B, d]."""
+        return (rng.random(self.probs.shape) < self.probs).astype(self.probs.dtype)
 
 
 class DiagGaussian(Head):
@@ -233,3 +271,16 @@ class DiagGaussian(Head):
         """u/σ² of the mean and, of all states together, 2·B·u of log σ."""
         of_mean, of_log_std = changes
         return of_mean / self.std / self.std, 2 * len(of_mean) * of_log_std
+
+    def information_roots(self) -> np.ndarray:
+        """e_i/σ_i for every i, of the mean."""
+        return _diagonal_roots(np.broadcast_to(1 / self.std, self.mean.shape))
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """μ + σ·z, [B, d]."""
+        return self.mean + self.std * rng.standard_normal(self.mean.shape).astype(self.mean.dtype)
+
+
+def _diagonal_roots(roots: np.ndarray) -> np.ndarray:
+    """One for every dimension, [d, B, d], of what is independent in all of them, [B, d]."""
+    return np.eye(roots.shape[1], dtype=roots.dtype)[:, None] * roots

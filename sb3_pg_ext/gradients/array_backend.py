@@ -5,6 +5,7 @@ So the policy stays the truth: whatever reads or changes it between two updates 
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import numpy as np
@@ -13,11 +14,17 @@ from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.functional import kronecker, mlp
 from sb3_pg_ext.functional.heads import Head
 from sb3_pg_ext.functional.tensors.curvature import Product
 from sb3_pg_ext.functional.tensors.vectors import flatten, split_like
-from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation, PolicyBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.policy_backend import (
+    ActorCriticEvaluation,
+    LayerFactors,
+    PolicyBackend,
+    PolicyEvaluation,
+    sampling_generator,
+)
 from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.gradients.torch_fast_paths import clip_flat_gradient, make_step
 from sb3_pg_ext.policies.inputs import PolicyInputs
@@ -74,6 +81,23 @@ class Net:
                     total += part
         self.has_gradient()
         return of_first
+
+    def factors(self, roots: np.ndarray, of_actor: bool, of_input: dict[bool, np.ndarray]) -> list[LayerFactors]:
+        """The curvature of the layers, from the batch that was last passed.
+
+        :param roots: cotangents r of the outputs, [many, B, k], whose Σ r rᵀ is the curvature at every state
+        :param of_actor: whether it is the actor
+        :param of_input: what is known of A of the first layer, by whether it has a bias
+        """
+        n_samples, found = roots.shape[1], []
+        for index, gradients in mlp.pulled_back(self.layers, self.trace, roots):
+            has_bias, module = self.layers[index].bias is not None, self._modules[index]
+            known = of_input if index == 0 else {}
+            if has_bias not in known:
+                known[has_bias] = kronecker.input_factor(self.trace[index][0], has_bias)
+            outputs = kronecker.output_factor(gradients.reshape(-1, gradients.shape[2]), n_samples)
+            found.append(LayerFactors(module.weight, module.bias, known[has_bias], outputs, of_actor))
+        return found
 
     def has_gradient(self) -> None:
         """From now on it has one; as with autograd, a parameter has a gradient once one has reached it."""
@@ -228,6 +252,29 @@ class ArrayBackend(PolicyBackend):
             return flatten(result[p] for p in parameters) / len(cotangents)
 
         return product
+
+    def recorded_layers(self) -> AbstractContextManager[None]:
+        """Traces are kept anyway."""
+        return nullcontext()
+
+    def kronecker_factors(self, fisher: str | None) -> list[LayerFactors]:
+        """From the traces of both networks."""
+        of_input: dict[bool, np.ndarray] = {}
+        ones = np.ones((1, len(self._critic.trace[0][0]), 1), np.float32)
+        of_critic = self._critic.factors(ones, False, of_input)
+        if fisher is None:
+            return of_critic
+        head = self._head
+        roots = head.information_roots() if fisher == "exact" else head.sampled_scores(sampling_generator())
+        return [*self._actor.factors(roots, True, of_input), *of_critic]
+
+    def actor_parameters(self) -> list[th.Tensor]:
+        """Those of its network."""
+        return self._actor.parameters
+
+    def latest_distributions(self) -> Head:
+        """They are apart from the policy's memory."""
+        return self._head
 
     def snapshot(self, inputs: PolicyInputs) -> Head:
         """Copy the action distributions."""

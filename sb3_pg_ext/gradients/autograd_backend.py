@@ -13,8 +13,17 @@ from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.tensors.curvature import Product, fisher_product
 from sb3_pg_ext.functional.tensors.distributions import join, snapshot, take
 from sb3_pg_ext.functional.tensors.divergences import kl
+from sb3_pg_ext.functional.tensors.gradients import influential
+from sb3_pg_ext.functional.tensors.kronecker import information_roots, sampled_scores
 from sb3_pg_ext.functional.tensors.vectors import flatten
-from sb3_pg_ext.gradients.policy_backend import ActorCriticEvaluation, PolicyBackend, PolicyEvaluation
+from sb3_pg_ext.gradients.layers import RecordedLayers
+from sb3_pg_ext.gradients.policy_backend import (
+    ActorCriticEvaluation,
+    LayerFactors,
+    PolicyBackend,
+    PolicyEvaluation,
+    sampling_generator,
+)
 from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.gradients.torch_fast_paths import clip_gradients, make_step
 from sb3_pg_ext.policies.evaluation import action_tensor, chunks, torch_distributions
@@ -179,6 +188,31 @@ class AutogradBackend(PolicyBackend):
     def fisher_product(self) -> Product:
         """See :func:`~sb3_pg_ext.functional.tensors.curvature.fisher_product`."""
         return fisher_product(self._distribution, self._actor)
+
+    @contextmanager
+    def recorded_layers(self) -> Iterator[None]:
+        """By hooks on the layers that :func:`~sb3_pg_ext.gradients.layers.known_layers` finds."""
+        self._layers = RecordedLayers(self.policy, self._frozen)
+        with self._layers:
+            yield
+
+    def kronecker_factors(self, fisher: str | None) -> list[LayerFactors]:
+        """By one backward pass for every root of the information."""
+        of_actor: list[tuple[th.Tensor, th.Tensor]] = []
+        if fisher == "exact":
+            of_actor = information_roots(self._distribution)
+        elif fisher == "sampled":
+            of_actor = sampled_scores(self._distribution, sampling_generator())
+        values = self._latest["values"]
+        return self._layers.factors(of_actor, [(values, th.ones_like(values))] if values.requires_grad else [])
+
+    def actor_parameters(self) -> list[th.Tensor]:
+        """They are found by what the gradient reaches."""
+        return influential(self._latest["log_probs"], self.parameters)
+
+    def latest_distributions(self) -> Snapshot:
+        """A copy of them."""
+        return Snapshot(snapshot(self._distribution))
 
     @th.no_grad()
     def snapshot(self, inputs: PolicyInputs) -> Snapshot:

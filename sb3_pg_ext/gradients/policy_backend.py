@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,28 @@ class ActorCriticEvaluation(NamedTuple):
     values: np.ndarray
     log_probs: np.ndarray
     entropies: np.ndarray
+
+
+def sampling_generator() -> np.random.Generator:
+    """What draws the actions of a sampled Fisher matrix, the same ones with every backend; seeded by PyTorch's own."""
+    return np.random.default_rng(int(th.randint(2**62, ())))
+
+
+class LayerFactors(NamedTuple):
+    """What a batch says of the curvature of a layer; see :mod:`sb3_pg_ext.functional.kronecker`.
+
+    :param weight: the layer's weight, [m, …], n elements in each row
+    :param bias: its bias, [m]; ``None`` for none
+    :param inputs: A, [n + 1, n + 1], or [n, n] without a bias
+    :param outputs: G, [m, m]: of log π, plus that of V
+    :param of_actor: whether π depends on the layer
+    """
+
+    weight: th.Tensor
+    bias: th.Tensor | None
+    inputs: Any
+    outputs: Any
+    of_actor: bool
 
 
 class PolicyBackend(GradientBackend):
@@ -115,6 +138,31 @@ class PolicyBackend(GradientBackend):
 
         Vectors are laid out as the gradient of :meth:`policy_gradient`, which is asked for first.
         """
+
+    @abstractmethod
+    def recorded_layers(self) -> AbstractContextManager[None]:
+        """Within the scope, keep what passes through layers, for :meth:`kronecker_factors`."""
+
+    @abstractmethod
+    def kronecker_factors(self, fisher: str | None) -> list[LayerFactors]:
+        """The curvature of the layers that are not frozen, from the batch that was last asked of.
+
+        That of π is its Fisher information. That of V is the Gauss–Newton matrix of ½(V − R)², E[∇V ∇Vᵀ], which is the
+        Fisher information of a Gaussian of unit variance around V, and needs no samples. Call it within
+        :meth:`recorded_layers`, and before :meth:`backward`.
+
+        :param fisher: after :meth:`evaluate_actions` ``"exact"`` for an exact expectation over actions, at the cost of
+            a backward pass for each of them, or each of their dimensions, or ``"sampled"`` for one action in every
+            state; after :meth:`predict_values` ``None``
+        """
+
+    @abstractmethod
+    def actor_parameters(self) -> list[th.Tensor]:
+        """The parameters that log π(a|s) of the latest batch depends on."""
+
+    @abstractmethod
+    def latest_distributions(self) -> Any:
+        """The action distributions at the states of which the actor was last asked, as :meth:`snapshot` gives them."""
 
     @abstractmethod
     def snapshot(self, inputs: PolicyInputs) -> Any:

@@ -44,6 +44,7 @@ class Traits:
     :param supports_infinite_logits: whether policies may forbid actions by logits of −∞; stock TRPO differentiates a KL
         that holds their difference
     :param supports_freezing: whether parameters may be frozen; stock TRPO demands a gradient of every one
+    :param bounds_steps: whether a step is never longer than its trust region, whatever the learning rate
     :param asynchronous: whether workers go on while callbacks are called: then stopping takes a moment, observations do
         not reach callbacks, training with several environments depends on timing, and an id stands for two
     """
@@ -58,6 +59,7 @@ class Traits:
     supports_sde: bool = True
     supports_infinite_logits: bool = True
     supports_freezing: bool = True
+    bounds_steps: bool = False
     asynchronous: bool = False
 
 
@@ -75,6 +77,15 @@ TRAITS = {
             "everything in the loss": {"ent_coef": 0.1, "normalize_advantage": True, "max_grad_norm": 0.1},
         },
         asynchronous=True,
+    ),
+    "acktr": Traits(
+        {"kfac_damping": 1.0},
+        variants={
+            "everything": {"ent_coef": 0.1, "n_critic_updates": 3, "fisher": "sampled", "adaptive_kl": 0.01},
+            "a cold start": {"cold_start_steps": 2, "eigen_interval": 1, "momentum": 0.0, "max_grad_norm": 0.1},
+        },
+        supports_sde=False,
+        bounds_steps=True,
     ),
     "fast_a2c": Traits(
         variants={

@@ -42,6 +42,11 @@ SB3S_OWN = {"train/approx_kl", "train/clip_fraction", "train/kl_divergence_loss"
 DOCUMENTATION = (Path(__file__).parents[2] / "docs/logging.md").read_text(encoding="utf-8")
 NOT_PRINTED = {
     "a3c": {"workers/fps_0"},
+    "acktr": {
+        *(f"train/{name}" for name in ("natural_grad_norm", "critic_scale", "curvature_condition")),
+        *(f"time/{part}_seconds" for part in ("factors", "eigen", "step", "critic")),
+        "train/n_skipped_factors",
+    },
     "npg": {"train/policy_objective", "train/natural_grad_norm", "train/cg_steps", "train/cg_breakdown"},
     "ppo_kl": {
         *("kl/epoch_1", "kl/epoch_2"),
