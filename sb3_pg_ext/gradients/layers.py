@@ -93,12 +93,16 @@ class RecordedLayers:
                     term = output_factor(th.cat(parts, 1))
                     totals[module] = totals[module] + term if module in totals else term
         return [
-            LayerFactors(module.weight, module.bias, self._input_factor(module), total, module in reached)
+            LayerFactors(*_parameters(module), self._input_factor(module), total, module in reached)
             for module, total in totals.items()
         ]
 
     def _input_factor(self, module: nn.Module) -> th.Tensor:
         return input_factor(th.cat([positions_of_inputs(module, x) for x, _ in self._passed[module]], 1))
+
+
+def _parameters(module: Any) -> tuple[th.Tensor, th.Tensor | None]:
+    return module.weight, module.bias
 
 
 def _temperature(module: nn.Module) -> float:

@@ -255,7 +255,10 @@ class ACKTR(ActorCriticBase):
         engine.zero_gradient()
         engine.backward(derivatives)
         with self._timed("eigen"):
-            parts = [(layer, f.of_actor) for layer, f in zip(self._update_curvature(factors), factors, strict=True)]
+            layers = self._update_curvature(factors)
+        parts: list[tuple[Layer | Plain, bool]] = [
+            (layer, each.of_actor) for layer, each in zip(layers, factors, strict=True)
+        ]
         parts += [(Plain(p, None), p in of_actor) for p in unknown]
         if self._log_std is not None:
             parts.append((Plain(self._log_std, INFORMATION_OF_LOG_STD), True))

@@ -43,6 +43,7 @@ class Layer:
         self.parameters = [p for p in (factors.weight, factors.bias) if p is not None]
         self._latest = [th.as_tensor(factor) for factor in (factors.inputs, factors.outputs)]
         self._state = state
+        self._is_finite = all(math.isfinite(float(factor.sum())) for factor in self._latest)
 
     def average(self, decay: float) -> bool:
         """Let the batch's factors into the running averages.
@@ -50,7 +51,7 @@ class Layer:
         :param decay: the weight of the averages
         :return: whether it did; factors that are not finite are left out
         """
-        if not all(math.isfinite(float(factor.sum())) for factor in self._latest):
+        if not self._is_finite:
             return False
         if "n_averaged" not in self._state:
             self._state |= {name: th.zeros_like(factor) for name, factor in zip(FACTORS, self._latest, strict=True)}
@@ -121,8 +122,9 @@ class Layer:
         return kronecker.precondition(gradient, self.block, damping)
 
     def curvature(self, step: Any) -> float:
-        """ΔᵀFΔ by the factors of the latest batch, which do not lag behind; NaN where they are not finite."""
-        return kronecker.curvature(step, *map(_array, self._latest))
+        """ΔᵀFΔ by the factors of the latest batch, which do not lag behind, unless they are not finite."""
+        factors = self._latest if self._is_finite else [self._state[name] for name in FACTORS]
+        return kronecker.curvature(step, *map(_array, factors))
 
 
 class Plain:

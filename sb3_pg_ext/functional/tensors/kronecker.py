@@ -30,8 +30,7 @@ def positions_of_inputs(module: nn.Module, inputs: th.Tensor) -> th.Tensor:
     :return: [B, T, n], or [B, T, n + 1] where there is a bias, with 1 for it
     """
     if isinstance(module, nn.Conv2d):
-        assert not isinstance(module.padding, str)
-        patches = unfold(inputs, module.kernel_size, module.dilation, module.padding, module.stride)
+        patches = unfold(inputs, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore
         vectors = patches.transpose(1, 2)
     else:
         vectors = inputs.reshape(len(inputs), -1, inputs.shape[-1])
