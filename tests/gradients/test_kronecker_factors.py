@@ -4,23 +4,29 @@ import numpy as np
 import pytest
 import torch as th
 from envs import ACTION_SPACES, OBSERVATION_SPACES
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.autograd_backend import AutogradBackend
 from sb3_pg_ext.gradients.layers import known_layers, unknown_parameters
 from sb3_pg_ext.gradients.minibatches import action_array
-from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy
+from sb3_pg_ext.policies.exploration import MlpPolicy
 from sb3_pg_ext.policies.inputs import PolicyInputs
 
 SPACES = ["Box", "Box of two dimensions", "Discrete", "MultiDiscrete", "MultiBinary"]
 BACKENDS = [ArrayBackend, AutogradBackend]
 
 
-def make(action_space="Discrete", cls=MlpPolicy, observation_space="Box", **kwargs):
+def make(action_space="Discrete", cls=MlpPolicy, observation_space=OBSERVATION_SPACES["Box"], **kwargs):
     th.manual_seed(0)
-    spaces = OBSERVATION_SPACES[observation_space], ACTION_SPACES[action_space]
-    return cls(*spaces, lambda _: 1e-2, **{"net_arch": [5, 4], "ortho_init": False, **kwargs})
+    return cls(
+        observation_space,
+        ACTION_SPACES[action_space],
+        lambda _: 1e-2,
+        **{"net_arch": [5, 4], "ortho_init": False, **kwargs},
+    )
 
 
 def batch(policy, size):
@@ -134,9 +140,22 @@ def test_sampled_is_exact_on_average(action_space):
         np.testing.assert_allclose(sampled[weight].outputs, layer.outputs, atol=0.05 * scale)
 
 
+class Convolutions(BaseFeaturesExtractor):
+    """For the small images of these tests."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, 6)
+        channels, height, width = observation_space.shape
+        self.net = nn.Sequential(nn.Conv2d(channels, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, stride=4))
+        self.linear = nn.Linear(2 * (height // 4) * (width // 4), 6)
+
+    def forward(self, observations):
+        return self.linear(self.net(observations).flatten(1))
+
+
 def test_of_convolutions():
     """Those that fill their input are linear layers, whose blocks are exact; the others have a factor for each."""
-    policy = make(cls=CnnPolicy, observation_space="image")
+    policy = make(observation_space=spaces.Box(0, 255, (1, 12, 12), np.uint8), features_extractor_class=Convolutions)
     backend = AutogradBackend(policy)
     space = policy.observation_space
     inputs = PolicyInputs(np.stack([space.sample() for _ in range(2)]))
