@@ -1,5 +1,7 @@
 """Kronecker-factored curvature of modules: what :mod:`sb3_pg_ext.functional.kronecker` needs from PyTorch."""
 
+from typing import Any
+
 import numpy as np
 import torch as th
 from torch import nn
@@ -22,7 +24,7 @@ def has_factors(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def positions_of_inputs(module: nn.Module, inputs: th.Tensor) -> th.Tensor:
+def positions_of_inputs(module: Any, inputs: th.Tensor) -> th.Tensor:
     """The inputs of a layer as vectors, one for every place where its weights are used.
 
     :param module: a linear layer, or a convolution, whose places are the positions of its kernel
@@ -30,7 +32,8 @@ def positions_of_inputs(module: nn.Module, inputs: th.Tensor) -> th.Tensor:
     :return: [B, T, n], or [B, T, n + 1] where there is a bias, with 1 for it
     """
     if isinstance(module, nn.Conv2d):
-        patches = unfold(inputs, module.kernel_size, module.dilation, module.padding, module.stride)  # type: ignore
+        padding: Any = module.padding  # in numbers, of those that have factors
+        patches = unfold(inputs, module.kernel_size, module.dilation, padding, module.stride)
         vectors = patches.transpose(1, 2)
     else:
         vectors = inputs.reshape(len(inputs), -1, inputs.shape[-1])
