@@ -103,11 +103,10 @@ def _distrusting(run: Callable[[], object]) -> Callable[[], object]:
     """A script that plays a run which comes from elsewhere without running its files, unless ``--trust`` says so."""
     from sb3_pg_ext.zoo import downloads
 
-    if downloads.take_trust(sys.argv) or not downloads.is_downloaded(sys.argv[1:]):
-        return run
+    trusts = downloads.take_trust(sys.argv)
 
     def run_distrusting() -> None:
-        with downloads.distrusted():
+        with downloads.playing(trusts):
             run()
 
     return run_distrusting

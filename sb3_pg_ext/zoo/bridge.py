@@ -32,7 +32,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pg_ext.callbacks import TrainingCheckpointCallback
-from sb3_pg_ext.checkpoints import resume
+from sb3_pg_ext.checkpoints import UnsafeFileError, resume
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.envs.making import make_vec_env, sync_vec_env
 from sb3_pg_ext.plugins import AlgorithmSpec, Registry
@@ -44,6 +44,7 @@ from sb3_pg_ext.zoo.action_masks import (
     create_test_env,
     playing_with_masks,
 )
+from sb3_pg_ext.zoo.downloads import loading_safely
 from sb3_pg_ext.zoo.hyperparams import (
     EXTENDED,
     overlay,
@@ -52,7 +53,7 @@ from sb3_pg_ext.zoo.hyperparams import (
     resolve_rollout_buffer,
 )
 from sb3_pg_ext.zoo.resuming import CHECKPOINTS, PARTS, find_unfinished_run, read_record
-from sb3_pg_ext.zoo.runs import discard_empty_run, get_model_path
+from sb3_pg_ext.zoo.runs import discard_empty_run, get_model_path, is_downloaded
 from sb3_pg_ext.zoo.seeds import median_of_seeds
 from sb3_pg_ext.zoo.user_errors import UserError, is_in_text, is_refused_argument, suggest
 
@@ -269,7 +270,7 @@ class PluginExperimentManager(ExperimentManager):
         """Make everything that a training needs; where that fails, leave no trace of it."""
         self._envs: list[VecEnv] = []
         try:
-            with self._explain_refusals():
+            with self._explain_refusals(), self._distrust_downloads():
                 return super().setup_experiment()
         except BaseException:
             for env in self._envs:
@@ -392,6 +393,18 @@ class PluginExperimentManager(ExperimentManager):
             super().hyperparameters_optimization()
         finally:
             HYPERPARAMS_SAMPLER[self.algo] = sample
+
+    @contextmanager
+    def _distrust_downloads(self) -> Iterator[None]:
+        """A model to go on with that was downloaded is loaded without running what its files hold."""
+        if not (self.trained_agent and is_downloaded(Path(self.trained_agent).parent)):
+            yield
+            return
+        try:
+            with loading_safely():
+                yield
+        except UnsafeFileError as problem:
+            raise UserError(f"-i {self.trained_agent}: it was downloaded, and is not trusted: {problem}") from problem
 
     @contextmanager
     def _explain_refusals(self) -> Iterator[None]:

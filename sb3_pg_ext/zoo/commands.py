@@ -6,6 +6,7 @@ import json
 from sb3_pg_ext import testing
 from sb3_pg_ext.checkpoints import ModelReport, inspect_model
 from sb3_pg_ext.checkpoints import convert as convert_file
+from sb3_pg_ext.checkpoints.safety.pickles import printable
 from sb3_pg_ext.plugins import Registry, registry
 from sb3_pg_ext.testing.checking import find_specs
 
@@ -55,7 +56,7 @@ def inspect() -> None:
         report = inspect_model(options.file, options.trusted)
     except (FileNotFoundError, IsADirectoryError, ValueError) as error:
         parser.error(str(error))
-    print(json.dumps(report.as_dict(), indent=2, default=str) if options.json else _format_report(report))
+    print(json.dumps(report.as_dict(), indent=2, allow_nan=False) if options.json else _format_report(report))
     if report.verdict != "safe":
         raise SystemExit(1)
 
@@ -68,13 +69,13 @@ def _format_report(report: ModelReport) -> str:
         ("observations", report.observation_space),
         ("actions", report.action_space),
         ("parameters", f"{report.n_parameters}"),
-        *((f"trust {name}", "--trusted, if you know it") for name in report.trusted),
-        *((f"refused {key}", reason) for key, reason in report.reasons.items()),
-        *((f"  {key}", value) for key, value in sorted(report.hyperparameters.items())),
-        *((f"imports of {key}", ", ".join(names)) for key, names in sorted(report.imports.items())),
+        *((f"trust {printable(name)}", "--trusted, if you know it") for name in report.trusted),
+        *((f"refused {printable(key)}", reason) for key, reason in report.reasons.items()),
+        *((f"  {printable(key)}", value) for key, value in sorted(report.hyperparameters.items())),
+        *((f"imports of {printable(key)}", ", ".join(names)) for key, names in sorted(report.imports.items())),
     ]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+    return "\n".join(f"{name.ljust(width)}  {printable(value)}" for name, value in rows)
 
 
 def convert() -> None:

@@ -5,16 +5,17 @@ models and statistics. In a folder that ``sb3-pg load_from_hub`` has made, nothi
 strings are literals, models are loaded by :func:`~sb3_pg_ext.safe_load`, wrappers are known ones.
 """
 
-import argparse
 import ast
+import io
 import os
+import re
 import runpy
 import shutil
 import sys
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from unittest import mock
 import yaml
 from rl_zoo3 import utils
 from rl_zoo3.utils import ALGOS
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_pg_ext.checkpoints import UnsafeFileError, safe_load, safe_load_normalization
+from sb3_pg_ext.checkpoints import UnsafeFileError, safe_load, safe_load_normalization, safe_load_replay_buffer
 from sb3_pg_ext.checkpoints.safety.archives import check_archive, read_file
+from sb3_pg_ext.checkpoints.safety.yaml_files import BoundedLoader
+from sb3_pg_ext.zoo import runs
+from sb3_pg_ext.zoo.runs import MARK
 from sb3_pg_ext.zoo.user_errors import UserError
-
-MARK = "downloaded"
-"""A file of this name in a run's folder says that it comes from elsewhere."""
 
 WRAPPERS = frozenset(
     f"{module}.{name}"
@@ -52,8 +54,22 @@ WRAPPERS = frozenset(
 """The wrappers that a downloaded run may name. None of them writes files."""
 
 
+MAX_NUMBER = 1000
+"""So large a number may be that says of a wrapper how many observations, or how large ones, it makes."""
+OF_TIME = ("TimeLimit", "TimeFeatureWrapper")
+"""Wrappers whose numbers are steps."""
+
+
 def load_from_hub() -> None:
     """RL Zoo's script, which also marks what it has downloaded."""
+    with _marking():
+        sys.modules.pop("rl_zoo3.load_from_hub", None)  # lest Python warn of running what is imported
+        runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__", alter_sys=True)
+
+
+@contextmanager
+def _marking() -> Iterator[None]:
+    """Within the scope, RL Zoo marks what it downloads, before anything else of it is there."""
     copy = shutil.copy
 
     def copy_and_mark(source: str, target: str) -> str:
@@ -64,22 +80,32 @@ def load_from_hub() -> None:
             check_archive(read_file(source))
         return str(copy(source, target))
 
-    with mock.patch.object(shutil, "copy", copy_and_mark), mock.patch.object(zipfile, "ZipFile", _CheckedZipFile):
-        sys.modules.pop("rl_zoo3.load_from_hub", None)  # lest Python warn of running what is imported
+    with (
+        mock.patch.object(shutil, "copy", copy_and_mark),
+        mock.patch.object(zipfile, "ZipFile", _CheckedZipFile),
+        mock.patch.dict(os.environ, TRUST_REMOTE_CODE="True"),  # the Hub's loader asks for it, and only downloads
+    ):
         try:
-            runpy.run_module("rl_zoo3.load_from_hub", run_name="__main__", alter_sys=True)
+            yield
         except (UnsafeFileError, zipfile.BadZipFile) as problem:
             raise UserError(f"a downloaded file is refused: {problem}") from problem
 
 
 class _CheckedZipFile(zipfile.ZipFile):
-    """A zip file that is looked at before it is unpacked."""
+    """A zip file of logs that is looked at before it is unpacked."""
 
     def extractall(self, *args: Any, **kwargs: Any) -> None:
-        """Unpack it, if it is no bomb and leads nowhere else."""
+        """Unpack it, if it is no bomb and holds nothing but logs."""
         assert self.filename is not None
         check_archive(read_file(self.filename))
+        for name in self.namelist():
+            if not LOGS.fullmatch(name):
+                raise UnsafeFileError(f"a member is called {name!r}; allowed: monitor files and evaluations.npz")
         super().extractall(*args, **kwargs)
+
+
+LOGS = re.compile(r"[\w.-]+\.csv|evaluations\.npz", re.ASCII)
+"""What RL Zoo uploads beside a model. It lies in the folder itself."""
 
 
 def take_trust(arguments: list[str]) -> bool:
@@ -90,40 +116,65 @@ def take_trust(arguments: list[str]) -> bool:
     return True
 
 
-def is_downloaded(arguments: list[str]) -> bool:
-    """Whether the run that a script is to play comes from elsewhere."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--env", default="CartPole-v1")
-    parser.add_argument("--algo", default="ppo")
-    parser.add_argument("-f", "--folder", default="rl-trained-agents")
-    parser.add_argument("--exp-id", type=int, default=0)
-    options, _ = parser.parse_known_args(arguments)
-    env = options.env.replace("/", "-")
-    exp_id = options.exp_id or utils.get_latest_run_id(os.path.join(options.folder, options.algo), env)
-    run = Path(options.folder, options.algo, *([f"{env}_{exp_id}"] if exp_id > 0 else []), env)
-    return (run / MARK).exists()
-
-
 @contextmanager
-def distrusted() -> Iterator[None]:
-    """Within the scope, RL Zoo reads files without running what they hold.
+def playing(trusts: bool) -> Iterator[None]:
+    """Within the scope, RL Zoo marks what it downloads, and plays marked runs without running what they hold.
 
+    :param trusts: whether to play them as RL Zoo does
     :raises UserError: where a file wants what it may not have; the message says how to trust it
     """
-    models = {name: _loaded_safely(cls) for name, cls in ALGOS.items()}
-    with (
-        mock.patch.object(yaml, "load", _load_yaml),
-        mock.patch.object(utils, "eval", _evaluate, create=True),
-        mock.patch.object(utils, "get_wrapper_class", partial(_wrapper_class, utils.get_wrapper_class)),
-        mock.patch.object(VecNormalize, "load", staticmethod(safe_load_normalization)),
-        mock.patch.dict(ALGOS, models),
-    ):
+    find = runs.find_in_run
+    with ExitStack() as stack:
+
+        def find_in_run(*arguments: Any, **keywords: Any) -> tuple[str, str, str]:
+            nonlocal trusts
+            found = find(*arguments, **keywords)
+            if runs.is_downloaded(found[2]) and not trusts:
+                stack.enter_context(_distrusted())
+                trusts = True  # from here on nothing needs to be trusted
+            return found
+
+        stack.enter_context(mock.patch.object(runs, "find_in_run", find_in_run))
+        player = sys.modules.get("rl_zoo3.enjoy")
+        if player is not None:
+            stack.enter_context(mock.patch.object(player, "download_from_hub", _marking()(player.download_from_hub)))
         try:
             yield
         except (UnsafeFileError, yaml.YAMLError) as problem:
             raise UserError(
                 f"the run was downloaded, and is not trusted: {problem}\n--trust plays it anyway"
             ) from problem
+
+
+@contextmanager
+def _distrusted() -> Iterator[None]:
+    """Within the scope, RL Zoo reads files without running what they hold."""
+    with (
+        mock.patch.object(yaml, "load", partial(_load_yaml, yaml.load)),
+        mock.patch.object(utils, "eval", _evaluate, create=True),
+        mock.patch.object(utils, "get_wrapper_class", partial(_wrapper_class, utils.get_wrapper_class)),
+        loading_safely(),
+    ):
+        yield
+
+
+@contextmanager
+def loading_safely() -> Iterator[None]:
+    """Within the scope, RL Zoo loads models, statistics and replay buffers safely."""
+    load_buffer = OffPolicyAlgorithm.load_replay_buffer
+
+    def load_buffer_safely(model: OffPolicyAlgorithm, path: Any, truncate_last_traj: bool = True) -> None:
+        if isinstance(path, io.BytesIO):  # what has been read safely
+            load_buffer(model, path, truncate_last_traj)
+        else:
+            safe_load_replay_buffer(path, model, truncate_last_traj)
+
+    with (
+        mock.patch.object(OffPolicyAlgorithm, "load_replay_buffer", load_buffer_safely),
+        mock.patch.object(VecNormalize, "load", staticmethod(safe_load_normalization)),
+        mock.patch.dict(ALGOS, {name: _loaded_safely(cls) for name, cls in ALGOS.items()}),
+    ):
+        yield
 
 
 def _loaded_safely(cls: Any) -> type[Any]:
@@ -142,7 +193,7 @@ def _loaded_safely(cls: Any) -> type[Any]:
     return Distrusting
 
 
-class _DataLoader(yaml.SafeLoader):
+class _DataLoader(BoundedLoader):
     """Data alone, and what RL Zoo itself writes: ordered dictionaries and tuples."""
 
 
@@ -161,25 +212,76 @@ _DataLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.O
 _DataLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
-def _load_yaml(stream: Any, Loader: Any = None) -> Any:
-    return yaml.load_all(stream, _DataLoader).__next__()
+def _load_yaml(load: Callable[..., Any], stream: Any, Loader: Any) -> dict[str, Any]:
+    """The settings of a run.
 
-
-def _evaluate(text: str, *_: Any) -> Any:
-    """A literal, or ``dict()`` of literals by names."""
+    :param load: PyYAML's own, for files of one's own, which RL Zoo reads as data
+    """
+    if issubclass(Loader, yaml.SafeLoader):
+        return load(stream, Loader)
+    name = Path(getattr(stream, "name", "")).name
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        settings = load(stream, _DataLoader)
+    except Exception as problem:  # what is no YAML fails in many ways, each of them a plain message
+        raise UnsafeFileError(f"{name}: {problem}") from None
+    if not (isinstance(settings, dict) and all(isinstance(key, str) for key in settings)):
+        raise UnsafeFileError(f"{name} holds no settings")
+    of_the_env = settings.get("env_kwargs") or {}
+    if not isinstance(of_the_env, dict) or not all(map(_is_plain, of_the_env.values())):
+        raise UnsafeFileError(f"{name}: env_kwargs {of_the_env!r}; allowed: numbers, flags and names without paths")
+    settings["env_kwargs"] = of_the_env or (None if name == "args.yml" else {})
+    for key, kinds in KINDS.items():
+        value = settings.get(key)
+        if not isinstance(value, kinds | None) or (isinstance(value, int) and abs(value) > MAX_NUMBER):
+            raise UnsafeFileError(f"{name}: {key} {value!r}")
+    return settings
+
+
+KINDS: dict[str, Any] = {"normalize": bool | str | dict, "frame_stack": int, "replay_buffer_class": str}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, a flag, or a text that names no file."""
+    return isinstance(value, int | float | None) or (isinstance(value, str) and not set(value) & set("/\\~"))
+
+
+def _evaluate(text: str, *_: Any) -> dict[str, Any]:
+    """A dictionary of literals, also as ``dict()`` of literals by names."""
+    try:
+        tree = ast.parse(text[:MAX_LITERAL].strip(), mode="eval").body
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "dict" and not tree.args:
             return {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords if keyword.arg}
-        return ast.literal_eval(tree)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise UnsafeFileError(f"{text[:200]!r} is no literal") from None
+        found = ast.literal_eval(tree)
+    except Exception:  # a text that is no literal fails in many ways
+        found = None
+    if not isinstance(found, dict):
+        raise UnsafeFileError(f"{text[:200]!r} is no literal of a dictionary")
+    return found
+
+
+MAX_LITERAL = 2000
 
 
 def _wrapper_class(find: Callable[..., Any], hyperparams: dict[str, Any], key: str = "env_wrapper") -> Any:
     wanted = hyperparams.get(key)
-    for wrapper in wanted if isinstance(wanted, list) else [wanted]:
-        name = next(iter(wrapper), "") if isinstance(wrapper, dict) else wrapper
+    wrappers = wanted if isinstance(wanted, list) else [wanted]
+    if len(wrappers) > MAX_WRAPPERS:
+        raise UnsafeFileError(f"{len(wrappers)} wrappers; allowed: at most {MAX_WRAPPERS}")
+    for wrapper in wrappers:
+        name, arguments = next(iter(wrapper.items()), ("", {})) if isinstance(wrapper, dict) else (wrapper, {})
         if name is not None and name not in WRAPPERS:
             raise UnsafeFileError(f"{key} {name!r}; allowed: {', '.join(sorted(WRAPPERS))}")
+        if not (isinstance(arguments, dict) and (str(name).endswith(OF_TIME) or _are_small(arguments.values()))):
+            raise UnsafeFileError(f"{key} {name!r} with {arguments!r}; allowed: numbers up to {MAX_NUMBER}")
     return find(hyperparams, key)
+
+
+MAX_WRAPPERS = 10
+
+
+def _are_small(values: Iterable[Any]) -> bool:
+    """Whether no number is large, nor any within a list."""
+    return all(
+        _are_small(value) if isinstance(value, list | tuple) else not isinstance(value, int) or abs(value) <= MAX_NUMBER
+        for value in values
+    )

@@ -7,7 +7,13 @@ from typing import Any
 from rl_zoo3 import utils
 from rl_zoo3.utils import EnvironmentName, get_latest_run_id
 
-_find_in_run = utils.get_model_path
+find_in_run = utils.get_model_path
+"""RL Zoo's own: the model in a run of a given number."""
+
+MARK = "downloaded"
+"""A file of this name in a run's folder, or in the folder of its configuration, says that it comes from elsewhere."""
+PRETRAINED = "rl-trained-agents"
+"""What RL Zoo calls the folder that it downloads to by itself."""
 
 MONITOR_HEADER = 2
 """Lines of a monitor file that holds no episode: what the environment was, and the names of the columns."""
@@ -33,14 +39,23 @@ def get_model_path(
     latest = get_latest_run_id(os.path.join(folder, algo), env_name) if exp_id == 0 else 0
     for number in range(latest, 0, -1):
         try:
-            found = _find_in_run(number, *arguments, **keywords)
+            found = find_in_run(number, *arguments, **keywords)
         except (AssertionError, ValueError):  # there is no such folder, or no such model in it
             continue
         print(f"Loading latest experiment, id={number}")
         if number < latest:
             print(f"Later runs, up to {latest}, do not hold the model: did they fail?")
         return found
-    return _find_in_run(exp_id, *arguments, **keywords)
+    return find_in_run(exp_id, *arguments, **keywords)
+
+
+def is_downloaded(run: str | Path) -> bool:
+    """Whether a run comes from elsewhere.
+
+    :param run: its folder
+    """
+    run = Path(run)
+    return (run / MARK).exists() or any(run.glob(f"*/{MARK}")) or any(PRETRAINED in part for part in run.parts)
 
 
 def find_trained(folder: str, algo: str) -> list[str]:

@@ -31,9 +31,8 @@ def read_file(path: str | PathLike[str] | BinaryIO, suffix: str = ".zip") -> byt
         file = Path(path)
         if not file.exists() and file.suffix != suffix:
             file = Path(f"{file}{suffix}")
-        if file.stat().st_size > MAX_BYTES:
-            raise UnsafeFileError(f"{file} has {file.stat().st_size} bytes; allowed: at most {MAX_BYTES}")
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise UnsafeFileError(f"a file of more than {MAX_BYTES} bytes")
     return content
@@ -90,6 +89,8 @@ def _check(infos: list[zipfile.ZipInfo]) -> None:
             raise UnsafeFileError(f"a member is called {name!r}, which leads out of the file")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise UnsafeFileError(f"{name!r} is a link")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UnsafeFileError(f"{name!r} is compressed in another way than SB3, PyTorch and NumPy do it")
         if info.flag_bits & 1:
             raise UnsafeFileError(f"{name!r} is encrypted")
         if info.file_size > 1024**2 and info.file_size > MAX_RATIO * max(info.compress_size, 1):

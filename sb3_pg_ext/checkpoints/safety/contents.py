@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import PurePosixPath
@@ -14,13 +14,16 @@ import torch as th
 
 from sb3_pg_ext.checkpoints.safety.archives import read_archive, read_file
 from sb3_pg_ext.checkpoints.safety.decoding import PICKLED, Decoder, UnknownNameError
-from sb3_pg_ext.checkpoints.safety.documents import Reader, read_arrays
+from sb3_pg_ext.checkpoints.safety.documents import CLASS, Reader, name_of, read_arrays
 from sb3_pg_ext.checkpoints.safety.names import known_classes, trusted_classes
-from sb3_pg_ext.checkpoints.safety.pickles import Name, Pickle, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Name, Pickle, UnsafeFileError, printable, read_pickle
 
 DOCUMENT, TENSORS, ARRAYS = "model.json", "tensors.safetensors", "arrays.npz"
 """The members of a file without pickles."""
 MAX_DATA = 256 * 1024**2
+MAX_JSON_DEPTH = 100
+MAX_TENSORS_HEADER = 4 * 1024**2
+OF_THE_ENVIRONMENT = ("observation_space", "action_space")
 
 
 @dataclass
@@ -31,17 +34,24 @@ class Refusal:
     :param kind: what its writer said that it is
     :param names: what it would import that may not be imported
     :param reason: why it is refused
+    :param trusted: of the names those of classes with which, if they are trusted, it can be had
     """
 
     key: str
     kind: str
     names: list[str]
     reason: str
+    trusted: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         kind = f" ({self.kind})" if self.kind else ""
         wants = f"; it wants {', '.join(self.names)}" if self.names else ""
-        return f"{self.key}{kind}: {self.reason}{wants}"
+        ways = [f"custom_objects={{{self.key!r}: …}}"]
+        if self.key in OF_THE_ENVIRONMENT:
+            ways.append("env=…, which has it")
+        if self.trusted:
+            ways.append(f"trusted={self.trusted}, if you know {'it' if len(self.trusted) == 1 else 'them'}")
+        return f"{self.key}{kind}: {self.reason}{wants}; give {', or '.join(reversed(ways))}"
 
 
 @dataclass
@@ -52,18 +62,18 @@ class Contents:
     :param data: the attributes of the model
     :param tensors: files of PyTorch's by the names of what they are of, as they are
     :param names: what the file would import, by the part that would do so
-    :param called: what of that it would call
     :param refusals: the parts that cannot be had
     :param system_info: what the file says of the system that wrote it
     :param version: and of SB3's version
     :param is_document: whether it is a file without pickles
+    :param budget: what it may still ask for
     """
 
     file: bytes
+    budget: Budget
     data: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, bytes] = field(default_factory=dict)
     names: dict[str, frozenset[Name]] = field(default_factory=dict)
-    called: set[Name] = field(default_factory=set)
     refusals: list[Refusal] = field(default_factory=list)
     system_info: str = ""
     version: str = ""
@@ -84,14 +94,15 @@ def read_contents(
     file = read_file(path)
     members = read_archive(file)
     classes = {**known_classes(), **trusted_classes(trusted)}
+    contents = Contents(file, Budget.of_file(len(file), sum(map(len, members.values()))))
     if DOCUMENT in members:
-        return _read_document(file, members, classes, instead)
+        _read_document(contents, members, classes, instead)
+        return contents
     if "data" not in members:
         raise UnsafeFileError(f"no model of SB3's: there is no 'data' among {sorted(members)[:5]}")
-    contents = Contents(file)
     contents.system_info = members.get("system_info.txt", b"").decode(errors="replace")
     contents.version = members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()
-    for key, item in read_json(members["data"]).items():
+    for key, item in read_json(members["data"], contents.budget).items():
         if key not in instead:
             _read_attribute(contents, key, item, classes)
     for name, content in members.items():
@@ -100,20 +111,32 @@ def read_contents(
     return contents
 
 
-def read_json(content: bytes) -> dict[str, Any]:
+def read_json(content: bytes, budget: Budget) -> dict[str, Any]:
     """A JSON object.
 
-    :raises UnsafeFileError: if it is none
+    :param content: its text
+    :param budget: what its file may still ask for
+    :raises UnsafeFileError: if it is none, or too large
     """
     if len(content) > MAX_DATA:
         raise UnsafeFileError(f"'data' has {len(content)} bytes; allowed: at most {MAX_DATA}")
+    budget.spend(sum(map(content.count, (b",", b"[", b"{"))))
     try:
         decoded = json.loads(content.decode(), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as problem:
         raise UnsafeFileError(f"'data' is no JSON: {problem}") from None
     if not isinstance(decoded, dict):
         raise UnsafeFileError("'data' is no JSON object")
+    _check_depth(decoded, MAX_JSON_DEPTH)
     return decoded
+
+
+def _check_depth(value: dict[str, Any] | list[Any], left: int) -> None:
+    if left == 0:
+        raise UnsafeFileError("'data' is nested too deeply")
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, dict | list):
+            _check_depth(part, left - 1)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -127,47 +150,67 @@ def _read_attribute(contents: Contents, key: str, item: Any, classes: Mapping[Na
     if not (isinstance(item, dict) and PICKLED in item):
         contents.data[key] = item
         return
-    kind = str(item.get(":type:", ""))[:200].removeprefix("<class '").removesuffix("'>")
+    kind = printable(str(item.get(":type:", ""))[:200].removeprefix("<class '").removesuffix("'>"))
     pickled: Pickle | None = None
-    decoder = Decoder(classes)
+    decoder = Decoder(classes, contents.budget)
     try:
-        pickled = read_pickle(base64.b64decode(item[PICKLED], validate=True))
+        pickled = read_pickle(base64.b64decode(item[PICKLED], validate=True), contents.budget)
         contents.names[key] = pickled.names
-        contents.called |= pickled.called
         contents.data[key] = decoder.decode(pickled.tree)
         unknown = [name for name in pickled.names if not decoder.knows(name)]
         if unknown:  # called for an effect, and left out of what is built
             del contents.data[key]
             raise UnknownNameError(unknown[0])
     except (ValueError, TypeError) as problem:
-        names = sorted(str(name) for name in (pickled.names if pickled else ()) if not decoder.knows(name))
-        contents.refusals.append(Refusal(key, kind, names, str(problem)))
+        unknown = [name for name in (pickled.names if pickled else ()) if not decoder.knows(name)]
+        wanted = {*unknown, problem.name} if isinstance(problem, UnknownNameError) else {*unknown}
+        is_called = pickled is None or not pickled.called.isdisjoint(wanted)
+        contents.refusals.append(_refusal(key, kind, wanted, problem, [] if is_called else unknown))
+
+
+def _refusal(key: str, kind: str, names: Iterable[Name], problem: Exception, trusted: Iterable[Name]) -> Refusal:
+    named, known = (sorted(printable(name) for name in part) for part in (names, trusted))
+    return Refusal(printable(key[:200]), kind, named, str(problem), known)
 
 
 def _read_document(
-    file: bytes, members: Mapping[str, bytes], classes: Mapping[Name, type], instead: Iterable[str]
-) -> Contents:
-    document = read_json(members[DOCUMENT])
+    contents: Contents, members: Mapping[str, bytes], classes: Mapping[Name, type], instead: Iterable[str]
+) -> None:
+    document = read_json(members[DOCUMENT], contents.budget)
     if document.get("format") != 1 or not {TENSORS, ARRAYS} <= set(members):
         raise UnsafeFileError(f"{DOCUMENT} of format {document.get('format')!r}; allowed: 1")
+    attributes, of_modules = (document.get(part, {}) for part in ("data", "tensors"))
+    if not (isinstance(attributes, dict) and isinstance(of_modules, dict)):
+        raise UnsafeFileError(f"{DOCUMENT} has lists where mappings are expected")
+    if int.from_bytes(members[TENSORS][:8], "little") > MAX_TENSORS_HEADER:
+        raise UnsafeFileError(f"{TENSORS} has too long a header")
     try:
         tensors = safetensors.torch.load(members[TENSORS])
     except (safetensors.SafetensorError, KeyError) as problem:
         raise UnsafeFileError(f"{TENSORS} is damaged: {problem}") from None
-    reader = Reader(read_arrays(members[ARRAYS]), tensors)
-    contents = Contents(file, is_document=True)
+    reader = Reader(read_arrays(read_archive(members[ARRAYS])), tensors)
+    contents.is_document = True
     contents.version = str(document.get("stable_baselines3", ""))
     contents.system_info = str(document.get("system_info", ""))
-    for key, value in document.get("data", {}).items():
+    for key, value in attributes.items():
         if key in instead:
             continue
         try:
-            contents.data[key] = Decoder(classes).decode(reader.read(value))
+            contents.data[key] = Decoder(classes, contents.budget).decode(reader.read(value))
         except (ValueError, TypeError) as problem:
-            names = [str(problem.name)] if isinstance(problem, UnknownNameError) else []
-            contents.refusals.append(Refusal(key, "", names, str(problem)))
-    for name, value in document.get("tensors", {}).items():
+            named = [problem.name] if isinstance(problem, UnknownNameError) else []
+            unknown = [name for name in _classes_of(value) if name not in classes]
+            contents.refusals.append(_refusal(key, "", named, problem, unknown if {*named} <= {*unknown} else []))
+    for name, value in of_modules.items():
         member = io.BytesIO()
-        th.save(Decoder({}).decode(reader.read(value)), member)
+        th.save(Decoder({}, contents.budget).decode(reader.read(value)), member)
         contents.tensors[name] = member.getvalue()
-    return contents
+
+
+def _classes_of(value: Any) -> Iterator[Name]:
+    """The classes that a part of a document refers to."""
+    if isinstance(value, dict) and isinstance(value.get(CLASS), str):
+        yield name_of(value[CLASS])
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _classes_of(part)

@@ -75,7 +75,10 @@ def _write(contents: Contents, path: Path) -> None:
     document = {
         "format": FORMAT,
         "data": {key: writer.write(value, f"data.{key}") for key, value in contents.data.items()},
-        "tensors": {name: writer.write(read_tensors(content)[0], name) for name, content in contents.tensors.items()},
+        "tensors": {
+            name: writer.write(read_tensors(content, contents.budget)[0], name)
+            for name, content in contents.tensors.items()
+        },
         "stable_baselines3": contents.version,
         "system_info": contents.system_info,
     }
@@ -89,7 +92,7 @@ def _write(contents: Contents, path: Path) -> None:
 
 def _tensors(contents: Contents) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """State dictionaries, and variables that belong to no module."""
-    read = {name: read_tensors(content)[0] for name, content in contents.tensors.items()}
+    read = {name: read_tensors(content, contents.budget)[0] for name, content in contents.tensors.items()}
     variables = next((read.pop(name) for name in VARIABLES if name in read), None)
     return read, variables
 

@@ -21,13 +21,14 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
 from sb3_pg_ext.checkpoints.safety.names import Classes
-from sb3_pg_ext.checkpoints.safety.pickles import Call, Name, Storage, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Storage, UnsafeFileError, read_pickle
 
 PICKLED = ":serialized:"
 """The key under which SB3's JSON holds a pickle."""
 
 MAX_DEPTH = 50
-MAX_NODES = 1_000_000
+ITEMS_OF_AN_OBJECT = 25
+"""For so many numbers an object counts: it takes longer to make."""
 
 Decode = Callable[[Any], Any]
 """From a part of a tree to its object."""
@@ -37,10 +38,11 @@ class UnknownNameError(UnsafeFileError):
     """A file names what it may not.
 
     :param name: what
+    :param why: and why it may not
     """
 
-    def __init__(self, name: Name) -> None:
-        super().__init__(f"it needs {name}, which is not among what files may name")
+    def __init__(self, name: Name, why: str = "which is not among what files may name") -> None:
+        super().__init__(f"it needs {name}, {why}")
         self.name = name
 
 
@@ -48,19 +50,20 @@ class Decoder:
     """Makes objects of trees.
 
     :param classes: the classes that the file may refer to
+    :param budget: what the file may still ask for
     :param memory: what lies beside a pickle of PyTorch's, by key
     """
 
-    def __init__(self, classes: Classes, memory: Mapping[Any, bytes] = MappingProxyType({})) -> None:
+    def __init__(self, classes: Classes, budget: Budget, memory: Mapping[Any, bytes] = MappingProxyType({})) -> None:
         self._classes = classes
         self._memory = memory
+        self._budget = budget
         self._read: dict[Storage, th.Tensor] = {}
-        self._made: dict[int, tuple[Call, Any]] = {}
-        self._n_nodes = 0
+        self._made: dict[int, tuple[Call, Any, int, int]] = {}
 
     def knows(self, name: Name) -> bool:
         """Whether a file may name this."""
-        return name in self._classes or str(name) in DECODERS or str(name) in WITHIN_OTHERS
+        return name in self._classes or name in DECODERS_BY_NAME or name in NAMES_WITHIN_OTHERS
 
     def decode(self, tree: Any) -> Any:
         """The object that a tree stands for.
@@ -69,12 +72,18 @@ class Decoder:
         :raises UnknownNameError: if there is a name in it that may not be there
         :raises UnsafeFileError: if it is none that a file of SB3 may hold, or too large
         """
-        return self._decode(tree, 0)
+        try:
+            return self._decode(tree, 0)
+        except UnsafeFileError:
+            raise
+        except Exception as problem:  # what does not fit together fails in many ways, each of them a plain message
+            raise UnsafeFileError(f"it cannot be made: {problem}") from None
 
     def _decode(self, tree: Any, depth: int) -> Any:
-        self._n_nodes += 1
-        if depth > MAX_DEPTH or self._n_nodes > MAX_NODES:
-            raise UnsafeFileError("it is nested too deeply, or too large")
+        budget = self._budget
+        budget.spend(1)
+        if depth > MAX_DEPTH:
+            raise UnsafeFileError("it is nested too deeply")
 
         def decode(part: Any) -> Any:
             return self._decode(part, depth + 1)
@@ -85,11 +94,15 @@ class Decoder:
                     raise UnknownNameError(tree)
                 return self._classes[tree]
             case Call(function=Name() as function):
-                if id(tree) in self._made:  # what stands in several places is one object
-                    return self._made[id(tree)][1]
-                if str(function) in DECODERS:
-                    made = _checked(function, lambda: DECODERS[str(function)](tree, decode))
-                    self._made[id(tree)] = tree, made
+                if id(tree) in self._made:  # what stands in several places is one object, but whoever reads it does
+                    _, made, *cost = self._made[id(tree)]  # so in each of them
+                    budget.spend(*cost)
+                    return made
+                if function in DECODERS_BY_NAME:
+                    items, n_bytes = budget.items, budget.n_bytes
+                    made = _checked(function, lambda: DECODERS_BY_NAME[function](tree, decode))
+                    budget.spend(ITEMS_OF_AN_OBJECT, made.nbytes if isinstance(made, np.ndarray | th.Tensor) else 0)
+                    self._made[id(tree)] = tree, made, items - budget.items, n_bytes - budget.n_bytes
                     return made
                 if is_dataclass(cls := self._classes.get(function)):
                     return _checked(function, lambda: _dataclass(cls, tree, decode))
@@ -106,9 +119,15 @@ class Decoder:
                 if PICKLED in tree:  # saved again, it would be taken for a pickle
                     raise UnsafeFileError("a dictionary that looks like a pickle of SB3's")
                 return {decode(key): decode(value) for key, value in tree.items()}
-            case None | bool() | int() | float() | str() | bytes() | bytearray():
+            case str() | bytes() | bytearray():
+                budget.spend(0, len(tree))
                 return tree
-            case np.ndarray() | np.generic() | np.dtype() | th.Tensor():  # from beside a document
+            case None | bool() | int() | float():
+                return tree
+            case np.ndarray() | th.Tensor():  # from beside a document
+                budget.spend(0, tree.nbytes)
+                return tree
+            case np.generic() | np.dtype():
                 return tree
         raise UnsafeFileError(f"it holds an object of type {type(tree).__name__}")
 
@@ -235,15 +254,31 @@ def _multi_binary(call: Call, decode: Decode) -> spaces.Space:
     return _with_generator(spaces.MultiBinary(_is((int, np.integer, tuple), state["n"])), state)
 
 
+MAX_PARTS = 1000
+"""So many spaces one may consist of."""
+
+
+def _part(space: Any) -> spaces.Space:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        raise UnsafeFileError("a space within a space within a space, which SB3 does not know")
+    return _is(spaces.Space, space)
+
+
+def _parts(found: Any) -> Any:
+    if len(found) > MAX_PARTS:
+        raise UnsafeFileError(f"a space of {len(found)} spaces; allowed: at most {MAX_PARTS}")
+    return found
+
+
 def _dict_space(call: Call, decode: Decode) -> spaces.Space:
     state = _state(call, decode)
-    parts = {_is(str, key): _is(spaces.Space, space) for key, space in state["spaces"].items()}
+    parts = {_is(str, key): _part(space) for key, space in _parts(state["spaces"]).items()}
     return _with_generator(spaces.Dict(OrderedDict(parts)), state)
 
 
 def _tuple_space(call: Call, decode: Decode) -> spaces.Space:
     state = _state(call, decode)
-    return _with_generator(spaces.Tuple([_is(spaces.Space, space) for space in state["spaces"]]), state)
+    return _with_generator(spaces.Tuple([_part(space) for space in _parts(state["spaces"])]), state)
 
 
 # Containers
@@ -301,11 +336,11 @@ def _schedule(value: Any) -> Any:
 def _closure(call: Call, decode: Decode) -> Any:
     """A schedule of SB3 < 2.4 or RL Zoo, which is a function with its code. It is made anew from its numbers."""
     code = call.args[0]
-    if not (isinstance(code, Call) and isinstance(call.state, tuple)):
-        raise UnsafeFileError("it holds code")
-    described = next((part for part in code.args if part in CLOSURES), None)
+    described = None
+    if isinstance(code, Call) and isinstance(call.state, tuple):
+        described = next((part for part in code.args if isinstance(part, str) and part in CLOSURES), None)
     if described is None:
-        raise UnsafeFileError("it holds code")
+        raise UnknownNameError(call.function, "which makes a function of code that the file holds")
     names, values = _closed_over(code, call)
     return CLOSURES[described](dict(zip(names, values, strict=True)), decode)
 
@@ -418,10 +453,11 @@ def _storage_from_bytes(call: Call, decode: Decode) -> th.Tensor:
     """A tensor's memory in PyTorch's older format: pickles, one after the other, and then the numbers."""
     (content,) = call.args
     stream = BytesIO(_is(bytes, content))
-    heading = [read_pickle(stream).tree for _ in range(2)]
+    budget = Budget.of_file(len(content))
+    heading = [read_pickle(stream, budget).tree for _ in range(2)]
     if heading != [MAGIC_NUMBER, PROTOCOL_VERSION]:
         raise UnsafeFileError("a tensor in an unknown format")
-    _, storage, keys = (read_pickle(stream).tree for _ in range(3))
+    _, storage, keys = (read_pickle(stream, budget).tree for _ in range(3))
     if keys != [_is(Storage, storage).key]:
         raise UnsafeFileError("a tensor with several memories")
     stream.read(8)
@@ -509,3 +545,12 @@ WITHIN_OTHERS = {
     *(f"torch.{name}" for name in TORCH_TYPES),
 }
 """Names that stand within the objects that have a decoder, which knows what to do without them."""
+
+
+def _name(text: str) -> Name:
+    module, _, name = text.rpartition(".")
+    return Name(module, name)
+
+
+DECODERS_BY_NAME = {_name(text): decoder for text, decoder in DECODERS.items()}
+NAMES_WITHIN_OTHERS = frozenset(map(_name, WITHIN_OTHERS))

@@ -4,19 +4,30 @@ import base64
 import io
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cloudpickle
 import numpy as np
 import torch as th
 
-from sb3_pg_ext.checkpoints.safety.archives import read_archive
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder
-from sb3_pg_ext.checkpoints.safety.pickles import Call, Name, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, UnsafeFileError, read_pickle
 
+CLASS = "$class"
+"""The key under which the name of a class stands."""
 LONGEST_LIST = 64
 """Arrays of more numbers than this stand beside the JSON."""
+
+
+def _free(place: str, taken: Mapping[str, Any]) -> str:
+    """A name like this one that is not taken: ``a.b`` may be a key, and one of a dictionary in another."""
+    return next(name for name in (place, *(f"{place}~{n}" for n in range(len(taken)))) if name not in taken)
+
+
+def _unlimited() -> Budget:
+    """For what is written here."""
+    return Budget(*[2**62] * 3)
 
 
 class Writer:
@@ -62,7 +73,7 @@ class Writer:
                 items = [self.write(item, f"{place}.{index}") for index, item in enumerate(value)]
                 return {f"${type(value).__name__}": items}
             case Name():
-                return {"$class": str(value)}
+                return {CLASS: str(value)}
             case Call():
                 parts = {"args": value.args, "kwargs": value.kwargs, "state": value.state}
                 parts |= {"items": value.items, "pairs": value.pairs}
@@ -71,13 +82,13 @@ class Writer:
                     name: self.write(part, f"{place}.{name}" if name != "state" else place)
                     for name, part in kept.items()
                 }
-        return self.write(self._without_numpy(read_pickle(cloudpickle.dumps(value)).tree), place)
+        return self.write(self._without_numpy(read_pickle(cloudpickle.dumps(value), _unlimited()).tree), place)
 
     def _without_numpy(self, tree: Any) -> Any:
         """Arrays, numbers and types instead of the calls that NumPy would make them by."""
         if isinstance(tree, Call):
             if str(tree.function).startswith(NUMPY):
-                return Decoder({}).decode(tree)
+                return Decoder({}, _unlimited()).decode(tree)
             tree.args = tuple(map(self._without_numpy, tree.args))
             tree.state, tree.items = self._without_numpy(tree.state), list(map(self._without_numpy, tree.items))
         elif isinstance(tree, dict):
@@ -90,12 +101,14 @@ class Writer:
         if value.size <= LONGEST_LIST and value.dtype.kind != "c":
             numbers = [self.write(number, place) for number in value.ravel().tolist()]
             return {"$array": value.dtype.str, "shape": list(value.shape), "numbers": numbers}
+        place = _free(place, self.arrays)
         self.arrays[place] = value
         return {"$array": place}
 
     def _tensor(self, value: th.Tensor, place: str) -> dict[str, Any]:
-        same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else place
+        same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else value
         if same not in self._places:
+            place = _free(place, self.tensors)
             self._places[same] = place, value  # held, lest another come to lie in its memory
             self.tensors[place] = value.detach().contiguous().clone()
         place, _ = self._places[same]
@@ -155,32 +168,39 @@ class Reader:
         return tensor.requires_grad_() if more.get("requires_grad") else tensor
 
 
-def read_arrays(content: bytes) -> dict[str, np.ndarray]:
+def read_arrays(members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz``.
 
-    :raises UnsafeFileError: for a damaged file, and for arrays of objects
+    :param members: what is in it
+    :raises UnsafeFileError: for a damaged file, and for arrays of anything but numbers and texts
     """
     arrays = {}
-    for name, member in read_archive(content).items():
+    for name, member in members.items():
         try:
-            arrays[name.removesuffix(".npy")] = np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
-        except (ValueError, EOFError) as problem:
+            array = np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
+        except Exception as problem:  # a damaged file may fail in any way, each of them a plain message to its reader
             raise UnsafeFileError(f"{name!r}: {problem}") from None
+        if array.dtype.kind not in "biufcU":
+            raise UnsafeFileError(f"{name!r}: an array of {array.dtype}")
+        arrays[name.removesuffix(".npy")] = array
     return arrays
 
 
-def numbers_type(code: str) -> np.dtype:
+def numbers_type(code: Any) -> np.dtype:
     """A type of numbers.
 
     :raises UnsafeFileError: for a type of anything else
     """
+    if not isinstance(code, str) or len(code) > 8:
+        raise UnsafeFileError(f"an array of {code!r}")
     dtype = np.dtype(code)
     if dtype.kind not in "biufc":
         raise UnsafeFileError(f"an array of {dtype}")
     return dtype
 
 
-def _name(text: str) -> Name:
+def name_of(text: str) -> Name:
+    """The name that :class:`Writer` has written."""
     module, _, name = text.rpartition(".")
     return Name(module, name)
 
@@ -194,7 +214,7 @@ def _ordered(pairs: Any, more: dict[str, Any], read: Callable[[Any], Any]) -> Ca
 def _object(name: str, more: dict[str, Any], read: Callable[[Any], Any]) -> Call:
     parts = {part: read(more[part]) for part in ("args", "kwargs", "state", "items", "pairs") if part in more}
     parts["args"] = tuple(parts.get("args", ()))
-    return Call(_name(name), new=bool(more.get("new")), **parts)
+    return Call(name_of(name), new=bool(more.get("new")), **parts)
 
 
 READERS: dict[str, Callable[[Reader, Any, dict[str, Any], Callable[[Any], Any]], Any]] = {
@@ -209,7 +229,7 @@ READERS: dict[str, Callable[[Reader, Any, dict[str, Any], Callable[[Any], Any]],
     "$tuple": lambda reader, value, more, read: tuple(map(read, value)),
     "$set": lambda reader, value, more, read: set(map(read, value)),
     "$frozenset": lambda reader, value, more, read: frozenset(map(read, value)),
-    "$class": lambda reader, value, more, read: _name(value),
+    CLASS: lambda reader, value, more, read: name_of(value),
     "$object": lambda reader, value, more, read: _object(value, more, read),
     "$tensor": lambda reader, value, more, read: reader.tensor(value, more),
     "$parameter": lambda reader, value, more, read: th.nn.Parameter(

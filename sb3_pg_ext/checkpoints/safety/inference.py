@@ -72,8 +72,18 @@ def candidates(data: Mapping[str, Any], refused: Iterable[str] = ()) -> dict[str
 @cache
 def attributes(cls: type[BaseAlgorithm]) -> frozenset[str]:
     """The names of what a file of an algorithm holds, whatever it has learned."""
-    model = cls(next(iter(cls.policy_aliases)), None, _init_setup_model=False)  # type: ignore[call-arg]
+    model = _unmade(cls)
     return frozenset(vars(model)) - set(model._excluded_save_params())
+
+
+@cache
+def never_saved(cls: type[BaseAlgorithm]) -> frozenset[str]:
+    """What ``save`` leaves out of every file: the environment, the logger, buffers."""
+    return frozenset(BaseAlgorithm._excluded_save_params(_unmade(cls)))
+
+
+def _unmade(cls: type[BaseAlgorithm]) -> BaseAlgorithm:
+    return cls(next(iter(cls.policy_aliases)), None, _init_setup_model=False)  # type: ignore[call-arg]
 
 
 def _acts_by(cls: type[BaseAlgorithm], policy_class: Any) -> bool:

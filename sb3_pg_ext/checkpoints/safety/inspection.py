@@ -1,5 +1,6 @@
 """Looking into a model's file before loading it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from os import PathLike
@@ -9,11 +10,9 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from sb3_pg_ext.checkpoints.safety.contents import read_contents
-from sb3_pg_ext.checkpoints.safety.decoding import Decoder
+from sb3_pg_ext.checkpoints.safety.contents import Contents, read_contents
 from sb3_pg_ext.checkpoints.safety.inference import candidates
-from sb3_pg_ext.checkpoints.safety.loading import check_attributes, check_tensors
-from sb3_pg_ext.checkpoints.safety.names import known_classes
+from sb3_pg_ext.checkpoints.safety.loading import MAX_MODULES, check_attributes, check_tensors
 from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
 from sb3_pg_ext.checkpoints.safety.tensors import read_tensors
 
@@ -53,8 +52,8 @@ class ModelReport:
     system_info: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """As JSON holds it: numbers that are not finite, and objects, become texts."""
+        return _plain(asdict(self))
 
 
 def inspect_model(path: str | PathLike[str] | BinaryIO, trusted: Iterable[str] = ()) -> ModelReport:
@@ -71,7 +70,7 @@ def inspect_model(path: str | PathLike[str] | BinaryIO, trusted: Iterable[str] =
     report = ModelReport(SAFE, sb3_version=contents.version, system_info=contents.system_info)
     report.imports = {key: sorted(map(str, names)) for key, names in contents.names.items() if names}
     report.reasons = {refusal.key: refusal.reason for refusal in contents.refusals}
-    _look_at_tensors(report, contents.tensors)
+    _look_at_tensors(report, contents)
     data = contents.data
     shown = {key: value for key, value in data.items() if not key.startswith("_")}
     report.hyperparameters = {key: value for key, value in shown.items() if _is_simple(value)}
@@ -83,20 +82,21 @@ def inspect_model(path: str | PathLike[str] | BinaryIO, trusted: Iterable[str] =
     report.algorithms = sorted(found)
     if found and not contents.refusals:
         _check(report, lambda: check_attributes(next(iter(found.values())), data))
-    decoder = Decoder(known_classes())
-    unknown = {name for names in contents.names.values() for name in names if not decoder.knows(name)}
     if report.reasons:
-        by_trust = all(refusal.names for refusal in contents.refusals) and len(report.reasons) == len(contents.refusals)
-        report.verdict = TRUSTED if by_trust and not unknown & contents.called else REFUSED
-        report.trusted = sorted(map(str, unknown)) if report.verdict == TRUSTED else []
+        by_trust = all(refusal.trusted for refusal in contents.refusals)
+        report.verdict = TRUSTED if by_trust and len(report.reasons) == len(contents.refusals) else REFUSED
+    if report.verdict == TRUSTED:
+        report.trusted = sorted({name for refusal in contents.refusals for name in refusal.trusted})
     return report
 
 
-def _look_at_tensors(report: ModelReport, tensors: Mapping[str, bytes]) -> None:
-    _check(report, lambda: check_tensors(tensors))
-    for name, content in tensors.items():
+def _look_at_tensors(report: ModelReport, contents: Contents) -> None:
+    _check(report, lambda: check_tensors(contents))
+    if len(contents.tensors) > MAX_MODULES:
+        return
+    for name, content in contents.tensors.items():
         try:
-            read, names = read_tensors(content)
+            read, names = read_tensors(content, contents.budget)
         except UnsafeFileError as problem:
             report.reasons[f"{name}.pth"] = str(problem)
             continue
@@ -113,6 +113,15 @@ def _check(report: ModelReport, check: Any) -> None:
         check()
     except UnsafeFileError as problem:
         report.reasons["file"] = str(problem)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    is_plain = isinstance(value, bool | int | str | None) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else str(value)
 
 
 def _is_simple(value: Any) -> bool:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from os import PathLike
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -19,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion as Version
 
 from sb3_pg_ext.checkpoints.safety.archives import check_archive
-from sb3_pg_ext.checkpoints.safety.contents import Contents, read_contents
-from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm
+from sb3_pg_ext.checkpoints.safety.contents import OF_THE_ENVIRONMENT, Contents, read_contents
+from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm, never_saved
 from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
 from sb3_pg_ext.checkpoints.safety.tensors import check_names, read_tensors
 
@@ -59,11 +60,16 @@ def safe_load(
     supplied = dict(custom_objects or {})
     contents = read_contents(path, trusted, instead=supplied)
     data = {**contents.data, **supplied}
+    if env is not None:  # it has the spaces that cannot be read
+        data |= {
+            refusal.key: getattr(env, refusal.key) for refusal in contents.refusals if refusal.key in OF_THE_ENVIRONMENT
+        }
+        contents.refusals = [refusal for refusal in contents.refusals if refusal.key not in OF_THE_ENVIRONMENT]
     refuse_parts(contents)
     cls = infer_algorithm(data) if algorithm is None else find_algorithm(algorithm)
     data["tensorboard_log"] = supplied.get("tensorboard_log")
     check_attributes(cls, data)
-    check_tensors(contents.tensors)
+    check_tensors(contents)
     file = io.BytesIO(
         contents.file if UNPICKLES_TENSORS_ALONE and not contents.is_document else _written_anew(contents)
     )
@@ -76,14 +82,20 @@ def safe_load(
         raise UnsafeFileError(f"no {cls.__name__} can be made of it: {type(problem).__name__}: {problem}") from problem
 
 
+MAX_LISTED = 20
+"""So many refused parts are named."""
+
+
 def refuse_parts(contents: Contents) -> None:
     """Raise an error if parts of a file cannot be had, with each of them."""
     if contents.refusals:
-        listed = "\n".join(f"- {refusal}" for refusal in contents.refusals)
+        listed = [f"- {refusal}" for refusal in contents.refusals[:MAX_LISTED]]
+        if len(contents.refusals) > MAX_LISTED:
+            listed.append(f"- and {len(contents.refusals) - MAX_LISTED} more")
         raise UnsafeFileError(
-            f"not loaded, since parts of the file are refused:\n{listed}\nGive custom_objects={{'…': …}} for an "
-            "attribute, env=… for what belongs to an environment, and trusted=['package.Class'] for classes that you "
-            "know. Files of your own are loaded by the algorithm's load()."
+            "not loaded, since parts of the file are refused:",
+            *listed,
+            "Files of your own are loaded by the algorithm's load().",
         )
 
 
@@ -91,9 +103,10 @@ def check_attributes(cls: type[BaseAlgorithm], data: Mapping[str, Any]) -> None:
     """Refuse attributes that would take the place of what the class itself does, and classes of another kind."""
     for name in data:
         of_class = getattr(cls, name, None)
-        if not name.isidentifier() or name.startswith("__") or callable(of_class) or isinstance(of_class, property):
+        replaces = callable(of_class) or isinstance(of_class, property) or name in never_saved(cls)
+        if replaces or not name.isidentifier() or name.startswith("__"):
             raise UnsafeFileError(f"it sets {name!r}, which no file of SB3 does")
-    numbers = [value for name in ("n_steps", "n_envs") if isinstance(value := data.get(name), int)]
+    numbers = [int(value) for name in ("n_steps", "n_envs") if isinstance(value := data.get(name), int | np.number)]
     if math.prod(numbers) * max(1.0, _inputs(data.get("observation_space"))) > MAX_ROLLOUT:
         raise UnsafeFileError(f"its rollouts of {numbers} steps and environments are too large")
     for name, kind in KINDS.items():
@@ -107,18 +120,21 @@ UNPICKLES_TENSORS_ALONE = Version(th.__version__) >= Version("2.10")
 
 VARIABLES = ("pytorch_variables", "tensors")
 """Where tensors stand that belong to no module; the second until SB3 0.9."""
+MAX_MODULES = 32
 VARIABLE_NAMES = {"log_ent_coef", "ent_coef_tensor"}
 
 
-def check_tensors(tensors: Mapping[str, bytes]) -> None:
+def check_tensors(contents: Contents) -> None:
     """Refuse files of tensors that unpack to far more, and names that lead to anything but what holds tensors."""
-    for name, content in tensors.items():
+    if len(contents.tensors) > MAX_MODULES:
+        raise UnsafeFileError(f"it has parameters of {len(contents.tensors)} modules; allowed: at most {MAX_MODULES}")
+    for name, content in contents.tensors.items():
         if not all(part.isidentifier() and not part.startswith("__") for part in name.split(".")):
             raise UnsafeFileError(f"it has parameters for {name!r}")
         check_archive(content)
-        check_names(content)
+        check_names(content, contents.budget)
         if name in VARIABLES:
-            for variable in read_tensors(content)[0] or ():
+            for variable in read_tensors(content, contents.budget)[0] or ():
                 if variable not in VARIABLE_NAMES:
                     allowed = ", ".join(sorted(VARIABLE_NAMES))
                     raise UnsafeFileError(f"it sets the tensor {variable!r}; allowed: {allowed}")
@@ -131,16 +147,19 @@ def _written_anew(contents: Contents) -> bytes:
         archive.writestr("data", json.dumps(dict.fromkeys(contents.data)))
         for name, content in contents.tensors.items():
             member = io.BytesIO()
-            th.save(read_tensors(content)[0], member)
+            th.save(read_tensors(content, contents.budget)[0], member)
             archive.writestr(f"{name}.pth", member.getvalue())
     return file.getvalue()
 
 
 def _is_small(data: Mapping[str, Any]) -> bool:
     """Whether no network that the attributes describe could be large, however they are put together."""
-    total = sum(_integers(data.get("policy_kwargs")))
+    of_policy = data.get("policy_kwargs")
+    others = dict(of_policy) if isinstance(of_policy, dict) else {"": of_policy}
+    total = sum(_integers(others.pop("net_arch", None)))
     inputs = sum(_inputs(data.get(name)) for name in ("observation_space", "action_space"))
-    return total <= 1024 and inputs * (total**2 / 4 + 512) <= SMALL
+    repeated = math.prod(_integers(others))
+    return total <= 1024 and inputs * (total**2 / 4 + 512) * repeated <= SMALL
 
 
 SMALL = 64 * 1024**2
@@ -154,7 +173,7 @@ def _integers(value: Any) -> Iterator[int]:
     if isinstance(value, list | tuple):
         for part in value:
             yield from _integers(part)
-    elif not isinstance(value, float | str | type | None):
+    elif not isinstance(value, bool | float | str | type | None):
         yield abs(value) + 1 if isinstance(value, int) else SMALL
 
 

@@ -13,12 +13,12 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_pg_ext.checkpoints.safety.archives import read_file
+from sb3_pg_ext.checkpoints.safety.archives import check_archive, read_archive, read_file
 from sb3_pg_ext.checkpoints.safety.contents import read_json
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.documents import Reader, Writer, read_arrays
 from sb3_pg_ext.checkpoints.safety.names import known_classes, trusted_classes
-from sb3_pg_ext.checkpoints.safety.pickles import Call, Name, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, UnsafeFileError, read_pickle
 
 DOCUMENT = "document"
 """The array of an ``.npz`` that holds the JSON."""
@@ -41,7 +41,12 @@ def safe_load_normalization(path: str | PathLike[str] | BinaryIO, venv: VecEnv) 
     made = object_of(*read_object(path))
     if not isinstance(made, VecNormalize):
         raise UnsafeFileError(f"no statistics of VecNormalize, but a {type(made).__name__}")
-    made.set_venv(venv)
+    try:
+        made.set_venv(venv)
+    except ValueError:  # of SB3, where they are of other spaces
+        raise
+    except Exception as problem:
+        raise UnsafeFileError(f"statistics that do not fit together: {problem}") from None
     return made
 
 
@@ -74,7 +79,10 @@ def object_of(name: Name, state: dict[str, Any], trusted: Collection[str] = ()) 
         if not set(state) <= NORMALIZATION_STATE:
             raise UnsafeFileError(f"statistics with {sorted(set(state) - NORMALIZATION_STATE)}")
         statistics = VecNormalize.__new__(VecNormalize)
-        statistics.__setstate__(state)
+        try:
+            statistics.__setstate__(state)
+        except Exception as problem:
+            raise UnsafeFileError(f"statistics that do not fit together: {problem}") from None
         return statistics
     cls = {**known_classes(), **trusted_classes(trusted)}.get(name)
     if cls is None or not issubclass(cls, ReplayBuffer):
@@ -95,8 +103,10 @@ def read_object(path: str | PathLike[str] | BinaryIO, trusted: Collection[str] =
     :raises UnsafeFileError: if there is anything else in it, or it wants what it may not have
     """
     content = read_file(path, ".pkl")
-    tree, names = _from_npz(content) if content[:2] == b"PK" else read_pickle(content)[:2]
-    decoder = Decoder({**known_classes(), **trusted_classes(trusted)})
+    members = read_archive(content) if content[:2] == b"PK" else {}
+    budget = Budget.of_file(len(content), sum(map(len, members.values())))
+    tree, names = _from_npz(members, budget) if members else read_pickle(content, budget)[:2]
+    decoder = Decoder({**known_classes(), **trusted_classes(trusted)}, budget)
     if not (isinstance(tree, Call) and isinstance(tree.function, Name) and isinstance(tree.state, dict)):
         raise UnsafeFileError("no object of a class")
     for name in names:
@@ -114,13 +124,20 @@ def write_object(name: Name, state: Mapping[str, Any], path: str | PathLike[str]
     """
     writer = Writer()
     document = json.dumps(writer.write(Call(name, (), new=True, state=dict(state)), "state"))
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, **{DOCUMENT: np.array(document)}, **writer.arrays)  # type: ignore[arg-type]
+    arrays = {DOCUMENT: np.array(document), **writer.arrays}
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    try:
+        check_archive(file.getvalue())
+    except UnsafeFileError:  # a large buffer with little in it compresses as only bombs do
+        file = io.BytesIO()
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    Path(path).write_bytes(file.getvalue())
 
 
-def _from_npz(content: bytes) -> tuple[Any, frozenset[Name]]:
-    arrays = read_arrays(content)
+def _from_npz(members: Mapping[str, bytes], budget: Budget) -> tuple[Any, frozenset[Name]]:
+    arrays = read_arrays(members)
     if DOCUMENT not in arrays:
         raise UnsafeFileError(f"there is no {DOCUMENT!r} among {sorted(arrays)[:5]}")
     document = arrays.pop(DOCUMENT)
-    return Reader(arrays, {}).read(read_json(str(document).encode())), frozenset()
+    return Reader(arrays, {}).read(read_json(str(document).encode(), budget)), frozenset()

@@ -16,8 +16,60 @@ MAX_LONG_INTEGERS = 10_000
 all of the same hash, a dictionary takes quadratic time."""
 
 
+MAX_NAME = 200
+"""So many characters the name of a module, or of what is in it, may have."""
+LONGEST_MESSAGE = 2000
+
+
+def printable(text: object) -> str:
+    """A text as it may be printed: in one line, without what would command a terminal or turn its letters around.
+
+    :param text: what a file says
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 class UnsafeFileError(ValueError):
-    """A file that is refused: what it wants is not allowed, it is damaged, or it is larger than it may be."""
+    """A file that is refused: what it wants is not allowed, it is damaged, or it is larger than it may be.
+
+    :param lines: what to say. What a file says may stand in it: it is made printable
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(printable(line[:LONGEST_MESSAGE]) for line in lines))
+
+
+@dataclass(slots=True)
+class Budget:
+    """What is left of what a file may ask for. A few bytes of a pickle may stand for very much.
+
+    :param instructions: so many instructions its pickles may have
+    :param items: so many numbers, texts and containers they may build, counted wherever they stand
+    :param n_bytes: so many bytes texts, bytes and arrays may have, counted likewise
+    """
+
+    instructions: int
+    items: int
+    n_bytes: int
+
+    @classmethod
+    def of_file(cls, size: int, unpacked: int = 0) -> "Budget":
+        """What a file may ask for.
+
+        :param size: its size in bytes
+        :param unpacked: that of what is packed in it
+        """
+        return cls(1_000_000 + size // 16, 1_000_000 + size // 16, 64 * 1024**2 + 4 * max(size, unpacked))
+
+    def spend(self, items: int, n_bytes: int = 0) -> None:
+        """Take from what is left.
+
+        :raises UnsafeFileError: if it is not enough
+        """
+        self.items -= items
+        self.n_bytes -= n_bytes
+        if self.items < 0 or self.n_bytes < 0:
+            raise UnsafeFileError("it stands for far more than it is large")
 
 
 @dataclass(frozen=True)
@@ -99,10 +151,11 @@ class Pickle(NamedTuple):
     called: frozenset[Name]
 
 
-def read_pickle(pickled: bytes | BinaryIO) -> Pickle:
+def read_pickle(pickled: bytes | BinaryIO, budget: Budget) -> Pickle:
     """Read what a pickle would build.
 
     :param pickled: the pickle, of protocol 2 to 5; of an open file, the one that begins where it stands
+    :param budget: what its file may still ask for
     :return: as a tree: numbers, strings, bytes, tuples, lists, sets and dictionaries as they are; :class:`Name`,
         :class:`Call` and :class:`Storage` for everything else
     :raises UnsafeFileError: for a pickle that is damaged, or does what no file of SB3 has to do (extension codes,
@@ -111,6 +164,9 @@ def read_pickle(pickled: bytes | BinaryIO) -> Pickle:
     machine = Machine()
     try:
         for opcode, argument, position in genops(pickled):
+            budget.instructions -= 1
+            if budget.instructions < 0:
+                raise UnsafeFileError("a pickle of too many instructions")
             if opcode.name == "STOP":
                 (tree,) = machine.stack
                 return Pickle(tree, frozenset(machine.names), frozenset(machine.called))
@@ -256,6 +312,8 @@ class Machine:
     def _import(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise UnsafeFileError("a damaged pickle: a name that is no string")
+        if max(len(module), len(name)) > MAX_NAME:
+            raise UnsafeFileError(f"a name of more than {MAX_NAME} characters: {module[:50]}.{name[:50]}…")
         found = Name(module, name)
         self.names.add(found)
         self.stack.append(found)

@@ -7,19 +7,24 @@ from typing import Any
 
 from sb3_pg_ext.checkpoints.safety.archives import read_archive
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
-from sb3_pg_ext.checkpoints.safety.pickles import Name, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, UnsafeFileError, read_pickle
 
 
-def check_names(content: bytes) -> None:
+def check_names(content: bytes, budget: Budget) -> None:
     """Refuse a file of PyTorch's that would import anything but what tensors need, without reading its tensors.
 
     :param content: the file
+    :param budget: what it may still ask for
     :raises UnsafeFileError: if it would, or its pickle is damaged
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for info in archive.infolist():
             if info.filename.endswith("/data.pkl"):
-                _check_names(read_pickle(archive.read(info)).names, Decoder({}))
+                pickled = read_pickle(archive.read(info), budget)
+                _check_names(pickled.names, Decoder({}, budget))
+                for key, _ in pickled.tree.pairs if isinstance(pickled.tree, Call) else ():
+                    if isinstance(key, str) and not key.isprintable():  # PyTorch's messages would print it
+                        raise UnsafeFileError(f"it has parameters called {key!r}")
 
 
 def _check_names(names: Iterable[Name], decoder: Decoder) -> None:
@@ -28,10 +33,11 @@ def _check_names(names: Iterable[Name], decoder: Decoder) -> None:
             raise UnknownNameError(name)
 
 
-def read_tensors(content: bytes) -> tuple[Any, frozenset[Name]]:
+def read_tensors(content: bytes, budget: Budget) -> tuple[Any, frozenset[Name]]:
     """What ``torch.save`` has written: state dictionaries, on the CPU.
 
     :param content: the file
+    :param budget: what it may still ask for
     :return: tensors in dictionaries and lists, and the names that the file would import
     :raises UnsafeFileError: if there is anything but tensors, numbers and strings in it
     """
@@ -41,7 +47,7 @@ def read_tensors(content: bytes) -> tuple[Any, frozenset[Name]]:
         raise UnsafeFileError("its numbers are big-endian")
     prefix = f"{folder}/data/"
     memory = {name.removeprefix(prefix): part for name, part in members.items() if name.startswith(prefix)}
-    pickled = read_pickle(members[f"{folder}/data.pkl"])
-    decoder = Decoder({}, memory)
+    pickled = read_pickle(members[f"{folder}/data.pkl"], budget)
+    decoder = Decoder({}, budget, memory)
     _check_names(pickled.names, decoder)
     return decoder.decode(pickled.tree), pickled.names

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from sb3_pg_ext.checkpoints.safety.yaml_files import BoundedLoader
 from sb3_pg_ext.evaluation.curves import diagnostics, training_curve
 from sb3_pg_ext.evaluation.records import RESULT_FILE, RecordError, read_result
 from sb3_pg_ext.evaluation.report.runs import Run, Series, as_numbers
@@ -247,7 +248,7 @@ def _read_system_info(model: Path) -> dict[str, str]:
     return {name.lower().replace("-", "_"): value for name, _, value in lines if name in names}
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(BoundedLoader):
     """A safe loader that takes Python's own tags, which RL Zoo writes, for the data below them."""
 
     def construct_plain(self, _suffix: str, node: yaml.Node) -> Any:
