@@ -29,6 +29,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.checkpoints import UnsafeFileError, safe_load, safe_load_normalization, safe_load_replay_buffer
 from sb3_pg_ext.checkpoints.safety.archives import check_archive, read_file
+from sb3_pg_ext.checkpoints.safety.pickles import Refusing
 from sb3_pg_ext.checkpoints.safety.yaml_files import BoundedLoader
 from sb3_pg_ext.zoo import runs
 from sb3_pg_ext.zoo.runs import MARK
@@ -130,7 +131,7 @@ def playing(trusts: bool) -> Iterator[None]:
             nonlocal trusts
             found = find(*arguments, **keywords)
             if runs.is_downloaded(found[2]) and not trusts:
-                stack.enter_context(_distrusted())
+                stack.enter_context(distrusted())
                 trusts = True  # from here on nothing needs to be trusted
             return found
 
@@ -147,7 +148,7 @@ def playing(trusts: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _distrusted() -> Iterator[None]:
+def distrusted() -> Iterator[None]:
     """Within the scope, RL Zoo reads files without running what they hold."""
     with (
         mock.patch.object(yaml, "load", partial(_load_yaml, yaml.load)),
@@ -220,10 +221,8 @@ def _load_yaml(load: Callable[..., Any], stream: Any, Loader: Any) -> dict[str, 
     if issubclass(Loader, yaml.SafeLoader):
         return load(stream, Loader)
     name = Path(getattr(stream, "name", "")).name
-    try:
+    with Refusing(name):
         settings = load(stream, _DataLoader)
-    except Exception as problem:  # what is no YAML fails in many ways, each of them a plain message
-        raise UnsafeFileError(f"{name}: {problem}") from None
     if not (isinstance(settings, dict) and all(isinstance(key, str) for key in settings)):
         raise UnsafeFileError(f"{name} holds no settings")
     of_the_env = settings.get("env_kwargs") or {}

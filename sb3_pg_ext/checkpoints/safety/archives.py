@@ -2,19 +2,21 @@
 
 import io
 import stat
-import struct
 import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
-from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
+from sb3_pg_ext.checkpoints.safety.pickles import Refusing, UnsafeFileError
 
 MAX_MEMBERS = 10_000
 MAX_BYTES = 2 * 1024**3
 MAX_RATIO = 200
 """So much larger than it is compressed a member may be. Weights compress by a few per cent, JSON by a factor of ten."""
+
+
+DAMAGED = "no zip file, or a damaged one"
 
 
 def read_file(path: str | PathLike[str] | BinaryIO, suffix: str = ".zip") -> bytes:
@@ -47,29 +49,21 @@ def read_archive(content: bytes) -> Mapping[str, bytes]:
         :data:`MAX_RATIO` allow
     """
     members: dict[str, bytes] = {}
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            infos = archive.infolist()
-            _check(infos)
-            for info in infos:
-                with archive.open(info) as member:
-                    members[info.filename] = member.read(info.file_size)
-                    if member.read(1):
-                        raise UnsafeFileError(f"{info.filename!r} is larger than it says")
-    except UnsafeFileError:
-        raise
-    except Exception as problem:  # a damaged file may fail in any way, each of them a plain message to its reader
-        raise UnsafeFileError(f"no zip file, or a damaged one: {problem}") from None
+    with Refusing(DAMAGED), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        infos = archive.infolist()
+        _check(infos)
+        for info in infos:
+            with archive.open(info) as member:
+                members[info.filename] = member.read(info.file_size)
+                if member.read(1):
+                    raise UnsafeFileError(f"{info.filename!r} is larger than it says")
     return members
 
 
 def check_archive(content: bytes) -> None:
     """Refuse what :func:`read_archive` would refuse by its table of contents, without reading it."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            _check(archive.infolist())
-    except (zipfile.BadZipFile, OSError, EOFError, struct.error, NotImplementedError) as problem:
-        raise UnsafeFileError(f"no zip file, or a damaged one: {problem}") from None
+    with Refusing(DAMAGED), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        _check(archive.infolist())
 
 
 def _check(infos: list[zipfile.ZipInfo]) -> None:

@@ -16,7 +16,15 @@ from sb3_pg_ext.checkpoints.safety.archives import read_archive, read_file
 from sb3_pg_ext.checkpoints.safety.decoding import PICKLED, Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.documents import CLASS, Reader, name_of, read_arrays
 from sb3_pg_ext.checkpoints.safety.names import known_classes, trusted_classes
-from sb3_pg_ext.checkpoints.safety.pickles import Budget, Name, Pickle, UnsafeFileError, printable, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import (
+    Budget,
+    Name,
+    Pickle,
+    Refusing,
+    UnsafeFileError,
+    printable,
+    read_pickle,
+)
 
 DOCUMENT, TENSORS, ARRAYS = "model.json", "tensors.safetensors", "arrays.npz"
 """The members of a file without pickles."""
@@ -121,10 +129,8 @@ def read_json(content: bytes, budget: Budget) -> dict[str, Any]:
     if len(content) > MAX_DATA:
         raise UnsafeFileError(f"'data' has {len(content)} bytes; allowed: at most {MAX_DATA}")
     budget.spend(sum(map(content.count, (b",", b"[", b"{"))))
-    try:
+    with Refusing("'data' is no JSON"):
         decoded = json.loads(content.decode(), object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as problem:
-        raise UnsafeFileError(f"'data' is no JSON: {problem}") from None
     if not isinstance(decoded, dict):
         raise UnsafeFileError("'data' is no JSON object")
     _check_depth(decoded, MAX_JSON_DEPTH)
@@ -184,10 +190,8 @@ def _read_document(
         raise UnsafeFileError(f"{DOCUMENT} has lists where mappings are expected")
     if int.from_bytes(members[TENSORS][:8], "little") > MAX_TENSORS_HEADER:
         raise UnsafeFileError(f"{TENSORS} has too long a header")
-    try:
+    with Refusing(f"{TENSORS} is damaged"):
         tensors = safetensors.torch.load(members[TENSORS])
-    except (safetensors.SafetensorError, KeyError) as problem:
-        raise UnsafeFileError(f"{TENSORS} is damaged: {problem}") from None
     reader = Reader(read_arrays(read_archive(members[ARRAYS])), tensors)
     contents.is_document = True
     contents.version = str(document.get("stable_baselines3", ""))
@@ -203,7 +207,8 @@ def _read_document(
             contents.refusals.append(_refusal(key, "", named, problem, unknown if {*named} <= {*unknown} else []))
     for name, value in of_modules.items():
         member = io.BytesIO()
-        th.save(Decoder({}, contents.budget).decode(reader.read(value)), member)
+        with Refusing(f"the parameters {name!r}"):
+            th.save(Decoder({}, contents.budget).decode(reader.read(value)), member)
         contents.tensors[name] = member.getvalue()
 
 

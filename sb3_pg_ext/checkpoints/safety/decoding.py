@@ -21,7 +21,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.her.goal_selection_strategy import GoalSelectionStrategy
 
 from sb3_pg_ext.checkpoints.safety.names import Classes
-from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Storage, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Refusing, Storage, UnsafeFileError, read_pickle
 
 PICKLED = ":serialized:"
 """The key under which SB3's JSON holds a pickle."""
@@ -72,12 +72,8 @@ class Decoder:
         :raises UnknownNameError: if there is a name in it that may not be there
         :raises UnsafeFileError: if it is none that a file of SB3 may hold, or too large
         """
-        try:
+        with Refusing("it cannot be made"):
             return self._decode(tree, 0)
-        except UnsafeFileError:
-            raise
-        except Exception as problem:  # what does not fit together fails in many ways, each of them a plain message
-            raise UnsafeFileError(f"it cannot be made: {problem}") from None
 
     def _decode(self, tree: Any, depth: int) -> Any:
         budget = self._budget
@@ -133,12 +129,8 @@ class Decoder:
 
 
 def _checked(name: Name, make: Callable[[], Any]) -> Any:
-    try:
+    with Refusing(f"a {name} that cannot be made"):
         return make()
-    except UnsafeFileError:
-        raise
-    except Exception as problem:  # numbers that do not fit fail in many ways, each of them a plain message
-        raise UnsafeFileError(f"a {name} that cannot be made: {problem}") from None
 
 
 def _state(call: Call, decode: Decode) -> dict[str, Any]:

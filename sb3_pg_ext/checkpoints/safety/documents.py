@@ -12,7 +12,7 @@ import numpy as np
 import torch as th
 
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder
-from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Refusing, UnsafeFileError, read_pickle
 
 CLASS = "$class"
 """The key under which the name of a class stands."""
@@ -149,12 +149,8 @@ class Reader:
             return {key: read(item) for key, item in value.items()}
         if kind not in READERS:
             raise UnsafeFileError(f"it holds a {kind!r}")
-        try:
+        with Refusing("a damaged document"):
             return READERS[kind](self, value[kind], value, read)
-        except UnsafeFileError:
-            raise
-        except Exception as problem:  # a damaged document may fail in any way, each of them a plain message
-            raise UnsafeFileError(f"a damaged document: {problem}") from None
 
     def array(self, place: str, more: dict[str, Any], read: Callable[[Any], Any]) -> np.ndarray:
         """An array of numbers, from the JSON or from beside it."""
@@ -176,10 +172,8 @@ def read_arrays(members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
     """
     arrays = {}
     for name, member in members.items():
-        try:
+        with Refusing(repr(name)):
             array = np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
-        except Exception as problem:  # a damaged file may fail in any way, each of them a plain message to its reader
-            raise UnsafeFileError(f"{name!r}: {problem}") from None
         if array.dtype.kind not in "biufcU":
             raise UnsafeFileError(f"{name!r}: an array of {array.dtype}")
         arrays[name.removesuffix(".npy")] = array

@@ -18,7 +18,7 @@ from sb3_pg_ext.checkpoints.safety.contents import read_json
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.documents import Reader, Writer, read_arrays
 from sb3_pg_ext.checkpoints.safety.names import known_classes, trusted_classes
-from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Refusing, UnsafeFileError, read_pickle
 
 DOCUMENT = "document"
 """The array of an ``.npz`` that holds the JSON."""
@@ -41,12 +41,8 @@ def safe_load_normalization(path: str | PathLike[str] | BinaryIO, venv: VecEnv) 
     made = object_of(*read_object(path))
     if not isinstance(made, VecNormalize):
         raise UnsafeFileError(f"no statistics of VecNormalize, but a {type(made).__name__}")
-    try:
+    with Refusing("statistics that do not fit"):
         made.set_venv(venv)
-    except ValueError:  # of SB3, where they are of other spaces
-        raise
-    except Exception as problem:
-        raise UnsafeFileError(f"statistics that do not fit together: {problem}") from None
     return made
 
 
@@ -67,7 +63,8 @@ def safe_load_replay_buffer(
     made = object_of(*read_object(path, trusted), trusted)
     if not isinstance(made, ReplayBuffer):
         raise UnsafeFileError(f"no replay buffer, but a {type(made).__name__}")
-    model.load_replay_buffer(io.BytesIO(pickle.dumps(made)), truncate_last_traj)
+    with Refusing("a replay buffer that does not fit"):
+        model.load_replay_buffer(io.BytesIO(pickle.dumps(made)), truncate_last_traj)
 
 
 def object_of(name: Name, state: dict[str, Any], trusted: Collection[str] = ()) -> VecNormalize | ReplayBuffer:
@@ -79,10 +76,8 @@ def object_of(name: Name, state: dict[str, Any], trusted: Collection[str] = ()) 
         if not set(state) <= NORMALIZATION_STATE:
             raise UnsafeFileError(f"statistics with {sorted(set(state) - NORMALIZATION_STATE)}")
         statistics = VecNormalize.__new__(VecNormalize)
-        try:
+        with Refusing("statistics that do not fit together"):
             statistics.__setstate__(state)
-        except Exception as problem:
-            raise UnsafeFileError(f"statistics that do not fit together: {problem}") from None
         return statistics
     cls = {**known_classes(), **trusted_classes(trusted)}.get(name)
     if cls is None or not issubclass(cls, ReplayBuffer):

@@ -39,6 +39,23 @@ class UnsafeFileError(ValueError):
         super().__init__("\n".join(printable(line[:LONGEST_MESSAGE]) for line in lines))
 
 
+class Refusing:
+    """Within the scope, whatever fails is a refusal: what is damaged may fail in any way, each a plain message.
+
+    :param what: what fails
+    """
+
+    def __init__(self, what: object) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: Any, problem: BaseException | None, __: Any) -> None:
+        if isinstance(problem, Exception) and not isinstance(problem, UnsafeFileError):
+            raise UnsafeFileError(f"{self._what}: {problem or type(problem).__name__}") from None
+
+
 @dataclass(slots=True)
 class Budget:
     """What is left of what a file may ask for. A few bytes of a pickle may stand for very much.
@@ -162,7 +179,7 @@ def read_pickle(pickled: bytes | BinaryIO, budget: Budget) -> Pickle:
         instructions of protocol 0)
     """
     machine = Machine()
-    try:
+    with Refusing("a damaged pickle"):
         for opcode, argument, position in genops(pickled):
             budget.instructions -= 1
             if budget.instructions < 0:
@@ -171,10 +188,6 @@ def read_pickle(pickled: bytes | BinaryIO, budget: Budget) -> Pickle:
                 (tree,) = machine.stack
                 return Pickle(tree, frozenset(machine.names), frozenset(machine.called))
             machine.run(opcode.name, argument, position)
-    except UnsafeFileError:
-        raise
-    except Exception as problem:  # a damaged pickle may fail in any way, each of them a plain message to its reader
-        raise UnsafeFileError(f"a damaged pickle: {problem}") from None
     raise UnsafeFileError("a damaged pickle: it does not stop")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sb3_pg_ext.checkpoints.safety.archives import read_archive
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
-from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, UnsafeFileError, read_pickle
+from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Refusing, UnsafeFileError, read_pickle
 
 
 def check_names(content: bytes, budget: Budget) -> None:
@@ -17,7 +17,7 @@ def check_names(content: bytes, budget: Budget) -> None:
     :param budget: what it may still ask for
     :raises UnsafeFileError: if it would, or its pickle is damaged
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with Refusing("a damaged file of PyTorch's"), zipfile.ZipFile(io.BytesIO(content)) as archive:
         for info in archive.infolist():
             if info.filename.endswith("/data.pkl"):
                 pickled = read_pickle(archive.read(info), budget)
@@ -42,12 +42,13 @@ def read_tensors(content: bytes, budget: Budget) -> tuple[Any, frozenset[Name]]:
     :raises UnsafeFileError: if there is anything but tensors, numbers and strings in it
     """
     members = read_archive(content)
-    (folder,) = {name.partition("/")[0] for name in members}
-    if members.get(f"{folder}/byteorder", b"little") != b"little":
-        raise UnsafeFileError("its numbers are big-endian")
-    prefix = f"{folder}/data/"
-    memory = {name.removeprefix(prefix): part for name, part in members.items() if name.startswith(prefix)}
-    pickled = read_pickle(members[f"{folder}/data.pkl"], budget)
+    with Refusing("a damaged file of PyTorch's"):
+        (folder,) = {name.partition("/")[0] for name in members}
+        if members.get(f"{folder}/byteorder", b"little") != b"little":
+            raise UnsafeFileError("its numbers are big-endian")
+        prefix = f"{folder}/data/"
+        memory = {name.removeprefix(prefix): part for name, part in members.items() if name.startswith(prefix)}
+        pickled = read_pickle(members[f"{folder}/data.pkl"], budget)
     decoder = Decoder({}, budget, memory)
     _check_names(pickled.names, decoder)
     return decoder.decode(pickled.tree), pickled.names
