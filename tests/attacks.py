@@ -22,6 +22,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import torch as th
+from gymnasium import spaces
 
 
 class Calls:
@@ -375,10 +376,109 @@ FILES: dict[str, Callable[[bytes, Path], bytes]] = {
     "widths that cancel out": lambda good, _: with_data(
         good, policy_kwargs={"net_arch": [30_000, 30_000], "optimizer_kwargs": {"eps": -60_000}}
     ),
+    "a module that gym.make would import": lambda good, _: with_data(good, env="this:Env-v0"),
+    "a logger": lambda good, _: with_data(good, _logger="no"),
+    "JSON of very many lists": lambda good, _: archive_of(
+        members(good) | {"data": b'{"note": [' + b"[]," * 1_200_000 + b"[]]}"}
+    ),
+    "JSON nested less deeply": lambda good, _: with_data(good, note=json.loads("[" * 300 + "]" * 300)),
+    "a text that is meant thousands of times": lambda good, _: with_attribute(
+        good, "note", opcodes(text("a" * 100_000), b"\x940](", b"h\x00" * 2000, b"e")
+    ),
+    "bytes that become thousands of arrays": lambda good, _: with_attribute(good, "note", pickle_of_arrays(2000)),
+    "dictionaries that double": lambda good, _: with_attribute(good, "policy_kwargs", pickle_of_dictionaries(40)),
+    "spaces that double": lambda good, _: with_attribute(good, "observation_space", pickle.dumps(spaces_within(20))),
+    "a space of very many": lambda good, _: with_attribute(
+        good, "observation_space", pickle.dumps(spaces.Dict({str(i): UNIT for i in range(1001)}))
+    ),
+    "very many calls": lambda good, _: with_attribute(
+        good, "note", opcodes(by_stack("collections", "deque"), b"\x940](", b"h\x00)R" * 50_000, b"e")
+    ),
+    "a long name": lambda good, _: with_attribute(good, "note", opcodes(by_stack("a" * 1000, "b"))),
+    "a name that leads on from a class": lambda good, _: with_attribute(
+        good, "policy_class", opcodes(by_stack("stable_baselines3.common", "policies.ActorCriticPolicy"))
+    ),
+    "another compression": lambda good, _: compressed(good, zipfile.ZIP_LZMA),
+    "parameters of very many modules": lambda good, _: archive_of(
+        members(good) | {f"a{i}.pth": members(good)["policy.optimizer.pth"] for i in range(40)}
+    ),
+    "a parameter that commands the terminal": lambda good, _: with_named_tensor(good, "\x1b[2J"),
+    "a document of lists": lambda good, _: document(data=[1, 2]),
+    "a document with an array that is not there": lambda good, _: document(data={"gamma": {"$array": "none"}}),
+    "a document with a huge array": lambda good, _: document(arrays={"a.npy": header_of_array((10**12,))}),
+    "a document with a type of records": lambda good, _: document(
+        data={"gamma": {"$array": [["a", "f4"]], "shape": [0], "numbers": []}}
+    ),
+    "a document with a long header": lambda good, _: document(tensors=struct.pack("<Q", 10**8) + b"{}"),
+    "a document that calls": lambda good, _: document(data={"gamma": {"$object": "os.system", "args": ["true"]}}),
     "no zip": lambda good, _: b"no zip",
     "half a file": lambda good, _: good[: len(good) // 2],
 }
 """Files that do harm in other ways than by what they call."""
+
+
+UNIT = spaces.Discrete(2)
+
+
+def spaces_within(depth: int) -> spaces.Space:
+    space: spaces.Space = UNIT
+    for _ in range(depth):
+        space = spaces.Dict({"a": space, "b": space})
+    return space
+
+
+def pickle_of_dictionaries(depth: int) -> bytes:
+    """Ordered dictionaries, each of which holds the one before it twice."""
+    made = collections.OrderedDict(a=1)
+    for _ in range(depth):
+        made = collections.OrderedDict(a=made, b=made)
+    return pickle.dumps({"net_arch": [8], "note": made}, protocol=4)
+
+
+def pickle_of_arrays(n: int) -> bytes:
+    """So many arrays that are made of the same bytes."""
+    one = np.zeros(100_000, np.uint8)
+    make, dtype = (
+        by_stack("numpy._core.multiarray", "_reconstruct"),
+        pickle.dumps(one.dtype, 4)[2:-1].replace(b"\x94", b""),
+    )
+    content = one.tobytes()
+    heading = [make, b"\x940", b"B" + struct.pack("<I", len(content)) + content, b"\x940"]
+    array = b"h\x00)R(K\x01J" + struct.pack("<i", len(content)) + b"\x85" + dtype + b"\x89h\x01tb"
+    return opcodes(*heading, b"](", array * n, b"e")
+
+
+def compressed(good: bytes, method: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members(good).items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def with_named_tensor(good: bytes, name: str) -> bytes:
+    """A model's file with a parameter of another name."""
+    parts = members(good)
+    read = th.load(io.BytesIO(parts["policy.pth"]), weights_only=True)
+    file = io.BytesIO()
+    th.save(read | {name: th.zeros(1)}, file)
+    return archive_of(parts | {"policy.pth": file.getvalue()})
+
+
+def header_of_array(shape: tuple[int, ...]) -> bytes:
+    """An ``.npy`` without its numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def document(data: Any = (), arrays: Any = (), tensors: bytes = struct.pack("<Q", 2) + b"{}") -> bytes:
+    """A file without pickles."""
+    described = {"format": 1, "data": data or {}, "tensors": {}}
+    return archive_of(
+        {"model.json": json.dumps(described).encode(), "tensors.safetensors": tensors}
+        | {"arrays.npz": archive_of(dict(arrays))}
+    )
 
 
 def pickle_of_tensor(size: tuple[int, ...], stride: bytes = b"K\x01\x85") -> bytes:

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.zoo import __main__ as command_line
 from sb3_pg_ext.zoo import downloads
+from sb3_pg_ext.zoo.resuming import find_unfinished_run
 
 ENV = "CartPole-v1"
 
@@ -87,6 +88,43 @@ def spoil_model(hub, mark):
     path.write_bytes(with_attribute(path.read_bytes(), "gamma", pickle.dumps(Calls(f"touch {mark}"))))
 
 
+def config(**settings):
+    return lambda hub, mark: (hub / "config.yml").write_text(yaml.dump(settings))
+
+
+def text(name, content):
+    return lambda hub, mark: (hub / name).write_text(content)
+
+
+def levels(first, template, n=9):
+    """YAML in which each level stands for several of the one before it."""
+    return "\n".join([first, *(template.format(i=i, j=i - 1) for i in range(1, n))])
+
+
+BOMBS = {
+    "merge keys": text("config.yml", levels("a0: &a0 {k: 1}", "a{i}: &a{i}\n  <<: [" + ", ".join(["*a{j}"] * 8) + "]")),
+    "aliases": text("config.yml", levels("a0: &a0 [1]", "a{i}: &a{i} [" + ", ".join(["*a{j}"] * 8) + "]")),
+    "aliases in a wrapper": text(
+        "config.yml", levels("a0: &a0 [1]", "a{i}: &a{i} [*a{j}, *a{j}]", 40) + "\nenv_wrapper: *a39\n"
+    ),
+    "a list within itself": text("config.yml", "normalize: &a [*a]\n"),
+    "YAML nested deeply": text("config.yml", "a: " + "[" * 5000 + "]" * 5000),
+    "a long file": text("config.yml", "a: " + "x" * 300_000),
+    "a long number": text("config.yml", "a: " + "9" * 5000),
+    "a day that is none": text("config.yml", "a: 2001-99-99"),
+    "a list for settings": text("config.yml", "[1, 2]"),
+    "nothing": text("args.yml", ""),
+    "normalize: a list": config(normalize="[1]"),
+    "normalize: no literal": config(normalize="{[]: 1}"),
+    "normalize: nested deeply": config(normalize="(" * 1000),
+    "very many frames": config(frame_stack=10**9),
+    "very large images": config(env_wrapper=[{"gymnasium.wrappers.ResizeObservation": {"shape": [10**6, 10**6]}}]),
+    "very many wrappers": config(env_wrapper=["gymnasium.wrappers.FlattenObservation"] * 1000),
+    "arguments of a wrapper that are none": config(env_wrapper=[{"gymnasium.wrappers.FlattenObservation": 3}]),
+    "a file for the environment": text("args.yml", "env_kwargs: {xml_file: ../../evil.xml}\n"),
+    "a file for the environment, as configured": config(env_kwargs={"xml_file": "~/evil.xml"}),
+    "no arguments of the environment": config(env_kwargs=[1]),
+}
 ATTACKS = {
     "model": spoil_model,
     "statistics": lambda hub, mark: (hub / "vec_normalize.pkl").write_bytes(pickle.dumps(Calls(f"touch {mark}"))),
@@ -118,6 +156,88 @@ def test_bad_ones_are_refused(name, run, hub, tmp_path, capsys):
     assert caught.value.code == 2
     assert "--trust plays it anyway" in capsys.readouterr().err
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_settings_that_do_harm_in_other_ways_are_refused(name, run, hub, tmp_path, capsys):
+    BOMBS[name](hub, None)
+    download(run, tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        play(run, tmp_path)
+    assert caught.value.code == 2
+    assert "--trust plays it anyway" in capsys.readouterr().err
+
+
+def test_what_enjoy_downloads_by_itself_is_not_trusted(run, hub, tmp_path, monkeypatch, capsys):
+
+    its = rl_zoo3.enjoy.download_from_hub.__globals__
+    monkeypatch.setitem(its, "load_from_hub", lambda _, name: str(hub / name))
+    play(run, tmp_path / "rl-trained-agents")
+    assert (run_folder(tmp_path / "rl-trained-agents") / downloads.MARK).exists()
+    shutil.rmtree(tmp_path / "rl-trained-agents")
+    spoil_model(hub, tmp_path / "mark")
+    with pytest.raises(SystemExit):
+        play(run, tmp_path / "rl-trained-agents")
+    assert "--trust plays it anyway" in capsys.readouterr().err
+    (run_folder(tmp_path / "rl-trained-agents") / downloads.MARK).unlink()
+    with pytest.raises(SystemExit):  # RL Zoo itself has downloaded it before
+        play(run, tmp_path / "rl-trained-agents")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_the_run_that_is_played_is_the_one_that_is_looked_at(run, hub, tmp_path, monkeypatch, capsys):
+    """It may be an earlier one than the latest, and lie in the folder that a script takes by default."""
+    monkeypatch.chdir(tmp_path)
+    spoil_model(hub, tmp_path / "mark")
+    download(run, "logs")
+    (tmp_path / "logs" / "ppo" / f"{ENV}_2" / ENV).mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        play(run, "logs")
+    with pytest.raises(SystemExit):
+        run("evaluate", "--algo", "ppo", "--env", ENV, "--episodes", "2", "--device", "cpu")
+    assert capsys.readouterr().err.count("--trust plays it anyway") == 2
+    assert not (tmp_path / "mark").exists()
+
+
+def test_training_does_not_go_on_with_what_was_downloaded(run, hub, tmp_path, capsys):
+    def train(*more):
+        run("train", "--algo", "ppo", "--env", ENV, "-f", str(tmp_path / "own"), "-n", "16", *more)
+
+    download(run, tmp_path)
+    model = run_folder(tmp_path).with_suffix(".zip")
+    shutil.copytree(tmp_path / "ppo" / f"{ENV}_1", tmp_path / "own" / "ppo" / f"{ENV}_1")
+    checkpoint = tmp_path / "own" / "ppo" / f"{ENV}_1" / "checkpoint" / "000001_10_steps"
+    checkpoint.mkdir(parents=True)
+    assert find_unfinished_run(str(tmp_path / "own"), "ppo", ENV, None) is None
+    (run_folder(tmp_path / "own") / downloads.MARK).unlink()
+    assert find_unfinished_run(str(tmp_path / "own"), "ppo", ENV, None) == checkpoint.parents[1]
+    spoil_model(hub, tmp_path / "mark")
+    shutil.copy(hub / f"ppo-{ENV}.zip", model)
+    with pytest.raises(SystemExit):
+        train("-i", str(model), "-params", "n_steps:16", "batch_size:16", "n_envs:1")
+    assert "it was downloaded, and is not trusted" in capsys.readouterr().err
+    assert not (tmp_path / "mark").exists()
+
+
+def test_logs_do_not_bring_other_runs_along(run, hub, tmp_path):
+    with zipfile.ZipFile(hub / "train_eval_metrics.zip", "w") as archive:
+        archive.writestr("Acrobot-v1_9/Acrobot-v1/config.yml", "")
+    with pytest.raises(SystemExit):
+        download(run, tmp_path)
+    assert not list(tmp_path.rglob("Acrobot*"))
+
+
+def test_the_hub_is_not_asked_to_be_trusted(run, monkeypatch, hub, tmp_path):
+    """Its loader downloads only if it may, since SB3's ``load`` would run what it downloads."""
+    import huggingface_hub
+    from huggingface_sb3.load_from_hub import load_from_hub
+
+    monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
+    monkeypatch.setattr("huggingface_sb3.load_from_hub", load_from_hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda filename, **_: str(hub / filename))
+    download(run, tmp_path)
+    assert (run_folder(tmp_path) / downloads.MARK).exists()
+    assert "TRUST_REMOTE_CODE" not in os.environ
 
 
 @pytest.mark.parametrize("name", ["model", "args.yml"])

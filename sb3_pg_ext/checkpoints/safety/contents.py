@@ -53,7 +53,8 @@ class Refusal:
 
     def __str__(self) -> str:
         kind = f" ({self.kind})" if self.kind else ""
-        wants = f"; it wants {', '.join(self.names)}" if self.names else ""
+        others = [name for name in self.names if name not in self.reason]
+        wants = f"; it wants {', '.join(others)}" if others else ""
         ways = [f"custom_objects={{{self.key!r}: …}}"]
         if self.key in OF_THE_ENVIRONMENT:
             ways.append("env=…, which has it")

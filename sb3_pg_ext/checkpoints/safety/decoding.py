@@ -27,7 +27,7 @@ PICKLED = ":serialized:"
 """The key under which SB3's JSON holds a pickle."""
 
 MAX_DEPTH = 50
-ITEMS_OF_AN_OBJECT = 25
+ITEMS_OF_AN_OBJECT = 100
 """For so many numbers an object counts: it takes longer to make."""
 
 Decode = Callable[[Any], Any]
@@ -38,11 +38,11 @@ class UnknownNameError(UnsafeFileError):
     """A file names what it may not.
 
     :param name: what
-    :param why: and why it may not
+    :param reason: why it may not, if not simply because it is unknown
     """
 
-    def __init__(self, name: Name, why: str = "which is not among what files may name") -> None:
-        super().__init__(f"it needs {name}, {why}")
+    def __init__(self, name: Name, reason: str | None = None) -> None:
+        super().__init__(reason or f"it needs {name}, which is not among what files may name")
         self.name = name
 
 
@@ -332,7 +332,7 @@ def _closure(call: Call, decode: Decode) -> Any:
     if isinstance(code, Call) and isinstance(call.state, tuple):
         described = next((part for part in code.args if isinstance(part, str) and part in CLOSURES), None)
     if described is None:
-        raise UnknownNameError(call.function, "which makes a function of code that the file holds")
+        raise UnknownNameError(call.function, "it is a function, and holds the code that it would run")
     names, values = _closed_over(code, call)
     return CLOSURES[described](dict(zip(names, values, strict=True)), decode)
 
