@@ -1,5 +1,6 @@
 """Runs from elsewhere are played without running what strangers have written."""
 
+import importlib
 import os
 import pickle
 import shutil
@@ -169,8 +170,7 @@ def test_settings_that_do_harm_in_other_ways_are_refused(name, run, hub, tmp_pat
 
 
 def test_what_enjoy_downloads_by_itself_is_not_trusted(run, hub, tmp_path, monkeypatch, capsys):
-
-    its = rl_zoo3.enjoy.download_from_hub.__globals__
+    its = importlib.import_module("rl_zoo3.enjoy").download_from_hub.__globals__
     monkeypatch.setitem(its, "load_from_hub", lambda _, name: str(hub / name))
     play(run, tmp_path / "rl-trained-agents")
     assert (run_folder(tmp_path / "rl-trained-agents") / downloads.MARK).exists()
