@@ -3,7 +3,8 @@
 import io
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -49,10 +50,8 @@ def read_archive(content: bytes) -> Mapping[str, bytes]:
         :data:`MAX_RATIO` allow
     """
     members: dict[str, bytes] = {}
-    with Refusing(DAMAGED), zipfile.ZipFile(io.BytesIO(content)) as archive:
-        infos = archive.infolist()
-        _check(infos)
-        for info in infos:
+    with open_archive(content) as archive:
+        for info in archive.infolist():
             with archive.open(info) as member:
                 members[info.filename] = member.read(info.file_size)
                 if member.read(1):
@@ -60,10 +59,18 @@ def read_archive(content: bytes) -> Mapping[str, bytes]:
     return members
 
 
-def check_archive(content: bytes) -> None:
-    """Refuse what :func:`read_archive` would refuse by its table of contents, without reading it."""
+@contextmanager
+def open_archive(content: bytes) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose table of contents has nothing that :func:`read_archive` would refuse, for what is read of it."""
     with Refusing(DAMAGED), zipfile.ZipFile(io.BytesIO(content)) as archive:
         _check(archive.infolist())
+        yield archive
+
+
+def check_archive(content: bytes) -> None:
+    """Refuse what :func:`read_archive` would refuse by its table of contents, without reading it."""
+    with open_archive(content):
+        pass
 
 
 def _check(infos: list[zipfile.ZipInfo]) -> None:

@@ -19,11 +19,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion as Version
 
-from sb3_pg_ext.checkpoints.safety.archives import check_archive
 from sb3_pg_ext.checkpoints.safety.contents import OF_THE_ENVIRONMENT, Contents, read_contents
 from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm, never_saved
 from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
-from sb3_pg_ext.checkpoints.safety.tensors import check_names, read_tensors
+from sb3_pg_ext.checkpoints.safety.tensors import check_tensors_file, read_tensors
 
 KINDS = {"policy_class": BasePolicy, "rollout_buffer_class": BaseBuffer, "replay_buffer_class": BaseBuffer}
 
@@ -131,13 +130,10 @@ def check_tensors(contents: Contents) -> None:
     for name, content in contents.tensors.items():
         if not all(part.isidentifier() and not part.startswith("__") for part in name.split(".")):
             raise UnsafeFileError(f"it has parameters for {name!r}")
-        check_archive(content)
-        check_names(content, contents.budget)
-        if name in VARIABLES:
-            for variable in read_tensors(content, contents.budget)[0] or ():
-                if variable not in VARIABLE_NAMES:
-                    allowed = ", ".join(sorted(VARIABLE_NAMES))
-                    raise UnsafeFileError(f"it sets the tensor {variable!r}; allowed: {allowed}")
+        for key in check_tensors_file(content, contents.budget):
+            if name in VARIABLES and key not in VARIABLE_NAMES:
+                allowed = ", ".join(sorted(VARIABLE_NAMES))
+                raise UnsafeFileError(f"it sets the tensor {key!r}; allowed: {allowed}")
 
 
 def _written_anew(contents: Contents) -> bytes:

@@ -32,7 +32,8 @@ Classes = Mapping[Name, type]
 BASES = (policies.BasePolicy, buffers.BaseBuffer, torch_layers.BaseFeaturesExtractor)
 
 
-def stock_algorithms() -> dict[str, type[BaseAlgorithm]]:
+@cache
+def stock_algorithms() -> Mapping[str, type[BaseAlgorithm]]:
     """The algorithms of SB3 and sb3-contrib, by their names there."""
     found = {}
     for package in (stable_baselines3, sb3_contrib):
@@ -40,7 +41,7 @@ def stock_algorithms() -> dict[str, type[BaseAlgorithm]]:
             cls = getattr(package, name)
             if isinstance(cls, type) and issubclass(cls, BaseAlgorithm):
                 found[f"{package.__name__}.{name}"] = cls
-    return found
+    return MappingProxyType(found)
 
 
 def registered_algorithms() -> dict[str, type[BaseAlgorithm]]:

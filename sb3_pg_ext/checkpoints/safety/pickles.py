@@ -6,9 +6,10 @@ the name, and where it would be called it notes the call. What then is made of t
 tree (:mod:`sb3_pg_ext.checkpoints.safety.decoding`).
 """
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pickletools import genops
+from pickletools import opcodes
 from typing import Any, BinaryIO, NamedTuple
 
 MAX_LONG_INTEGERS = 10_000
@@ -146,15 +147,6 @@ class Storage:
     size: Any
 
 
-CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-LITERALS = {
-    *("BININT", "BININT1", "BININT2", "BINFLOAT"),
-    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-}
-CONTAINERS = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
 class Pickle(NamedTuple):
     """What a pickle would do.
 
@@ -179,16 +171,16 @@ def read_pickle(pickled: bytes | BinaryIO, budget: Budget) -> Pickle:
         instructions of protocol 0)
     """
     machine = Machine()
+    start, content = (0, pickled) if isinstance(pickled, bytes) else (pickled.tell(), pickled.read())
     with Refusing("a damaged pickle"):
-        for opcode, argument, position in genops(pickled):
-            budget.instructions -= 1
-            if budget.instructions < 0:
-                raise UnsafeFileError("a pickle of too many instructions")
-            if opcode.name == "STOP":
-                (tree,) = machine.stack
-                return Pickle(tree, frozenset(machine.names), frozenset(machine.called))
-            machine.run(opcode.name, argument, position)
-    raise UnsafeFileError("a damaged pickle: it does not stop")
+        end = machine.run(content, budget)
+        (tree,) = machine.stack
+    if not isinstance(pickled, bytes):
+        pickled.seek(start + end)
+    return Pickle(tree, frozenset(machine.names), frozenset(machine.called))
+
+
+BINPUT, BINGET, MEMOIZE, BININT1, STOP = b"qh\x94K."
 
 
 class Machine:
@@ -202,35 +194,59 @@ class Machine:
         self._memo: dict[int, Any] = {}
         self._n_long_integers = 0
 
-    def run(self, name: str, argument: Any, position: int | None) -> None:
-        """Carry out an instruction.
+    def run(self, content: bytes, budget: Budget) -> int:
+        """Carry out the instructions of a pickle; those that are most frequent without further calls.
 
-        :param name: its name in :mod:`pickletools`
-        :param argument: what stands behind it
-        :param position: where it stands
+        :param content: the pickle, and what follows it
+        :param budget: what its file may still ask for
+        :return: where it ends
         """
-        if name in LITERALS:
-            self.stack.append(argument)
-        elif name in {"MEMOIZE", "BINPUT", "LONG_BINPUT"}:
-            self._memo[len(self._memo) if argument is None else argument] = self.stack[-1]
-        elif name in {"BINGET", "LONG_BINGET"}:
-            self.stack.append(self._memo[argument])
-        elif name in CONSTANTS:
-            self.stack.append(CONSTANTS[name])
-        elif name in CONTAINERS:
-            self.stack.append(CONTAINERS[name]())
-        elif name in TUPLES:
-            self.stack.append(tuple(self._pop(TUPLES[name])))
-        elif name == "LONG1":
-            self._n_long_integers += len(bin(argument)) > 64
-            if self._n_long_integers > MAX_LONG_INTEGERS:
-                raise UnsafeFileError(f"a pickle with more than {MAX_LONG_INTEGERS} long integers")
-            self.stack.append(argument)
-        elif name not in {"PROTO", "FRAME"}:
-            instruction = INSTRUCTIONS.get(name)
-            if instruction is None:
-                raise UnsafeFileError(f"a pickle with the instruction {name} at byte {position}")
-            instruction(self, argument)
+        stack, memo, at, n_done = self.stack, self._memo, 0, 0
+        n_allowed = budget.instructions
+        try:
+            while n_done < n_allowed:
+                n_done += 1
+                code = content[at]
+                if code == BINPUT:
+                    memo[content[at + 1]] = stack[-1]
+                    at += 2
+                elif code == BINGET:
+                    stack.append(memo[content[at + 1]])
+                    at += 2
+                elif code == MEMOIZE:
+                    memo[len(memo)] = stack[-1]
+                    at += 1
+                elif code == BININT1:
+                    stack.append(content[at + 1])
+                    at += 2
+                elif code == STOP:
+                    return at + 1
+                else:
+                    read, carry_out = INSTRUCTIONS.get(code, (None, None))
+                    if carry_out is None:
+                        name = NAMES.get(chr(code), f"{code:#x}")
+                        raise UnsafeFileError(f"a pickle with the instruction {name} at byte {at}")
+                    argument, at = (None, at + 1) if read is None else read(content, at + 1)
+                    carry_out(self, argument)
+                    stack = self.stack
+        finally:
+            budget.instructions -= n_done
+        raise UnsafeFileError("a pickle of too many instructions")
+
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def _put(self, index: int) -> None:
+        self._memo[index] = self.stack[-1]
+
+    def _get(self, index: int) -> None:
+        self.stack.append(self._memo[index])
+
+    def _push_long(self, number: int) -> None:
+        self._n_long_integers += number.bit_length() > 62
+        if self._n_long_integers > MAX_LONG_INTEGERS:
+            raise UnsafeFileError(f"a pickle with more than {MAX_LONG_INTEGERS} long integers")
+        self.stack.append(number)
 
     def _pop(self, n: int) -> list[Any]:
         if len(self.stack) < n:
@@ -315,9 +331,8 @@ class Machine:
         kind, of_type, key, location, size, *_views = _tuple_of(*self._pop(1))
         self.stack.append(Storage(kind, of_type, key, location, size))
 
-    def _run_global(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self._import(module, name)
+    def _import_lines(self, lines: list[str]) -> None:
+        self._import(*lines)
 
     def _run_stack_global(self, _: None) -> None:
         self._import(*self._pop(2))
@@ -358,9 +373,105 @@ class Machine:
         made.state = state
 
 
-INSTRUCTIONS = {
-    name.removeprefix("_run_").upper(): method for name, method in vars(Machine).items() if name.startswith("_run_")
+Read = Callable[[bytes, int], tuple[Any, int]]
+"""From the place behind an instruction to its argument, and to where that ends."""
+
+
+def _of_length(width: int) -> Read:
+    """Bytes that stand behind their number, which takes so many bytes."""
+
+    def read(content: bytes, at: int) -> tuple[bytes, int]:
+        begin = at + width
+        end = begin + int.from_bytes(content[at:begin], "little")
+        if end > len(content):
+            raise UnsafeFileError("a damaged pickle: it ends too early")
+        return content[begin:end], end
+
+    return read
+
+
+def _text(width: int) -> Read:
+    read = _of_length(width)
+
+    def read_text(content: bytes, at: int) -> tuple[str, int]:
+        encoded, end = read(content, at)
+        return encoded.decode("utf-8", "surrogatepass"), end
+
+    return read_text
+
+
+def _number(code: str) -> Read:
+    layout = struct.Struct(code)
+    return lambda content, at: (layout.unpack_from(content, at)[0], at + layout.size)
+
+
+def _long(content: bytes, at: int) -> tuple[int, int]:
+    encoded, end = _of_length(1)(content, at)
+    return int.from_bytes(encoded, "little", signed=True), end
+
+
+def _bytearray(content: bytes, at: int) -> tuple[bytearray, int]:
+    encoded, end = _of_length(8)(content, at)
+    return bytearray(encoded), end
+
+
+def _lines(content: bytes, at: int) -> tuple[list[str], int]:
+    middle = content.index(b"\n", at)
+    end = content.index(b"\n", middle + 1)
+    return [content[at:middle].decode(), content[middle + 1 : end].decode()], end + 1
+
+
+def _pushing(make: Any) -> Callable[[Machine, Any], None]:
+    return lambda machine, _: machine.stack.append(make())
+
+
+def _tuple_of_last(n: int) -> Callable[[Machine, Any], None]:
+    return lambda machine, _: machine.stack.append(tuple(machine._pop(n)))
+
+
+_BY_NAME: dict[str, tuple[Read | None, Callable[[Machine, Any], None]]] = {
+    **{
+        name.removeprefix("_run_").upper(): (None, method)
+        for name, method in vars(Machine).items()
+        if name.startswith("_run_")
+    },
+    "GLOBAL": (_lines, Machine._import_lines),
+    **{
+        name: (read, Machine._push)
+        for name, read in {
+            "BININT": _number("<i"),
+            "BININT2": _number("<H"),
+            "BINFLOAT": _number(">d"),
+            "SHORT_BINUNICODE": _text(1),
+            "BINUNICODE": _text(4),
+            "BINUNICODE8": _text(8),
+            "SHORT_BINBYTES": _of_length(1),
+            "BINBYTES": _of_length(4),
+            "BINBYTES8": _of_length(8),
+            "BYTEARRAY8": _bytearray,
+        }.items()
+    },
+    "LONG1": (_long, Machine._push_long),
+    "LONG_BINPUT": (_number("<I"), Machine._put),
+    "LONG_BINGET": (_number("<I"), Machine._get),
+    "PROTO": (_number("B"), lambda machine, _: None),
+    "FRAME": (_number("<Q"), lambda machine, _: None),
+    **{
+        name: (None, _pushing(make))
+        for name, make in {
+            "NONE": lambda: None,
+            "NEWTRUE": lambda: True,
+            "NEWFALSE": lambda: False,
+            "EMPTY_TUPLE": tuple,
+            "EMPTY_LIST": list,
+            "EMPTY_DICT": dict,
+            "EMPTY_SET": set,
+        }.items()
+    },
+    **{f"TUPLE{n}": (None, _tuple_of_last(n)) for n in (1, 2, 3)},
 }
+NAMES = {instruction.code: instruction.name for instruction in opcodes}
+INSTRUCTIONS = {ord(code): _BY_NAME[name] for code, name in NAMES.items() if name in _BY_NAME}
 
 
 def _tuple_of(args: Any) -> tuple[Any, ...]:

@@ -1,30 +1,32 @@
 """Files of PyTorch's, read without its unpickler."""
 
-import io
-import zipfile
 from collections.abc import Iterable
 from typing import Any
 
-from sb3_pg_ext.checkpoints.safety.archives import read_archive
+from sb3_pg_ext.checkpoints.safety.archives import open_archive, read_archive
 from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Refusing, UnsafeFileError, read_pickle
 
 
-def check_names(content: bytes, budget: Budget) -> None:
+def check_tensors_file(content: bytes, budget: Budget) -> list[Any]:
     """Refuse a file of PyTorch's that would import anything but what tensors need, without reading its tensors.
 
     :param content: the file
     :param budget: what it may still ask for
-    :raises UnsafeFileError: if it would, or its pickle is damaged
+    :return: the names of what is in it
+    :raises UnsafeFileError: if it would, or is damaged, or unpacks to far more
     """
-    with Refusing("a damaged file of PyTorch's"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+    keys: list[Any] = []
+    with open_archive(content) as archive:
         for info in archive.infolist():
             if info.filename.endswith("/data.pkl"):
-                pickled = read_pickle(archive.read(info), budget)
-                _check_names(pickled.names, Decoder({}, budget))
-                for key, _ in pickled.tree.pairs if isinstance(pickled.tree, Call) else ():
-                    if isinstance(key, str) and not key.isprintable():  # PyTorch's messages would print it
-                        raise UnsafeFileError(f"it has parameters called {key!r}")
+                tree, names, _ = read_pickle(archive.read(info), budget)
+                _check_names(names, Decoder({}, budget))
+                keys += [key for key, _ in tree.pairs] if isinstance(tree, Call) else tree or ()
+    for key in keys:
+        if isinstance(key, str) and not key.isprintable():  # PyTorch's messages would print it
+            raise UnsafeFileError(f"it has parameters called {key!r}")
+    return keys
 
 
 def _check_names(names: Iterable[Name], decoder: Decoder) -> None:
