@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_pg_ext.callbacks import TrainingCheckpointCallback
 from sb3_pg_ext.checkpoints import resume
 
-TOTAL = 6_000
+TOTAL = 2_500
 ARGUMENTS = {
     PPO: {"n_steps": 64, "batch_size": 64, "n_epochs": 4, "clip_range": lambda remaining: 0.2 * remaining},
     DQN: {"buffer_size": 1500, "learning_starts": 100, "train_freq": 8, "target_update_interval": 200},
@@ -27,7 +27,7 @@ def train(name: str, folder: Path):
         env = VecNormalize(make_vec_env("CartPole-v1", 2, monitor_dir=str(folder)))
         schedule = {"learning_rate": lambda remaining: 1e-3 * remaining}
         model = cls("MlpPolicy", env, seed=1, device="cpu", **schedule, **ARGUMENTS[cls])
-    callback = TrainingCheckpointCallback(250, folder / "checkpoint")
+    callback = TrainingCheckpointCallback(150, folder / "checkpoint")
     return model.learn(TOTAL - model.num_timesteps, callback, reset_num_timesteps=False)
 
 

@@ -14,7 +14,7 @@ from .test_global_state import settings
 SPACES = ["Box", "Discrete", "MultiDiscrete", "MultiBinary"]
 ENGINES = ["array", "autograd"]
 WITH_ENGINES = [name for name in NAMES if "engine" in find(name).parameters]
-UPDATES, LONGEST_ROLLOUT = 20, 30
+UPDATES, LONGEST_ROLLOUT = 8, 30
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 TIME = re.compile("time/(fps|time_elapsed|.*_seconds)")
 

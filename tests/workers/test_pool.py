@@ -192,6 +192,13 @@ def test_what_pytorch_imports_late_is_there_when_a_fork_server_starts_a_worker()
 
 
 LIVE = "while not shared.array.all(): pool.receive()\n    print(*pool.pids, flush=True)"
+EACH = """
+    for ending in endings:
+        if os.fork() == 0:
+            main()
+            break
+        os.wait()
+"""
 CHILD = "process = multiprocessing.get_context('fork').Process(target=main); process.start(); process.join()"
 ENDINGS = {
     "return": "pass",
@@ -206,16 +213,16 @@ ENDINGS = {
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
 @pytest.mark.parametrize(
-    ("start_method", "ending", "main"),
+    ("start_method", "body", "main", "n_parents"),
     [
-        *(("fork", ending, "main()") for ending in ENDINGS),
-        ("fork", "return", CHILD),
-        ("forkserver", "return", "main()"),
-        ("forkserver", "SIGKILL", "main()"),
+        ("fork", f"{LIVE}; exec(ending)", f"endings = {[*ENDINGS.values()]}; {EACH}", len(ENDINGS)),
+        ("fork", LIVE, CHILD, 1),
+        ("forkserver", LIVE, "main()", 1),
+        ("forkserver", f"{LIVE}; {ENDINGS['SIGKILL']}", "main()", 1),
     ],
+    ids=["every ending", "a child of the parent", "forkserver", "forkserver killed"],
 )
-def test_workers_that_nobody_stops_do_not_outlive_the_parent(start_method, ending, main):
-    body = f"{LIVE}; {ENDINGS[ending]}"
+def test_workers_that_nobody_stops_do_not_outlive_the_parent(start_method, body, main, n_parents):
     script = SCRIPT.format(target="jobs.count", start_method=start_method, body=body, main=main)
     process = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -224,9 +231,9 @@ def test_workers_that_nobody_stops_do_not_outlive_the_parent(start_method, endin
         text=True,
         env=ENVIRONMENT,
     )
-    workers = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(workers) == 2
-    process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
+    workers = [int(pid) for pid in output.split()]
+    assert len(workers) == 2 * n_parents
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and any(map(alive, workers)):
         time.sleep(0.05)

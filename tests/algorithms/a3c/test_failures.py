@@ -161,7 +161,7 @@ def tell(caller, _):
 
 if __name__ == "__main__":
     environments = [partial(Troubled, "block"), partial(Troubled, delay=0.01)]
-    model = A3C("MlpPolicy", environments, start_method="{start_method}", seed=0)
+    model = A3C("MlpPolicy", environments, seed=0)
     try:
         model.learn(10**9, tell)
     except KeyboardInterrupt:
@@ -191,9 +191,8 @@ def assert_ends(pids, seconds=10):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
-@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
-def test_ctrl_c_at_the_keyboard_reaches_all_processes_and_the_parent_saves(start_method, tmp_path):
-    process, workers = start(SCRIPT.format(start_method=start_method, path=tmp_path / "model"))
+def test_ctrl_c_at_the_keyboard_reaches_all_processes_and_the_parent_saves(tmp_path):
+    process, workers = start(SCRIPT.format(path=tmp_path / "model"))
     os.killpg(process.pid, signal.SIGINT)
     for worker in workers:  # they have groups of their own
         os.kill(worker, signal.SIGINT)
@@ -204,9 +203,8 @@ def test_ctrl_c_at_the_keyboard_reaches_all_processes_and_the_parent_saves(start
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
-@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
-def test_workers_do_not_outlive_a_parent_that_is_killed(start_method, tmp_path):
-    process, workers = start(SCRIPT.format(start_method=start_method, path=tmp_path / "model"))
+def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path):
+    process, workers = start(SCRIPT.format(path=tmp_path / "model"))
     process.kill()
     process.communicate(timeout=10)
     assert_ends(workers)
@@ -226,7 +224,7 @@ def tell(caller, _):
 
 if __name__ == "__main__":
     trains = threading.Event()
-    model = A3C("MlpPolicy", [lambda: Assisted("{folder}")] * 2, start_method="{start_method}", seed=0)
+    model = A3C("MlpPolicy", [lambda: Assisted("{folder}")] * 2, seed=0)
     threading.Thread(target=train, daemon=True).start()
     trains.wait()
     model.env.close()
@@ -235,9 +233,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
-@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
-def test_the_interpreter_exits_while_a_thread_trains(start_method, tmp_path):
-    process, workers = start(LEAVING.format(start_method=start_method, folder=tmp_path))
+def test_the_interpreter_exits_while_a_thread_trains(tmp_path):
+    process, workers = start(LEAVING.format(folder=tmp_path))
     process.communicate(timeout=10)  # with any status: PyTorch may abort where the exit interrupts a thread in it
     assert_ends([*workers, *assistants(tmp_path, 1)])  # the second worker may not have come to start its own
 
@@ -249,7 +246,7 @@ def assistants(folder, n=2):
     return pids
 
 
-@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("start_method", ["fork", "forkserver"])
 def test_environments_may_start_processes(start_method, tmp_path):
     model = build(*[partial(Assisted, str(tmp_path))] * 2, start_method=start_method)
     before = vector(model)

@@ -55,10 +55,10 @@ def test_large_rewards_do_not_make_it_diverge():
         action_noise=NormalActionNoise(np.zeros(1), 0.1 * np.ones(1)),
         policy_kwargs={"net_arch": [32, 32]},
         batch_size=32,
-        buffer_size=20_000,
+        buffer_size=6_000,
         seed=0,
         device="cpu",
-    ).learn(20_000)
+    ).learn(6_000)
     observations = th.as_tensor(model.replay_buffer.observations[::10, 0])
     with th.no_grad():
         values, _ = model.policy.critic(observations)
