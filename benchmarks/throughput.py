@@ -44,7 +44,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 import sb3_pg_ext
-from sb3_pg_ext import NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext import ACKTR, NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.policies import SmallCNN
 
@@ -245,6 +245,16 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         "`NPG`, autograd ÷ stock TRPO",
         lambda env: training(on_autograd(NPG), env),
         lambda env: training(sb3_contrib.TRPO, env),
+    ),
+    "acktr": (
+        "`ACKTR` ÷ SB3 A2C",
+        lambda env: training(ACKTR, env),
+        lambda env: training(stable_baselines3.A2C, env),
+    ),
+    "acktr-fast": (
+        "`ACKTR` ÷ `fast.A2C`",
+        lambda env: training(ACKTR, env),
+        lambda env: training(fast.A2C, env),
     ),
     "naf": (
         "`NAF` ÷ SB3 DDPG",

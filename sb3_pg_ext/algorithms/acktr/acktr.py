@@ -192,9 +192,9 @@ class ACKTR(ActorCriticBase):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        unknown = self._unknown_parameters()
-        if unknown and self.unsupported_layers == "error":
-            name = next(iter(unknown))
+        self._unknown = [name for name in unknown_parameters(self.policy) if name != "log_std" or not self._is_gaussian]
+        if self._unknown and self.unsupported_layers == "error":
+            name = self._unknown[0]
             owner = name.rpartition(".")[0]
             kind = type(self.policy.get_submodule(owner)).__name__
             raise ValueError(
@@ -203,17 +203,10 @@ class ACKTR(ActorCriticBase):
                 "sharing weights, or unsupported_layers='sgd'"
             )
 
-    def _unknown_parameters(self) -> dict[str, th.Tensor]:
-        """Parameters whose curvature is not known, by their names."""
-        unknown = unknown_parameters(self.policy)
-        if self._log_std is not None:
-            del unknown["log_std"]
-        return unknown
-
     @property
-    def _log_std(self) -> th.Tensor | None:
-        """The parameter log σ, where its curvature is known."""
-        return self.policy.log_std if isinstance(self.policy.action_dist, DiagGaussianDistribution) else None
+    def _is_gaussian(self) -> bool:
+        """Whether there is a parameter log σ whose curvature is known."""
+        return isinstance(self.policy.action_dist, DiagGaussianDistribution)
 
     def _improve(self) -> None:
         self._set_rate()
@@ -247,7 +240,7 @@ class ACKTR(ActorCriticBase):
             computed = engine.evaluate_actions(steps.inputs, steps.actions)
             with self._timed("factors"):
                 factors = engine.kronecker_factors(self.fisher)
-        unknown = self._unknown_parameters().values()
+        unknown = [self.policy.get_parameter(name) for name in self._unknown]
         of_actor = set(engine.actor_parameters()) if unknown else set()
         old = engine.latest_distributions()
         objective = Objective(self.ent_coef, self.vf_coef, self.normalize_advantage, with_ratio=False)
@@ -260,8 +253,8 @@ class ACKTR(ActorCriticBase):
             (layer, each.of_actor) for layer, each in zip(layers, factors, strict=True)
         ]
         parts += [(Plain(p, None), p in of_actor) for p in unknown]
-        if self._log_std is not None:
-            parts.append((Plain(self._log_std, INFORMATION_OF_LOG_STD), True))
+        if self._is_gaussian:
+            parts.append((Plain(self.policy.log_std, INFORMATION_OF_LOG_STD), True))
         trained = [(part, is_actors) for part, is_actors in parts if any(p.grad is not None for p in part.parameters)]
         actor, critic = ([part for part, is_actors in trained if is_actors is which] for which in (True, False))
         return actor, critic, old, losses

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 
 from sb3_pg_ext.functional import kronecker
@@ -29,7 +30,7 @@ def gradient_of(parameter: th.Tensor) -> th.Tensor:
 
 def _array(tensor: th.Tensor) -> Any:
     """For NumPy, which is several times as fast with small matrices; on a GPU for PyTorch."""
-    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
+    return tensor.numpy() if tensor.is_cpu else tensor
 
 
 class Layer:
@@ -103,16 +104,19 @@ class Layer:
 
     def matrix(self, of: OfParameter) -> Any:
         """Something of the weight and of the bias as one matrix, [m, n + 1], or [m, n] without a bias."""
-        columns = [th.zeros_like(p) if p.grad is None else of(p) for p in self.parameters]
-        return _array(th.cat([column.flatten(1) if column.dim() > 1 else column[:, None] for column in columns], 1))
+        known = (th.zeros_like(p, requires_grad=False) if p.grad is None else of(p) for p in self.parameters)
+        columns = [_array(tensor).reshape(len(tensor), -1) for tensor in known]
+        if len(columns) == 1:
+            return columns[0]
+        return (np.concatenate if isinstance(columns[0], np.ndarray) else th.concatenate)(columns, axis=1)
 
     def write(self, matrix: Any) -> None:
         """Put such a matrix into the gradients."""
-        tensor, start = th.as_tensor(matrix), 0
+        start = 0
         for parameter in self.parameters:
-            width = parameter[0].numel()
+            width = parameter.numel() // len(parameter)
             if parameter.grad is not None:
-                parameter.grad.copy_(tensor[:, start : start + width].reshape(parameter.shape))
+                _array(parameter.grad)[...] = matrix[:, start : start + width].reshape(parameter.shape)
             start += width
 
     def precondition(self, gradient: Any, damping: float) -> Any:
@@ -144,7 +148,7 @@ class Plain:
 
     def write(self, matrix: Any) -> None:
         """Put such an array into the gradient."""
-        gradient_of(self.parameters[0]).copy_(th.as_tensor(matrix))
+        _array(gradient_of(self.parameters[0]))[...] = matrix
 
     def precondition(self, gradient: Any, damping: float) -> Any:
         """Divide by the damped curvature."""
