@@ -82,12 +82,15 @@ class Net:
         self.has_gradient()
         return of_first
 
-    def factors(self, roots: np.ndarray, of_actor: bool, of_input: dict[bool, np.ndarray]) -> list[LayerFactors]:
+    def factors(
+        self, roots: np.ndarray, of_actor: bool, of_input: dict[bool, np.ndarray]
+    ) -> tuple[list[LayerFactors], np.ndarray]:
         """The curvature of the layers, from the batch that was last passed.
 
         :param roots: cotangents r of the outputs, [many, B, k], whose Σ r rᵀ is the curvature at every state
         :param of_actor: whether it is the actor
         :param of_input: what is known of A of the first layer, by whether it has a bias
+        :return: the factors, and the roots with respect to x Wᵀ + b of the first layer
         """
         n_samples, found = roots.shape[1], []
         for index, gradients in mlp.pulled_back(self.layers, self.trace, roots):
@@ -97,7 +100,7 @@ class Net:
                 known[has_bias] = kronecker.input_factor(self.trace[index][0], has_bias)
             outputs = kronecker.output_factor(gradients.reshape(-1, gradients.shape[2]), n_samples)
             found.append(LayerFactors(module.weight, module.bias, known[has_bias], outputs, of_actor))
-        return found
+        return found, gradients
 
     def has_gradient(self) -> None:
         """From now on it has one; as with autograd, a parameter has a gradient once one has reached it."""
@@ -258,19 +261,29 @@ class ArrayBackend(PolicyBackend):
         return nullcontext()
 
     def kronecker_factors(self, fisher: str | None) -> list[LayerFactors]:
-        """From the traces of both networks."""
-        of_input: dict[bool, np.ndarray] = {}
+        """From the traces of the networks. The trunk's have the roots of both heads."""
         ones = np.ones((1, len(self._critic.trace[0][0]), 1), np.float32)
-        of_critic = self._critic.factors(ones, False, of_input)
-        if fisher is None:
-            return of_critic
-        head = self._head
-        roots = head.information_roots() if fisher == "exact" else head.sampled_scores(sampling_generator())
-        return [*self._actor.factors(roots, True, of_input), *of_critic]
+        asked = [(self._critic, ones)]
+        if fisher is not None:
+            head = self._head
+            roots = head.information_roots() if fisher == "exact" else head.sampled_scores(sampling_generator())
+            asked.insert(0, (self._actor, roots))
+        found: list[LayerFactors] = []
+        of_input: dict[bool, np.ndarray] = {}
+        of_trunk = []
+        for net, roots in asked:
+            factors, of_first = net.factors(roots, net is self._actor, of_input)
+            found += factors
+            of_trunk.append((of_first, net.layers[0].weight))
+        for net in self._trunk:
+            if not {*net.parameters} & {*self._frozen}:
+                roots = np.concatenate([np.matmul(of_first, weight) for of_first, weight in of_trunk])
+                found += net.factors(roots, fisher is not None, {})[0]
+        return found
 
     def actor_parameters(self) -> list[th.Tensor]:
-        """Those of its network."""
-        return self._actor.parameters
+        """Those of its network, with the trunk's."""
+        return self._policy_parameters
 
     def latest_distributions(self) -> Head:
         """They are apart from the policy's memory."""

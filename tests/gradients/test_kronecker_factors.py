@@ -43,10 +43,16 @@ def factors(backend, inputs, actions, fisher="exact"):
         return {each.weight: each for each in backend.kronecker_factors(fisher)}
 
 
+TRUNKS = [{"shared": [5], "pi": [4], "vf": [3]}, {"shared": [5, 4]}]
+
+
 @pytest.mark.parametrize("fisher", ["exact", "sampled"])
-@pytest.mark.parametrize("action_space", SPACES)
-def test_both_backends_agree(action_space, fisher):
-    policy = make(action_space)
+@pytest.mark.parametrize(
+    ("action_space", "net_arch"),
+    [*((space, [5, 4]) for space in SPACES), *((space, trunk) for space in SPACES[1:3] for trunk in TRUNKS)],
+)
+def test_both_backends_agree(action_space, net_arch, fisher):
+    policy = make(action_space, net_arch=net_arch)
     found = []
     for cls in BACKENDS:
         th.manual_seed(1)
@@ -70,21 +76,22 @@ def test_is_the_block_of_the_fisher_matrix_at_one_state(backend, action_space, k
     check_blocks(make(action_space, **kwargs), backend)
 
 
-@pytest.mark.parametrize("kwargs", [{"state_dependent_std": True}, {"net_arch": {"shared": [5], "pi": [4], "vf": [4]}}])
-def test_is_the_block_of_other_policies_too(kwargs):
+@pytest.mark.parametrize(
+    ("kwargs", "backend"),
+    [({"state_dependent_std": True}, AutogradBackend), *(({"net_arch": TRUNKS[0]}, backend) for backend in BACKENDS)],
+)
+def test_is_the_block_of_other_policies_too(kwargs, backend):
     """Without the part of V, where actor and critic share layers."""
-    check_blocks(make("Box of two dimensions", **kwargs), AutogradBackend)
+    check_blocks(make("Box of two dimensions", **kwargs), backend)
 
 
 def check_blocks(policy, make_backend):
     backend = make_backend(policy)
     inputs, actions = batch(policy, 1)
     by_weight = factors(backend, inputs, actions)
-    of_values = {}
-    if isinstance(backend, AutogradBackend):
-        with backend.recorded_layers():
-            backend.predict_values(inputs)
-            of_values = {each.weight: each.outputs.numpy() for each in backend.kronecker_factors(None)}
+    with backend.recorded_layers():
+        backend.predict_values(inputs)
+        of_values = {each.weight: np.asarray(each.outputs) for each in backend.kronecker_factors(None)}
     backend.evaluate_policy(inputs, actions)
     parameters, _ = backend.policy_gradient(np.ones(1, np.float32))
     product = backend.fisher_product()
