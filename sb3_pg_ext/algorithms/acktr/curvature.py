@@ -108,7 +108,8 @@ class Layer:
         columns = [_array(tensor).reshape(len(tensor), -1) for tensor in known]
         if len(columns) == 1:
             return columns[0]
-        return (np.concatenate if isinstance(columns[0], np.ndarray) else th.concatenate)(columns, axis=1)
+        concatenate: Any = np.concatenate if isinstance(columns[0], np.ndarray) else th.concatenate
+        return concatenate(columns, axis=1)
 
     def write(self, matrix: Any) -> None:
         """Put such a matrix into the gradients."""
