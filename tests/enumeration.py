@@ -13,7 +13,7 @@ from math import factorial, prod
 import numpy as np
 import torch as th
 
-from sb3_pg_ext.baselines import Episodes
+from sb3_pg_ext.baselines import ActionFactors, Episodes, corrections
 
 HORIZON = 3
 POLICY = [[Fraction(1, 4), Fraction(3, 4)], [Fraction(1, 2), Fraction(1, 2)]]
@@ -79,6 +79,9 @@ def make_batch(episodes, total_returns=False, gamma=1.0, weighted=False):
         values=VALUES[states],
         scores=np.concatenate([episode.scores for episode in episodes]).astype(np.float32),
         weights=(gamma**t).astype(np.float32) if weighted else 1.0,
+        gamma=gamma,
+        actions=np.concatenate([episode.actions for episode in episodes])[:, None],
+        policy=ActionFactors((np.array(POLICY, float)[states],)),
     )
 
 
@@ -89,6 +92,18 @@ def gradient_of_every_episode(batch, b):
     for j, i in enumerate(batch.episode_id):
         gradients[i] += scores[j] * (batch.returns[j] - (b[j] if b.ndim == 1 else b[i]))
     return gradients
+
+
+def correction_of_every_episode(batch, baseline):
+    """Σ_t w_t Σ_k c_k ∇log π(a_k|s_t) by a baseline that sees the action, [m, 4]."""
+    gradients, states = np.zeros((len(batch.lengths), 2, 2)), batch.observations.argmax(axis=1)
+    for actions, terms in corrections(baseline, batch):
+        rows = zip(
+            batch.episode_id, states, actions[:, 0], np.broadcast_to(batch.weights, len(terms)) * terms, strict=True
+        )
+        for i, s, a, weight in rows:
+            gradients[i, s] += weight * (np.eye(2)[a] - np.array(POLICY[s], float))
+    return gradients.reshape(-1, 4)
 
 
 def all_batches(m):
@@ -102,7 +117,8 @@ def estimates_of_all_batches(baseline, m, **kwargs):
     """REINFORCE's estimate from every batch of m episodes, and the probability of the batch."""
     for probability, episodes in all_batches(m):
         batch = make_batch([EPISODES[i] for i in episodes], **kwargs)
-        yield probability, gradient_of_every_episode(batch, baseline(batch)).mean(axis=0)
+        gradients = gradient_of_every_episode(batch, baseline(batch)) + correction_of_every_episode(batch, baseline)
+        yield probability, gradients.mean(axis=0)
 
 
 def expected_estimate(baseline, m=2, **kwargs):

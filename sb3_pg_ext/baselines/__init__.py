@@ -1,19 +1,30 @@
 """Baselines of REINFORCE: the contract that plug-ins share, and the built-in ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from sb3_pg_ext.baselines.episodes import Baseline, Episodes, LearningBaseline
+from sb3_pg_ext.baselines.episodes import (
+    ActionFactors,
+    Baseline,
+    CorrectedBaseline,
+    Correction,
+    Episodes,
+    LearningBaseline,
+)
 from sb3_pg_ext.plugins import BaselineSpec, make, registry
 
 __all__ = [
+    "ActionFactors",
     "Baseline",
+    "CorrectedBaseline",
+    "Correction",
     "Episodes",
     "LearningBaseline",
     "apply_baseline",
     "build_baseline",
+    "corrections",
     "list_baselines",
     "make_baseline",
 ]
@@ -70,3 +81,24 @@ def apply_baseline(baseline: Baseline, episodes: Episodes, per_component: bool |
             + ("a number for every episode and component" if per_component else "a number for every step")
         )
     return np.asarray(numbers)
+
+
+def corrections(baseline: Baseline, episodes: Episodes) -> Iterator[Correction]:
+    """The terms by which a baseline that sees the action makes up for what it takes away; of others there are none.
+
+    :param baseline: the baseline, from a plug-in perhaps
+    :param episodes: what it is given
+    :raises ValueError: naming the baseline and its module, if a term has another shape
+    """
+    if not isinstance(baseline, CorrectedBaseline):
+        return
+    assert episodes.actions is not None, "REINFORCE gives the actions to every baseline with a correction"
+    allowed = episodes.actions.shape, episodes.returns.shape
+    for actions, weights in baseline.correction(episodes):
+        if (np.shape(actions), np.shape(weights)) != allowed:
+            raise ValueError(
+                f"Baseline {baseline!r} of module {type(baseline).__module__}: its correction has the shapes "
+                f"{np.shape(actions)} and {np.shape(weights)}; allowed: {allowed[0]} and {allowed[1]}, an action and "
+                "its weight for every step"
+            )
+        yield np.asarray(actions), np.asarray(weights)

@@ -1,6 +1,6 @@
 """What a baseline sees, and what it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +24,82 @@ class Scores(Protocol):
         ...
 
 
+Correction = tuple[np.ndarray, np.ndarray]
+"""Actions a', [B, action_dim], and their weights c, [B]: the term Σ_t w_t c_t ∇log π(a'_t|s_t) of a gradient."""
+
+
+@dataclass(frozen=True)
+class ActionFactors:
+    """π(·|s_t) as a product of factors, one for every number of an action: either choices, or Gaussians.
+
+    :param probabilities: of every factor the probabilities of its choices 0, 1, …, [B, choices] each, float64
+    :param mean: μ of the Gaussians, [B, action_dim], float64
+    :param std: σ likewise
+    """
+
+    probabilities: tuple[np.ndarray, ...] = ()
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+
+    def deviations(self, actions: np.ndarray) -> list[np.ndarray]:
+        """Of every factor, what of its action differs from the expectation: it has mean 0 under π.
+
+        Of a Gaussian (a_i − μ_i)/σ_i, [B, 1]; of choices 1[a_i = k] − π_i(k), [B, choices].
+
+        :param actions: a, [B, action_dim]
+        """
+        if self.mean is None or self.std is None:
+            taken = actions.reshape(len(actions), -1).astype(np.int64)
+            return [np.eye(p.shape[1])[taken[:, i]] - p for i, p in enumerate(self.probabilities)]
+        scaled = (actions.reshape(self.mean.shape) - self.mean) / self.std
+        return [scaled[:, i : i + 1] for i in range(scaled.shape[1])]
+
+    def support(self, i: int, actions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Actions that stand for all of a factor's, the others being as they were, and their probabilities, [B].
+
+        Expectations over them are those over π_i, of every function of a choice, and of ∇log π of a Gaussian and what
+        is linear in it: there they are μ_i ± σ_i.
+
+        :param i: the factor
+        :param actions: a, [B, action_dim]
+        """
+        n_steps = len(actions)
+        if self.mean is None or self.std is None:
+            for k, probability in enumerate(self.probabilities[i].T):
+                yield _replaced(actions, i, np.full(n_steps, k)), probability
+        else:
+            for sign in (1.0, -1.0):
+                yield _replaced(actions, i, self.mean[:, i] + sign * self.std[:, i]), np.full(n_steps, 0.5)
+
+    def probes(self, slopes: list[np.ndarray], actions: np.ndarray) -> Iterator[Correction]:
+        """∇_θ E_{a~π} Σ_i c_i·x_i(a_i), with the deviations x of :meth:`deviations`, in terms of ∇log π of actions.
+
+        Of Gaussians, ∇log π(μ + σu) − ∇log π(μ − σu) = 2 Σ_i (u_i/σ_i) ∇μ_i, with u = c up to its size.
+
+        :param slopes: c_i, of every factor as many as it has deviations, [B, …] each
+        :param actions: a, [B, action_dim]
+        """
+        if self.mean is None or self.std is None:
+            for i, c in enumerate(slopes):
+                for k, (others, probability) in enumerate(self.support(i, actions)):
+                    yield others, probability * (c[:, k] - (self.probabilities[i] * c).sum(axis=1))
+        else:
+            direction = np.concatenate(slopes, axis=1)
+            size = np.maximum(np.abs(direction).max(axis=1), np.finfo(np.float64).tiny)
+            for sign in (1.0, -1.0):
+                yield (
+                    self.mean + sign * self.std * direction / size[:, None],
+                    sign * size / 2,
+                )
+
+
+def _replaced(actions: np.ndarray, i: int, column: np.ndarray) -> np.ndarray:
+    """With other numbers for one factor."""
+    others = actions.reshape(len(actions), -1).copy()
+    others[:, i] = column
+    return others
+
+
 @dataclass(frozen=True)
 class Episodes:
     """The episodes of a rollout as flat arrays of B steps, one episode after the other.
@@ -42,6 +118,9 @@ class Episodes:
         read, which has to happen before the policy is updated, so not in ``fit``
     :param weights: what REINFORCE weights each step with besides its return, [B] or one number for all: γᵗ with
         ``discount_state_distribution``
+    :param gamma: γ of the returns
+    :param actions: a_t, [B, action_dim]; ``None`` unless the baseline has ``needs_actions = True``
+    :param policy: π(·|s_t), likewise
     """
 
     rewards: np.ndarray
@@ -53,6 +132,9 @@ class Episodes:
     values: np.ndarray | None = None
     scores: Scores | None = None
     weights: np.ndarray | float = 1.0
+    gamma: float = 1.0
+    actions: np.ndarray | None = None
+    policy: ActionFactors | None = None
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -109,7 +191,11 @@ class Baseline(Protocol):
 
     - ``needs_values = True`` if it reads ``episodes.values``: REINFORCE trains a critic;
     - ``needs_episodes = 2`` if it needs so many complete episodes: REINFORCE refuses fewer, and ``n_steps``;
+    - ``needs_actions = True`` if it reads ``episodes.actions`` or ``episodes.policy``: REINFORCE refuses policies that
+      are no product of choices or Gaussians;
     - ``max_observation_size``: REINFORCE refuses observations of more numbers.
+
+    One that depends on the action has a method ``correction``, see :class:`CorrectedBaseline`.
     """
 
     def __call__(self, episodes: Episodes) -> np.ndarray:
@@ -117,6 +203,24 @@ class Baseline(Protocol):
 
         With ``BaselineSpec(per_component=True)`` one of every episode for every component of the gradient, [m, n]: then
         REINFORCE subtracts b∘Σ_t w_t ∇log π(a_t|s_t) from the gradient of an episode.
+        """
+        ...
+
+
+@runtime_checkable
+class CorrectedBaseline(Baseline, Protocol):
+    """A baseline b(s, a) that sees the action, and adds the expectation of what it takes away.
+
+        ĝ = Σ_t w_t [∇log π(a_t|s_t)(G_t − b(s_t, a_t)) + ∇_θ E_{a~π} b(s_t, a)]
+
+    has no bias if b does not depend on what follows the action, so, what it learns, it has to learn from earlier
+    batches.
+    """
+
+    def correction(self, episodes: Episodes) -> Iterable[Correction]:
+        """∇_θ E_{a~π} b(s_t, a), or an unbiased estimate of it, in terms of score functions: Σ_k c_k ∇log π(a_k|s_t).
+
+        :return: of every term the actions a_k, [B, action_dim], and c_k, [B]. Choices have π(k|s) b(s, k) for c_k.
         """
         ...
 

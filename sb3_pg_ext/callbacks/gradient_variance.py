@@ -29,7 +29,7 @@ from torch.nn.utils import parameters_to_vector
 
 from sb3_pg_ext.algorithms.base.actor_critic import PROVIDES
 from sb3_pg_ext.arguments import check_choice, check_count
-from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, apply_baseline, make_baseline
+from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline, apply_baseline, corrections, make_baseline
 from sb3_pg_ext.checkpoints.random_states import seeded
 from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.functional.finite import NonFiniteError
@@ -41,7 +41,7 @@ from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.action_masks import make_mask_reader
 from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import Evaluation, StepOutcomes, check_transitions, estimate, evaluate_transitions
-from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, to_episodes
+from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, sees_actions, to_episodes, with_actions
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions
 
 
@@ -120,7 +120,7 @@ class Batch:
         from_the_start = np.zeros(to_go.shape[1], int)
         values = self.transitions.flat(self.evaluation.values)
         episodes = to_episodes(self.transitions, self.inputs.observations, to_go, total_returns, from_the_start, values)
-        return replace(episodes, scores=ScoreFunctions(self.policy, self.inputs, self.actions))
+        return replace(episodes, scores=ScoreFunctions(self.policy, self.inputs, self.actions), gamma=self.gamma)
 
     def advantages(self, estimator: AdvantageEstimator) -> np.ndarray:
         """What an estimator makes of all episodes in one column, [B]."""
@@ -136,15 +136,17 @@ class Batch:
         )
         return estimate(estimator, outcomes, values, next_values, self.gamma, log_probs, log_probs).advantages[:, 0]
 
-    def gradient(self, weights: np.ndarray) -> th.Tensor:
+    def gradient(self, weights: np.ndarray, actions: np.ndarray | None = None) -> th.Tensor:
         """Σ_t ∇log π(a_t|s_t)·w_t with respect to the parameters that log π depends on, [parameters], float64.
 
         :param weights: w_t, [B], float32
+        :param actions: other actions than those that were taken, [B, action_dim]
         """
+        actions = self.actions if actions is None else actions
         policy, total = self.policy, th.zeros((), dtype=th.float64)
         for part, obs, more in chunks(self.inputs, policy.device):
-            actions = action_tensor(self.actions[part], policy.action_space, policy.device)
-            log_probs = policy.get_distribution(obs, **more).log_prob(actions)
+            chosen = action_tensor(actions[part], policy.action_space, policy.device)
+            log_probs = policy.get_distribution(obs, **more).log_prob(chosen)
             parameters = influential(log_probs, list(policy.parameters()))
             objective = log_probs @ th.tensor(weights[part], device=policy.device)
             total = total + parameters_to_vector(th.autograd.grad(objective, parameters)).double().cpu()
@@ -163,12 +165,16 @@ def with_baseline(baseline: Baseline, total_returns: bool) -> GradientEstimator:
 
     def estimate(batch: Batch) -> th.Tensor:
         episodes = batch.total if total_returns else batch.to_go
+        if sees_actions(baseline):
+            episodes = with_actions(episodes, batch.policy, batch.inputs, batch.actions)
         b = apply_baseline(baseline, episodes, per_component=None)
         if b.ndim == 1:
             gradient = batch.gradient((episodes.weights * (episodes.returns - b)).astype(np.float32))
         else:  # every component has its own, [m, parameters]
             g, x = episodes.gradients
             gradient = th.as_tensor((x - b * g).sum(axis=0))
+        for actions, terms in corrections(baseline, episodes):
+            gradient = gradient + batch.gradient((episodes.weights * terms).astype(np.float32), actions)
         if isinstance(baseline, LearningBaseline):
             baseline.fit(episodes)
         return gradient
@@ -289,7 +295,8 @@ class GradientVarianceCallback(BaseCallback):
         for name, (baseline, _) in self.baselines.items():
             if getattr(baseline, "needs_values", False) and not has_critic:
                 raise ValueError(f"baselines has {name!r}; allowed where the model trains a critic, which it does not")
-            check_baseline(f"baseline {name!r}", baseline, self.n_episodes, model.observation_space)
+            chosen, spaces = f"baseline {name!r}", (model.observation_space, model.action_space)
+            check_baseline(chosen, baseline, self.n_episodes, *spaces)
         for name in self.advantage_estimators:
             if not has_critic:
                 raise ValueError(f"advantage_estimators has {name!r}; allowed where the model trains a critic")

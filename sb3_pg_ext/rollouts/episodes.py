@@ -1,13 +1,20 @@
 """From the transitions of a rollout to its episodes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_obs_shape
+from torch.distributions import Categorical, Normal
 
-from sb3_pg_ext.baselines import Baseline, Episodes
+from sb3_pg_ext.baselines import ActionFactors, Baseline, CorrectedBaseline, Episodes
 from sb3_pg_ext.functional.returns import discounted_sum
+from sb3_pg_ext.functional.tensors.distributions import parts as action_parts
+from sb3_pg_ext.policies.evaluation import chunks, torch_distributions
+from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import Observations
 from sb3_pg_ext.rollouts.transitions import Transitions
 
@@ -18,13 +25,49 @@ def observation_size(space: spaces.Space) -> int:
     return sum(math.prod(shape) for shape in (shapes.values() if isinstance(shapes, dict) else [shapes]))
 
 
-def check_baseline(chosen: str, baseline: Baseline, n_episodes: int, observation_space: spaces.Space) -> None:
-    """Refuse a baseline that needs more episodes than there are, or smaller observations.
+def sees_actions(baseline: Baseline) -> bool:
+    """Whether a baseline is to be given actions, and what the policy says of them."""
+    return getattr(baseline, "needs_actions", False) or isinstance(baseline, CorrectedBaseline)
+
+
+@th.no_grad()
+def with_actions(episodes: Episodes, policy: ActorCriticPolicy, inputs: PolicyInputs, actions: np.ndarray) -> Episodes:
+    """Add the actions, and π(·|s_t) as a product of factors.
+
+    :param episodes: the episodes
+    :param policy: π
+    :param inputs: what it saw, [B, …]
+    :param actions: [B, action_dim]
+    :raises ValueError: if π is no product of choices or Gaussians
+    """
+    parts = [
+        action_parts(torch_distributions(policy.get_distribution(obs, **more)))
+        for _, obs, more in chunks(inputs, policy.device)
+    ]
+
+    def joined(i: int, name: str) -> np.ndarray:
+        return th.cat([getattr(chunk[i], name) for chunk in parts]).double().cpu().numpy()
+
+    if all(type(part) is Categorical for part in parts[0]):
+        factors = ActionFactors(tuple(joined(i, "probs") for i in range(len(parts[0]))))
+    elif type(parts[0][0]) is Normal and not policy.squash_output:
+        factors = ActionFactors((), joined(0, "loc"), joined(0, "scale"))
+    else:
+        kinds = {type(part).__name__ for part in parts[0]}
+        raise ValueError(f"a baseline that sees actions with a policy of {kinds}; allowed: choices or Gaussians")
+    return replace(episodes, actions=actions, policy=factors)
+
+
+def check_baseline(
+    chosen: str, baseline: Baseline, n_episodes: int, observation_space: spaces.Space, action_space: spaces.Space
+) -> None:
+    """Refuse a baseline that needs more episodes than there are, smaller observations, or other actions.
 
     :param chosen: the choice, for the message
     :param baseline: what was chosen
     :param n_episodes: the number of episodes that it will see
     :param observation_space: that of their observations
+    :param action_space: that of their actions
     :raises ValueError: naming what is allowed
     """
     needed = getattr(baseline, "needs_episodes", 1)
@@ -36,6 +79,8 @@ def check_baseline(chosen: str, baseline: Baseline, n_episodes: int, observation
     size, largest = observation_size(observation_space), getattr(baseline, "max_observation_size", None)
     if largest is not None and size > largest:
         raise ValueError(f"{chosen} with observations of {size} numbers; allowed: at most {largest}")
+    if sees_actions(baseline) and not isinstance(action_space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete):
+        raise ValueError(f"{chosen} with actions in {action_space}; allowed: Box, Discrete or MultiDiscrete")
 
 
 def rewards_to_go(transitions: Transitions, next_values: np.ndarray | None, gamma: float) -> np.ndarray:

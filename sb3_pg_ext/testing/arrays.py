@@ -1,7 +1,7 @@
 """What the properties of estimators and of baselines share: records of arrays, and comparisons of numbers."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,9 +18,17 @@ def arrays_of(record: Any) -> dict[str, Any]:
 
 
 def map_arrays(function: Callable[[np.ndarray], np.ndarray], record: Record) -> Record:
-    """Another record, with what a function makes of every array."""
-    changed: dict[str, Any] = {name: function(array) for name, array in arrays_of(record).items()}
-    return replace(record, **changed)  # type: ignore[type-var]
+    """Another record, with what a function makes of every array, also of those in its tuples and records."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        if is_dataclass(value):
+            return map_arrays(function, value)
+        return function(value) if isinstance(value, np.ndarray) else value
+
+    mapped = {field.name: changed(getattr(record, field.name)) for field in fields(record)}  # type: ignore[arg-type]
+    return replace(record, **mapped)  # type: ignore[type-var]
 
 
 def assert_unchanged(before: Any, after: Any) -> None:

@@ -5,17 +5,21 @@ import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from sb3_pg_ext.baselines import Baseline, Episodes, LearningBaseline
+from sb3_pg_ext.baselines import ActionFactors, Baseline, Episodes, LearningBaseline, corrections
 from sb3_pg_ext.plugins import BaselineSpec
+from sb3_pg_ext.rollouts.episodes import sees_actions
 from sb3_pg_ext.testing.arrays import arrays_of, assert_close, assert_unchanged, map_arrays
 from sb3_pg_ext.testing.properties import find_failures, hint
 
 LENGTHS = {"episodes of 1, 7 and 3 steps": (1, 7, 3), "two episodes of one step": (1, 1)}
 N_PARAMETERS = 4
+N_CHOICES = (2, 3)
+"""An action consists of two choices."""
 
 Make = Callable[[], Baseline]
 Batches = Sequence[Episodes]
@@ -42,6 +46,8 @@ def find_baseline_failures(spec: BaselineSpec, **kwargs: Any) -> list[str]:
     ]
     if spec.unbiased:
         properties.append(does_not_see_what_the_action_leads_to)
+        if sees_actions(make()):
+            properties.append(gives_back_what_it_takes_for_the_action)
     if not getattr(make(), "needs_values", False):
         properties.append(needs_no_values)
     if hasattr(make(), "fit"):
@@ -72,6 +78,8 @@ def _make_episodes(lengths: tuple[int, ...], total_returns: bool) -> Episodes:
     n_steps = sum(lengths)
     rewards = rng.standard_normal(n_steps, dtype=np.float32)
     t = np.concatenate([np.arange(length) for length in lengths])
+    of_actions = np.random.default_rng(1)
+    odds = [of_actions.uniform(0.5, 2, (n_steps, n)) for n in N_CHOICES]
     return Episodes(
         rewards=rewards,
         returns=_sum_rewards(rewards, lengths, total_returns),
@@ -82,6 +90,8 @@ def _make_episodes(lengths: tuple[int, ...], total_returns: bool) -> Episodes:
         values=rng.standard_normal(n_steps, dtype=np.float32),
         scores=rng.standard_normal((n_steps, N_PARAMETERS), dtype=np.float32),
         weights=(0.9**t).astype(np.float32),
+        actions=np.stack([of_actions.integers(n, size=n_steps) for n in N_CHOICES], axis=1),
+        policy=ActionFactors(tuple(each / each.sum(axis=1, keepdims=True) for each in odds)),
     )
 
 
@@ -150,15 +160,38 @@ def _longer(episodes: Episodes, i: int) -> Episodes:
 
 
 def _with_another_sequel(episodes: Episodes, step: int) -> Episodes:
-    """Other rewards and scores from a step of an episode on, and other observations and values after it."""
+    """Other rewards and scores from a step of an episode on, and other observations, values and actions after it."""
     rng = np.random.default_rng(1)
     own = episodes.episode_id == episodes.episode_id[step]
     since, after = (own & (episodes.t >= episodes.t[step] + k) for k in (0, 1))
     arrays = {name: array.copy() for name, array in arrays_of(episodes).items()}
     for name, rows in (("rewards", since), ("scores", since), ("observations", after), ("values", after)):
         arrays[name][rows] += rng.standard_normal(arrays[name][rows].shape, dtype=np.float32)
+    arrays["actions"][after] = (arrays["actions"][after] + 1) % N_CHOICES
     arrays["returns"] = _sum_rewards(arrays["rewards"], episodes.lengths, episodes.total_returns)
     return replace(episodes, **arrays)
+
+
+def gives_back_what_it_takes_for_the_action(make: Make, batches: Batches) -> None:
+    """Σ_a π(a|s)[b(s, a)∇log π(a|s) − correction] = 0 at every step, in the logits of π."""
+    *earlier, episodes = batches
+    baseline = _fitted(make, earlier)
+    taken, given = np.zeros((2, len(episodes.t), sum(N_CHOICES)))
+    for choices in product(*map(range, N_CHOICES)):
+        there = replace(episodes, actions=np.tile(choices, (len(episodes.t), 1)))
+        assert there.policy is not None
+        probability = np.prod([p[:, k] for p, k in zip(there.policy.probabilities, choices, strict=True)], axis=0)
+        taken += _scores(there.policy, there.actions) * (probability * baseline(there))[:, None]
+        for actions, terms in corrections(baseline, there):
+            given += _scores(there.policy, actions) * (probability * terms)[:, None]
+    with hint("averaged over all actions; is correction missing or wrong?"):
+        assert_close(given, taken, lambda step, i: f"what it gives back for the derivative {i} at step {step} is")
+
+
+def _scores(policy: ActionFactors, actions: np.ndarray | None) -> np.ndarray:
+    """∇log π(a|s) in the logits, [B, Σ choices]."""
+    assert actions is not None
+    return np.concatenate(policy.deviations(actions), axis=1)
 
 
 def needs_no_values(make: Make, batches: Batches) -> None:
@@ -184,13 +217,17 @@ def goes_on_from_its_state(make: Make, batches: Batches) -> None:
 
 def _predict(make: Make, batches: Batches) -> np.ndarray:
     """The baseline of the last batch, after it was used for and fitted to the earlier ones, as REINFORCE does."""
+    return _fitted(make, batches[:-1])(batches[-1])
+
+
+def _fitted(make: Make, batches: Batches) -> Baseline:
     baseline = make()
     fit = getattr(baseline, "fit", None)
-    for episodes in batches[:-1]:
+    for episodes in batches:
         baseline(episodes)
         if fit is not None:
             fit(episodes)
-    return baseline(batches[-1])
+    return baseline
 
 
 def _predict_steps(make: Make, batches: Batches) -> np.ndarray:

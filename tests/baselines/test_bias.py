@@ -7,6 +7,7 @@ import pytest
 from enumeration import (
     EPISODES,
     POPULATION,
+    correction_of_every_episode,
     expected_estimate,
     gradient_of_every_episode,
     make_batch,
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from sb3_pg_ext import list_baselines, make_baseline
 from sb3_pg_ext.baselines.optimal import Optimal, OptimalPerComponent
 from sb3_pg_ext.baselines.plugin import sb3_pg_ext_baselines
+from sb3_pg_ext.baselines.residual import QProp
 
 BUILT_IN = {spec.name: spec for spec in sb3_pg_ext_baselines()}
 ROUNDING = 1e-6  # baselines are float32
@@ -30,11 +32,12 @@ CROSS_FITTED = {
 }
 
 
-def make_fitted(name):
+def make_fitted(name, **kwargs):
     """A baseline; what it learns, it has learned from earlier episodes."""
-    baseline = make_baseline(name)
+    baseline = make_baseline(name, **kwargs)
     if hasattr(baseline, "fit"):
-        baseline.fit(make_batch(EPISODES[3:9]))
+        for episodes in (EPISODES[3:9], EPISODES[5:12]):
+            baseline.fit(make_batch(episodes))
     return baseline
 
 
@@ -53,6 +56,35 @@ def test_every_built_in_baseline_is_held_to_account():
 def test_who_declares_no_bias_has_none(name, total_returns):
     error = expected_estimate(make_fitted(name), total_returns=total_returns) - true_gradient()
     assert np.abs(error).max() < ROUNDING
+
+
+@EITHER_RETURN
+@pytest.mark.parametrize("conservative", [False, True])
+def test_q_prop_without_its_correction_has_a_bias(conservative, total_returns, monkeypatch):
+    baseline = make_fitted("q_prop", conservative=conservative)
+    assert baseline._eta == 1
+    error = expected_estimate(baseline, m=1, total_returns=total_returns) - true_gradient()
+    assert np.abs(error).max() < ROUNDING
+    monkeypatch.setattr(QProp, "correction", lambda *_: ())
+    error = expected_estimate(baseline, m=1, total_returns=total_returns) - true_gradient()
+    assert np.linalg.norm(error) > 0.05 * np.linalg.norm(true_gradient())
+
+
+@pytest.mark.parametrize("name", ["q_prop", "action_factorized", "value_time"])
+def test_with_weights_there_is_no_bias_either(name):
+    estimate = expected_estimate(make_fitted(name), m=1, gamma=0.5, weighted=True)
+    np.testing.assert_allclose(estimate, true_gradient(0.5), atol=ROUNDING)
+
+
+def test_what_was_learned_leaves_less_variance():
+    """Of the whole population, against V alone, however wrong."""
+    population = make_batch(POPULATION)
+    of_value = spread(population, make_baseline("value")(population))
+    for name in ("q_prop", "value_time"):
+        baseline = make_fitted(name)
+        gradients = gradient_of_every_episode(population, baseline(population))
+        gradients += correction_of_every_episode(population, baseline)
+        assert gradients.var(axis=0).sum() < 0.9 * of_value
 
 
 @EITHER_RETURN

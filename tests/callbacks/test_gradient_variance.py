@@ -519,3 +519,17 @@ def test_an_environment_without_the_masks_of_the_training_is_refused():
     model = MASKED["NPG"]("MlpPolicy", MaskedEnv(), seed=0, device="cpu")
     with pytest.raises(ValueError, match="use_masking=True, but the environment does not support action masking"):
         model.learn(16, GradientVarianceCallback(RandomEnv(ACTION_SPACES["Discrete"]), n_batches=2, n_episodes=2))
+
+
+def test_baselines_that_see_the_action_estimate_the_same_gradient():
+    """From the same batches: what they take away, and give back, differs by noise alone."""
+    model = REINFORCE("MlpPolicy", Walk(), baseline="value", gamma=GAMMA, seed=0, device="cpu").learn(200)
+    names = ["value", "q_prop", "action_factorized", "value_time"]
+    callback = GradientVarianceCallback(Walk(), names, n_batches=30, n_episodes=20, reference="value")
+    callback.init_callback(model)
+    measured = callback.measure()
+    assert measured["action_factorized"] == measured["value"]
+    for name in ("q_prop", "value_time"):
+        assert measured[name] != measured["value"]
+        assert measured[name].variance == pytest.approx(measured["value"].variance, rel=0.1)
+        assert measured[name].cosine == pytest.approx(measured["value"].cosine, rel=0.05)

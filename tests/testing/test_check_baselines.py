@@ -6,6 +6,7 @@ from itertools import count
 import numpy as np
 import pytest
 
+from sb3_pg_ext.baselines.residual import QProp
 from sb3_pg_ext.plugins import BaselineSpec
 from sb3_pg_ext.testing import check
 
@@ -168,3 +169,29 @@ def test_who_reads_values_without_declaring_them_gets_a_hint():
         "- needs no values: AttributeError: 'NoneType' object has no attribute 'copy' "
         "(without values; is needs_values = True missing?), on episodes of 1, 7 and 3 steps, rewards to go"
     )
+
+
+def test_a_correction_that_is_missing_or_wrong_is_noticed(failing):
+    class Uncorrected(QProp):
+        correction = None
+
+    class Doubled(QProp):
+        def correction(self, episodes):
+            for actions, terms in super().correction(episodes):
+                yield actions, 2 * terms
+
+    fault = "gives back what it takes for the action"
+    for broken in (Uncorrected, Doubled):
+        assert fault in failing(BaselineSpec("broken", broken), conservative=False)
+    check(BaselineSpec("q_prop", QProp), conservative=False)
+
+
+def test_who_sees_the_action_and_corrects_nothing_has_a_bias(failing):
+    class Cheats:
+        needs_actions = True
+
+        def __call__(self, episodes):
+            return episodes.actions[:, 0].astype(np.float32)
+
+    assert "gives back what it takes for the action" in failing(BaselineSpec("broken", Cheats))
+    check(BaselineSpec("biased", Cheats, unbiased=False))

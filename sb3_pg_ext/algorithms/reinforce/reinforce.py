@@ -21,7 +21,7 @@ from sb3_pg_ext.algorithms.base.critic import fit_critic
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.algorithms.reinforce.reuse import Played, inputs_of, numbers_of, played
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_range, check_schedule
-from sb3_pg_ext.baselines import Episodes, LearningBaseline, apply_baseline, build_baseline
+from sb3_pg_ext.baselines import Episodes, LearningBaseline, apply_baseline, build_baseline, corrections
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite, check_number
 from sb3_pg_ext.functional.importance import effective_sample_size, weighted_steps
 from sb3_pg_ext.functional.surrogates import normalize, policy_gradient_loss, value_loss
@@ -34,7 +34,14 @@ from sb3_pg_ext.policies.evaluation import action_array, evaluate, parts, predic
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
-from sb3_pg_ext.rollouts.episodes import check_baseline, rewards_to_go, steps_into_episode, to_episodes
+from sb3_pg_ext.rollouts.episodes import (
+    check_baseline,
+    rewards_to_go,
+    sees_actions,
+    steps_into_episode,
+    to_episodes,
+    with_actions,
+)
 from sb3_pg_ext.rollouts.filling import put_action_masks
 from sb3_pg_ext.rollouts.transitions import EpisodeTransitions, Transitions
 
@@ -90,7 +97,8 @@ class REINFORCE(OnPolicyBase):
         ones into account, see :func:`sb3_pg_ext.functional.importance.weighted_steps`
     :param max_ratio: what ratios and their products are cut at; infinity for no limit
     :param baseline: the name of a baseline: ``"none"``, ``"mean"``, ``"moving_average"``, ``"time"``, ``"linear"``,
-        ``"value"``, ``"leave_one_out"``, ``"optimal"``, ``"optimal_per_component"``, or one that a plug-in provides
+        ``"value"``, ``"value_time"``, ``"q_prop"``, ``"action_factorized"``, ``"leave_one_out"``, ``"optimal"``,
+        ``"optimal_per_component"``, or one that a plug-in provides
     :param baseline_kwargs: the baseline's own parameters
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
@@ -251,7 +259,8 @@ class REINFORCE(OnPolicyBase):
                 f"{chosen} together with n_steps={self.n_steps!r}; allowed: n_episodes, since it takes other "
                 "complete episodes"
             )
-        check_baseline(chosen, self._baseline, self._episodes_per_env * self.n_envs, self.observation_space)
+        n_episodes = self._episodes_per_env * self.n_envs
+        check_baseline(chosen, self._baseline, n_episodes, self.observation_space, self.action_space)
         if self._per_component and self.normalize_advantage:
             raise ValueError(
                 f"{chosen} together with normalize_advantage=True; allowed: normalize_advantage=False, since "
@@ -314,12 +323,14 @@ class REINFORCE(OnPolicyBase):
         self._fill_rollout_buffer(actions, transitions.flat(to_go), self._subtract_baseline())
 
     def _complete(self, episodes: Episodes, inputs: PolicyInputs, actions: np.ndarray) -> Episodes:
-        """With score functions, and the weights γᵗ beside those that there are."""
+        """With all that a baseline may read, and the weights γᵗ beside those that there are."""
         self._scores = ScoreFunctions(self.policy, inputs, actions)
+        if sees_actions(self._baseline):
+            episodes = with_actions(episodes, self.policy, inputs, actions)
         weights = episodes.weights
         if self.discount_state_distribution:
             weights = (weights * self.gamma**episodes.t).astype(np.float32)
-        return replace(episodes, scores=self._scores, weights=weights)
+        return replace(episodes, scores=self._scores, weights=weights, gamma=self.gamma)
 
     def _with_earlier(self, batches: list[Played], actions: np.ndarray) -> Episodes:
         """The episodes of all batches, of which the first is new, as the present policy is to learn from them."""
@@ -443,8 +454,9 @@ class REINFORCE(OnPolicyBase):
         """Add the gradient of the policy's loss, chunk by chunk, and to ``sums`` what is to be logged."""
         denominator = len(self._episodes.t) if self.n_steps is not None else len(self._episodes.lengths)
         advantages = self.rollout_buffer.advantages[:, 0]
+        scale = 1.0
         if self.normalize_advantage:
-            advantages = normalize(advantages)
+            scale, advantages = 1 / (float(advantages.std(ddof=1, dtype=np.float64)) + 1e-8), normalize(advantages)
         weights = np.full_like(advantages, self._episodes.weights)
         actions = action_array(self.rollout_buffer.actions[:, 0], self.action_space)
         for part in parts(self._inputs.observations):
@@ -456,6 +468,11 @@ class REINFORCE(OnPolicyBase):
             if self.ent_coef:
                 derivatives["entropies"] = weights[part] * (-self.ent_coef / denominator)
             engine.backward(derivatives)
+        for others, terms in corrections(self._baseline, self._episodes):
+            others, terms = action_array(others, self.action_space), (scale * weights * terms).astype(np.float32)
+            for part in parts(self._inputs.observations):
+                log_probs, _ = engine.evaluate_policy(self._inputs.rows(part), others[part])
+                engine.backward({"log_probs": policy_gradient_loss(log_probs, terms[part], denominator).gradient})
         if self._per_component:
             subtrahend = th.as_tensor(self._subtrahend / denominator, dtype=th.float32, device=self.device)
             pieces = split_like(subtrahend, self._scores.parameters)
