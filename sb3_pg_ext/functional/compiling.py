@@ -17,6 +17,9 @@ Differentiate = Callable[..., tuple[float, float, float, float, float, float]]
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 """Division by zero gives infinity or NaN, as in NumPy; a·b + c may be rounded once."""
 
+CALLED_FROM_NUMBA = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Of functions that only compiled ones call: without what Python and C would call them by."""
+
 
 @functools.cache
 def is_available() -> bool:
@@ -28,7 +31,7 @@ def is_available() -> bool:
 def compiled() -> Differentiate:
     """:func:`~sb3_pg_ext.functional.minibatch.differentiate`, compiled.
 
-    That takes some 13 seconds, and is kept for later processes beside the module or, where nothing can be written
+    That takes some 10 seconds, and is kept for later processes beside the module or, where nothing can be written
     there, in the user's own cache; ``NUMBA_CACHE_DIR`` names another place. Where there is none, every process compiles
     it anew.
     """
@@ -38,7 +41,7 @@ def compiled() -> Differentiate:
     names = {"array_at": _make_array_at()}
     for name, function in vars(minibatch).items():
         if isinstance(function, types.FunctionType) and name not in names and function is not minibatch.differentiate:
-            names[name] = njit(**OPTIONS)(_with_names(function, names))
+            names[name] = njit(**OPTIONS, **CALLED_FROM_NUMBA)(_with_names(function, names))
     differentiate = _with_names(minibatch.differentiate, names)
     differentiate.__qualname__ += f"_{_digest()}"  # by the name numba finds it in its cache
     try:
@@ -60,7 +63,7 @@ def _make_array_at() -> Any:
 
         return signature, generate
 
-    @numba.njit
+    @numba.njit(**CALLED_FROM_NUMBA)
     def array_at(address: Any, shape: Any) -> Any:
         return numba.carray(pointer(address), shape)  # type: ignore[call-arg]
 
@@ -76,7 +79,7 @@ def _signature() -> Any:
     head = t.int64, sizes, vector, vector
     steps = matrix, t.boolean[:, ::1], matrix, vector, vector, vector, vector, t.UniTuple(matrix, 2)
     coefficients, flag, number = (t.float64,) * 3, t.boolean, t.float64
-    objective = *coefficients, flag, flag, flag, number, flag, number
+    objective = *coefficients, flag, flag, number, number
     return t.UniTuple(number, 6)(*network, *network, *head, *steps, *objective)
 
 

@@ -179,6 +179,14 @@ def backward(
         end = start
 
 
+def total_outputs(layers: np.ndarray) -> int:
+    """How many numbers a network makes of a row, in all of its layers."""
+    total = 0
+    for i in range(len(layers)):
+        total += layers[i, OUTPUTS]
+    return total
+
+
 def evaluate_categorical(
     outputs: np.ndarray,
     probs: np.ndarray,
@@ -255,7 +263,7 @@ def differentiate_categorical(
 
 def softplus(x: np.float32) -> np.float32:
     """log(1 + eˣ)."""
-    return max(x, ZERO) + np.log1p(np.exp(-abs(x)))
+    return (x if x > ZERO else ZERO) + np.log1p(np.exp(-abs(x)))
 
 
 def evaluate_bernoulli(
@@ -376,9 +384,7 @@ def differentiate(
     kl_coef: float,
     normalizes: bool,
     has_ratio: bool,
-    clips: bool,
     clip_range: float,
-    clips_values: bool,
     clip_range_vf: float,
 ) -> tuple[float, float, float, float, float, float]:
     """The terms of :class:`~sb3_pg_ext.gradients.objectives.Objective`; its gradient goes to its places.
@@ -406,10 +412,8 @@ def differentiate(
     :param kl_coef: weight of the penalty
     :param normalizes: whether advantages are normalised
     :param has_ratio: whether the first term has the ratio
-    :param clips: whether it is clipped
-    :param clip_range: to what
-    :param clips_values: whether the change of values is clipped
-    :param clip_range_vf: to what
+    :param clip_range: to what it is clipped; infinity for no clipping
+    :param clip_range_vf: to what the change of values is clipped, likewise
     :return: losses of policy and critic, the means of entropy and KL, and
         :func:`~sb3_pg_ext.functional.surrogates.ratio_statistics`
     """
@@ -417,7 +421,7 @@ def differentiate(
     weights = advantages.astype(np.float64)
     if normalizes:
         weights = normalize(weights)
-    n, size, critic_size = len(x), actor[:, OUTPUTS].sum(), critic[:, OUTPUTS].sum()
+    n, size, critic_size = len(x), total_outputs(actor), total_outputs(critic)
     most = min(n, BLOCK)
     memory, critic_memory = np.empty(most * size, np.float32), np.empty(most * critic_size, np.float32)
     before, critic_before = np.empty_like(memory), np.empty_like(critic_memory)
@@ -435,11 +439,7 @@ def differentiate(
         values = forward(critic, critic_numbers, x_here, critic_layers, critic_before)[:, 0].astype(np.float64)
 
         probs, u = np.empty_like(logits), np.empty_like(logits)
-        log_probs, entropies, kls = (
-            np.empty(n_here, np.float32),
-            np.empty(n_here, np.float32),
-            np.empty(n_here, np.float32),
-        )
+        log_probs, entropies, kls = np.empty(n_here), np.empty(n_here), np.empty(n_here)
         if head == CATEGORICAL:
             evaluate_categorical(logits, probs, sizes, masks_here, actions_here, old_here, log_probs, entropies, kls)
         elif head == BERNOULLI:
@@ -447,22 +447,20 @@ def differentiate(
         else:
             evaluate_gaussian(logits, log_std, std, actions_here, old_here, log_probs, entropies, kls)
 
-        wide, old_wide = log_probs.astype(np.float64), old_log_probs[rows].astype(np.float64)
-        if not has_ratio:
-            policy = policy_gradient_loss(wide, weights[rows], n_here)
-        elif clips:
-            policy = ratio_loss(wide, old_wide, weights[rows], clip_range)
+        old_log_probs_here, old_values_here = old_log_probs[rows].astype(np.float64), old_values[rows].astype(np.float64)
+        if has_ratio:
+            policy = ratio_loss(log_probs, old_log_probs_here, weights[rows], clip_range)
         else:
-            policy = ratio_loss(wide, old_wide, weights[rows])
-        if clips_values:
-            value = value_loss(
-                values, returns[rows].astype(np.float64), old_values[rows].astype(np.float64), clip_range_vf
-            )
-        else:
-            value = value_loss(values, returns[rows].astype(np.float64))
-        moved = ratio_statistics(wide, old_wide, clip_range)
+            policy = policy_gradient_loss(log_probs, weights[rows], n_here)
+        value = value_loss(values, returns[rows].astype(np.float64), old_values_here, clip_range_vf)
+        moved = ratio_statistics(log_probs, old_log_probs_here, clip_range)
         share = n_here / n
-        terms += share * np.array((policy.value, value.value, mean(entropies), mean(kls), moved[0], moved[1]))
+        terms[0] += share * policy.value
+        terms[1] += share * value.value
+        terms[2] += share * mean(entropies)
+        terms[3] += share * mean(kls)
+        terms[4] += share * moved[0]
+        terms[5] += share * moved[1]
 
         of_log_prob = (share * policy.gradient).astype(np.float32)
         if head == CATEGORICAL:

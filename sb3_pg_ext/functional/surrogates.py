@@ -56,7 +56,7 @@ def ratio_loss(
     gradient = objective / -len(ratios)
     if clip_range is not None:
         clipped = np.minimum(np.maximum(ratios, 1 - clip_range), 1 + clip_range) * advantages
-        gradient = np.where(objective > clipped, 0, gradient)  # also where a ratio overflows; a NaN shows
+        gradient[objective > clipped] = 0  # also where a ratio overflows; a NaN shows
         objective = np.minimum(objective, clipped)
     return Loss(-mean(objective), gradient)
 

@@ -1,5 +1,6 @@
 """The array backend with one compiled function for the gradient of a minibatch."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,10 +60,8 @@ class CompiledBackend(ArrayBackend):
             objective.kl_coef,
             bool(objective.normalize_advantage),
             objective.with_ratio,
-            objective.clip_range is not None,
-            objective.clip_range or 0.0,
-            objective.clip_range_vf is not None,
-            objective.clip_range_vf or 0.0,
+            math.inf if objective.clip_range is None else objective.clip_range,
+            math.inf if objective.clip_range_vf is None else objective.clip_range_vf,
         )
         self._actor.has_gradient()
         self._critic.has_gradient()
