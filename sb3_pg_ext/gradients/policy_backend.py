@@ -11,6 +11,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg_ext.functional.tensors.curvature import Product
 from sb3_pg_ext.gradients.protocol import GradientBackend
+from sb3_pg_ext.policies.evaluation import parts
 from sb3_pg_ext.policies.inputs import PolicyInputs
 
 if TYPE_CHECKING:
@@ -170,6 +171,21 @@ class PolicyBackend(GradientBackend):
 
         :param inputs: what the policy sees of the states s, [B, …]
         """
+
+    @th.no_grad()
+    def compare(self, old: Any, inputs: PolicyInputs, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compare π with an old policy over a whole rollout, chunk by chunk; there is no derivative of it.
+
+        :param old: what :meth:`snapshot` has given, at the same states
+        :param inputs: what the policy sees of the states s, [B, …]
+        :param actions: a, [B, action_dim]
+        :return: log π(a|s) and KL(old‖π), [B] each
+        """
+        log_probs, kls = [], []
+        for part in parts(inputs.observations):
+            log_probs.append(self.evaluate_actions(inputs.rows(part), actions[part]).log_probs)
+            kls.append(self.kl(old[part]))
+        return np.concatenate(log_probs), np.concatenate(kls)
 
     @abstractmethod
     def mean_kl(self, old: Any, inputs: PolicyInputs) -> float:

@@ -28,17 +28,24 @@ from sb3_pg_ext.policies.plain_mlp import (
 )
 
 CHUNK_BYTES = 4 * 2**20
-"""A batch passes through the policy in chunks of at most so many bytes of observations, so that memory stays flat."""
+"""A batch passes through the policy in chunks of at most so many bytes of observations, so that memory stays flat.
+Whole numbers and Booleans count as what the networks make of them, single precision."""
+
+CHUNK_IMAGES = 512
+"""And of at most so many images: what a convolution makes of small ones is larger than they are, and is to stay in the
+cache."""
 
 
 def parts(observations: Observations) -> Iterator[slice]:
-    """Cut a batch into slices of at most :data:`CHUNK_BYTES`; an ordinary batch of vectors is one slice.
+    """Cut a batch into slices, by :data:`CHUNK_BYTES` and :data:`CHUNK_IMAGES`; an ordinary batch of vectors is one.
 
     :param observations: the batch, [B, …]
     """
     arrays = arrays_of(observations)
     n_rows = len(arrays[0])
-    step = max(1, n_rows * CHUNK_BYTES // max(1, sum(array.nbytes for array in arrays)))
+    step = max(1, n_rows * CHUNK_BYTES // max(1, sum(4 * array.size for array in arrays)))
+    if any(array.ndim > 3 for array in arrays):
+        step = min(step, CHUNK_IMAGES)
     for start in range(0, n_rows, step):
         yield slice(start, start + step)
 

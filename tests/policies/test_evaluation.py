@@ -102,6 +102,11 @@ def test_chunks_cover_the_batch_in_order(chunk_bytes, lengths, monkeypatch):
     np.testing.assert_array_equal(np.concatenate([batch[part] for part, _, _ in parts]), batch)
 
 
+def test_chunks_of_images():
+    batch = np.zeros((1100, 2, 2, 3), bool)
+    assert [len(obs) for _, obs, _ in chunks(PolicyInputs(batch), CPU)] == [512, 512, 76]
+
+
 def test_chunks_of_dictionaries_count_all_their_arrays(monkeypatch):
     monkeypatch.setattr(policies, "CHUNK_BYTES", 32)
     batch = {"vector": np.zeros((10, 3), np.float32), "number": np.zeros(10, np.float32)}

@@ -21,7 +21,7 @@ from sb3_pg_ext.functional.importance import effective_sample_size, fraction_out
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import STATISTICS, Losses, Objective
 from sb3_pg_ext.log import TABLE
-from sb3_pg_ext.policies.evaluation import evaluate
+from sb3_pg_ext.policies.plain_mlp import is_dear
 
 TOLERANCE = 1.5
 """β stays as it is while KL is within this factor of its target."""
@@ -187,15 +187,19 @@ class AdaptiveKLPPO(ActorCriticBase):
                 grad_norm = engine.step_along_gradient(self.max_grad_norm)
                 history.append(losses | {"grad_norm": grad_norm})
             self.policy.set_training_mode(False)
-            kl = engine.mean_kl(steps.old, steps.inputs)
-            self.logger.record(f"kl/epoch_{epoch}", kl, exclude=TABLE)
-            if not kl < (self.early_stop_kl or float("inf")):  # NaN ends it, too
-                break
+            if epoch < self.n_epochs and (self.early_stop_kl is not None or not is_dear(self.policy)):
+                kl = engine.mean_kl(steps.old, steps.inputs)
+                self.logger.record(f"kl/epoch_{epoch}", kl, exclude=TABLE)
+                if not kl < (self.early_stop_kl or float("inf")):  # NaN ends it, too
+                    break
+        log_probs, kls = engine.compare(steps.old, steps.inputs, steps.actions)
+        kl = float(kls.mean())
+        self.logger.record(f"kl/epoch_{epoch}", kl, exclude=TABLE)
         if self.adaptive_kl:
             self.current_kl_coef = adapt(objective.kl_coef, kl, self.target_kl, self.kl_coef_range)
         self.logger.record("train/kl", check_number("KL(old‖new)", kl))
         self._log_losses(history)
-        self._log_ratios(steps)
+        self._log_ratios(log_probs, steps)
         self._log_settings(objective)
         self._log_rollout()
 
@@ -217,9 +221,8 @@ class AdaptiveKLPPO(ActorCriticBase):
             key = f"train/{name}"
             self.logger.record(key, check_number(key, np.mean([losses[name] for losses in history])))
 
-    def _log_ratios(self, steps: Steps) -> None:
+    def _log_ratios(self, log_probs: np.ndarray, steps: Steps) -> None:
         """Statistics of π(a|s) / π_old(a|s) over the whole rollout, after the last epoch."""
-        _, log_probs = evaluate(self.policy, steps.inputs, steps.actions)
         with np.errstate(over="ignore"):  # it is caught by its mean
             ratios = np.exp(log_probs.astype(np.float64) - steps.log_probs)
         ratio_mean = check_number("mean of π(a|s) / π_old(a|s)", ratios.mean())

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from envs import OBSERVATION_SPACES, RandomEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_pg_ext.estimators import GAE
+from sb3_pg_ext.policies import SmallCNN
 
 from .models import make_model
 
@@ -21,6 +24,15 @@ def test_training_stops_early():
     assert logged(model)["train/kl"] == logged(model)["kl/epoch_1"]
     model = make_model(n_epochs=5, early_stop_kl=1e6).learn(16)
     assert "kl/epoch_5" in logged(model)
+
+
+@pytest.mark.parametrize(("early_stop_kl", "epochs"), [(None, [3]), (1e6, [1, 2, 3])])
+def test_kl_of_a_dear_policy_is_measured_where_it_is_needed(early_stop_kl, epochs):
+    env = DummyVecEnv([lambda: RandomEnv(observation_space=OBSERVATION_SPACES["image"])])
+    policy_kwargs = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {"features_dim": 4}}
+    model = make_model(env, n_epochs=3, early_stop_kl=early_stop_kl, policy_kwargs=policy_kwargs).learn(16)
+    assert [key for key in logged(model) if key.startswith("kl/")] == [f"kl/epoch_{epoch}" for epoch in epochs]
+    assert logged(model)["train/kl"] == logged(model)["kl/epoch_3"] > 0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 import pytest
 import torch as th
 
-from sb3_pg_ext.gradients.array_backend import ArrayBackend
-
-from .models import make_model
+from .models import make_model, pretend_kl
 
 
 def state_of(model):
@@ -24,7 +22,7 @@ def test_an_update_with_a_bad_kl_is_undone(monkeypatch, number, factor):
     model = make_model().learn(16)
     before, beta = state_of(model), model.current_kl_coef
     with monkeypatch.context() as patch:
-        patch.setattr(ArrayBackend, "mean_kl", lambda self, old, observations: float(number))
+        pretend_kl(patch, lambda: float(number))
         with pytest.warns(RuntimeWarning, match=rf"KL\(old‖new\) {number}; update skipped, parameters unchanged"):
             model.learn(16, reset_num_timesteps=False)
     assert_same(before, state_of(model))
@@ -52,7 +50,7 @@ def test_a_step_into_infinity_is_taken_back(kl_coef, recompute_advantages):
 
 
 def test_bad_losses_are_noticed_even_if_kl_is_good(monkeypatch):
-    monkeypatch.setattr(ArrayBackend, "mean_kl", lambda self, old, observations: 0.01)
+    pretend_kl(monkeypatch, lambda: 0.01)
     model = make_model(learning_rate=lambda left: 1e-3 if left == 1 else float("inf"))
     with pytest.warns(RuntimeWarning, match="norm of the gradient nan; update skipped"):
         model.learn(16)
