@@ -17,7 +17,7 @@ Differentiate = Callable[..., tuple[float, float, float, float, float, float]]
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 """Division by zero gives infinity or NaN, as in NumPy; a·b + c may be rounded once."""
 
-CALLED_FROM_NUMBA = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+CALLED_FROM_NUMBA: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Of functions that only compiled ones call: without what Python and C would call them by."""
 
 

@@ -447,7 +447,8 @@ def differentiate(
         else:
             evaluate_gaussian(logits, log_std, std, actions_here, old_here, log_probs, entropies, kls)
 
-        old_log_probs_here, old_values_here = old_log_probs[rows].astype(np.float64), old_values[rows].astype(np.float64)
+        old_log_probs_here = old_log_probs[rows].astype(np.float64)
+        old_values_here = old_values[rows].astype(np.float64)
         if has_ratio:
             policy = ratio_loss(log_probs, old_log_probs_here, weights[rows], clip_range)
         else:

@@ -174,7 +174,7 @@ class NPG(ActorCriticBase):
 
     def _improve(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
-        steps = Steps.of(self.rollout_buffer, self.action_space)
+        steps = self._steps()
         self.policy.set_training_mode(False)  # as in the rollout
         engine = self._make_backend()
         engine.freeze(self._improve_actor(engine, steps))

@@ -175,7 +175,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         self._update_learning_rate(self.policy.optimizer)
         self.policy.set_training_mode(False)  # as in the rollout
         objective, engine, history = self._objective(), self._make_backend(), []
-        steps = Steps.of(self.rollout_buffer, self.action_space)
+        steps = self._steps()
         steps = replace(steps, old=engine.snapshot(steps.inputs))
         for epoch in range(1, self.n_epochs + 1):
             if epoch > 1 and self.recompute_advantages:

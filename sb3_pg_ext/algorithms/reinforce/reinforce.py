@@ -31,6 +31,7 @@ from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.gradients.scores import ScoreFunctions
 from sb3_pg_ext.plugins import BaselineSpec, registry
 from sb3_pg_ext.policies.evaluation import action_array, evaluate, parts, predict_values
+from sb3_pg_ext.policies.images import lay_out_images
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import map_arrays
 from sb3_pg_ext.rollouts.assessment import check_transitions, put_final_values
@@ -300,7 +301,7 @@ class REINFORCE(OnPolicyBase):
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         check_transitions(transitions, self._last_inputs())
-        self._inputs = inputs = transitions.inputs.map(transitions.flat)
+        self._inputs = inputs = lay_out_images(self.policy, transitions.inputs.map(transitions.flat))
         values = self._predict_values(inputs) if self.trains_critic else None
         continuations = self._continuations(transitions)
         to_go = rewards_to_go(transitions, continuations, self.gamma)
