@@ -2,6 +2,7 @@
 
 from sb3_pg_ext.algorithms.a3c import A3C
 from sb3_pg_ext.algorithms.acktr import ACKTR
+from sb3_pg_ext.algorithms.impala import IMPALA
 from sb3_pg_ext.algorithms.naf import NAF
 from sb3_pg_ext.algorithms.npg import NPG
 from sb3_pg_ext.algorithms.ppo_kl import AdaptiveKLPPO
@@ -16,6 +17,7 @@ from sb3_pg_ext.version import __version__
 __all__ = [
     "A3C",
     "ACKTR",
+    "IMPALA",
     "NAF",
     "NPG",
     "REINFORCE",

@@ -1,6 +1,6 @@
 """From the environments that a user gives to others like them: one for every worker, or some for evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,7 +85,7 @@ def _make_monitored(factory: EnvFactory) -> gym.Env:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a worker builds its environment, once: a VecEnv of one.
+    """How a worker builds its environments, once: a VecEnv.
 
     :param make: makes it
     :param wrappers: wrap it, innermost first
@@ -102,14 +102,15 @@ class Recipe:
         return env
 
 
-def split(env: VecEnv) -> list[Recipe]:
-    """One recipe for every environment of a VecEnv, wrapped as that one is; of a simulator one of the same kind.
+def split(env: VecEnv, n_per_worker: int = 1) -> list[Recipe]:
+    """Recipes for the environments of a VecEnv, wrapped as that one is; of a simulator ones of the same kind.
 
     :param env: the VecEnv
-    :raises ValueError: if its environments cannot be built again, or one of its wrappers is not known
+    :param n_per_worker: so many of its environments are built together, in their order
+    :raises ValueError: if its environments cannot be built again, or not together, or one of its wrappers is not known
     """
     wrappers = rewrappers(env)
-    return [Recipe(make, wrappers) for make in _makers(env.unwrapped)]
+    return [Recipe(make, wrappers) for make in _makers(env.unwrapped, n_per_worker)]
 
 
 def rewrappers(env: VecEnv) -> tuple[Callable[[VecEnv], VecEnv], ...]:
@@ -165,20 +166,26 @@ def _writes_a_file(env: gym.Env) -> bool:
     return getattr(monitor, "results_writer", None) is not None
 
 
-def _makers(env: VecEnv) -> list[Callable[[], VecEnv]]:
+def _makers(env: VecEnv, n_per_worker: int) -> list[Callable[[], VecEnv]]:
     if isinstance(env, EnvPoolVecEnv):
+        if n_per_worker > 1:
+            raise ValueError(
+                f"env={env!r} with {n_per_worker} environments for each worker; allowed: one, since a pool is taken "
+                "apart into pools of a single environment"
+            )
         return list(env.split())
     if isinstance(env, GymnasiumVecEnv) and isinstance(env.env, SyncVectorEnv):
-        return [partial(_make_synchronous, factory, env.env.autoreset_mode) for factory in env.env.env_fns]
-    return [partial(_make_dummy, factory) for factory in _factories(env)]
+        mode = env.env.autoreset_mode
+        return [partial(_make_synchronous, group, mode) for group in _grouped(env.env.env_fns, n_per_worker)]
+    return [partial(FastDummyVecEnv, group) for group in _grouped(_factories(env), n_per_worker)]
 
 
-def _make_synchronous(factory: EnvFactory, mode: Any) -> VecEnv:
-    return GymnasiumVecEnv(SyncVectorEnv([factory], autoreset_mode=mode))
+def _grouped(factories: Sequence[EnvFactory], size: int) -> list[Sequence[EnvFactory]]:
+    return [factories[start : start + size] for start in range(0, len(factories), size)]
 
 
-def _make_dummy(factory: EnvFactory) -> VecEnv:
-    return FastDummyVecEnv([factory])
+def _make_synchronous(factories: Sequence[EnvFactory], mode: Any) -> VecEnv:
+    return GymnasiumVecEnv(SyncVectorEnv(factories, autoreset_mode=mode))
 
 
 def _factories(env: VecEnv) -> list[EnvFactory]:

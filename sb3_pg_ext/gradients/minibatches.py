@@ -54,7 +54,7 @@ class Steps:
         """
         inputs: Any = PolicyInputs(buffer.observations, getattr(buffer, "action_masks", None))
         return cls(
-            inputs=inputs.map(flatten).map(_single_precision),
+            inputs=inputs.map(flatten).map(single_precision),
             actions=action_array(flatten(buffer.actions), action_space),
             **_flat(buffer, "log_probs", "values", "advantages", "returns"),
         )
@@ -107,7 +107,8 @@ class Steps:
         return self.cut(th.randperm(len(self)).numpy(), starts)
 
 
-def _single_precision(array: np.ndarray) -> np.ndarray:
+def single_precision(array: np.ndarray) -> np.ndarray:
+    """Double precision as single; anything else as it is."""
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 

@@ -1,6 +1,6 @@
 """What a policy sees of the states of a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,3 +43,21 @@ class PolicyInputs(NamedTuple):
         """
         masks = {} if self.action_masks is None else {"action_masks": self.action_masks}
         return obs_as_tensor(self.observations, device), masks
+
+
+def concatenate(inputs: Sequence[PolicyInputs], axis: int = 0) -> PolicyInputs:
+    """Inputs of several batches as those of one.
+
+    :param inputs: all with action masks, or all without
+    :param axis: along which they are put together
+    """
+    first, *_ = inputs
+    observations: Any
+    if isinstance(first.observations, dict):
+        observations = {
+            key: np.concatenate([each.observations[key] for each in inputs], axis) for key in first.observations
+        }
+    else:
+        observations = np.concatenate([each.observations for each in inputs], axis)  # type: ignore[arg-type]
+    masks: Any = [each.action_masks for each in inputs]
+    return PolicyInputs(observations, None if masks[0] is None else np.concatenate(masks, axis))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 
 from sb3_pg_ext.envs.step_infos import StepInfos
-from sb3_pg_ext.policies.inputs import PolicyInputs
+from sb3_pg_ext.policies.inputs import PolicyInputs, concatenate
 from sb3_pg_ext.policies.observations import Observations
 
 Infos = Sequence[dict[str, Any]]
@@ -117,6 +118,28 @@ class Transitions:
     def flat(self, array: np.ndarray) -> np.ndarray:
         """Lay an array of the rollout out environment by environment, each in the order of time: [T, N, …] → [B, …]."""
         return array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+
+def side_by_side(rollouts: Sequence[Transitions]) -> Transitions:
+    """Rollouts of equally many steps as one of all their environments; a single one is itself.
+
+    :param rollouts: each [T, N_i, …]; with action masks, or all without
+    """
+    first, *others = rollouts
+    if not others:
+        return first
+    joined = copy(first)
+    for name in ("actions", "rewards", "terminated", "truncated"):
+        setattr(joined, name, np.concatenate([getattr(each, name) for each in rollouts], axis=1))
+    joined.inputs = concatenate([each.inputs for each in rollouts], axis=1)
+    offsets = np.cumsum([0, *(each.rewards.shape[1] for each in rollouts)]).tolist()
+    joined.final_observations = {
+        (t, n + offset): observation
+        for each, offset in zip(rollouts, offsets, strict=False)
+        for (t, n), observation in each.final_observations.items()
+    }
+    joined.evaluated = None
+    return joined
 
 
 class EpisodeTransitions(Transitions):

@@ -63,7 +63,7 @@ class WorkerHandle:
     """A worker, seen from the parent.
 
     :param process: its process
-    :param connection: what it sends
+    :param connection: to and from it
     :param progress: what it was said to have done when the parent last looked
     :param progress_time: when that had changed
     :param ready: whether its target has begun
@@ -141,6 +141,7 @@ class WorkerPool:
         self._max_restarts = max_restarts
         self._stopping = SharedArray(1)
         self._handles: dict[int, WorkerHandle] = {}
+        self._first_failure: str | None = None
         # At its exit the interpreter waits for processes that are not daemonic, but calls this before.
         self._at_exit = Finalize(None, self._kill_all, exitpriority=0)
 
@@ -154,18 +155,18 @@ class WorkerPool:
 
     def _start_worker(self, index: int) -> None:
         (seed,) = np.random.SeedSequence([self._entropy, index, self.n_restarts]).generate_state(1)
-        receiver, sender = self._context.Pipe(duplex=False)
+        own_end, other_end = self._context.Pipe()
         process = self._context.Process(
             target=run_target,
-            args=(self._target, index, int(seed), self._configs[index], self.shared, self._stopping, sender),
+            args=(self._target, index, int(seed), self._configs[index], self.shared, self._stopping, other_end),
             name=f"{self._name} {index}",
             daemon=False,  # so that it may start processes
         )
-        self._handles[index] = WorkerHandle(process, receiver, self._progress(index))
+        self._handles[index] = WorkerHandle(process, own_end, self._progress(index))
         try:
             process.start()
         finally:
-            sender.close()  # so that the receiver sees the end when the worker dies, and later ones do not inherit it
+            other_end.close()  # so that the end is seen when the worker dies, and later ones do not inherit it
 
     @property
     def finished(self) -> bool:
@@ -181,6 +182,17 @@ class WorkerPool:
     def connections(self) -> list[Connection]:
         """Those of workers that may still send something, to wait for several pools."""
         return [handle.connection for handle in self._handles.values() if not handle.connection.closed]
+
+    def send(self, index: int, message: Any) -> None:
+        """Send something to a worker, which :attr:`WorkerContext.receive` gives it.
+
+        To one that has died it is lost. Whoever sends waits while the pipe is full: send little, or await answers.
+
+        :param index: index of the worker
+        :param message: any object but ``None``
+        """
+        with suppress(OSError):
+            self._handles[index].connection.send(message)
 
     def receive(self, timeout: float = POLL_SECONDS) -> list[tuple[int, Any]]:
         """Replace workers that have failed, and wait a moment for reports.
@@ -237,9 +249,14 @@ class WorkerPool:
 
     def _replace(self, index: int, handle: WorkerHandle, fault: str) -> None:
         _end(handle)
+        if handle.failure is not None and self._first_failure is None:
+            self._first_failure = f"Worker {index} {fault}"
         if self.n_restarts >= self._max_restarts:
             after = f" after {self.n_restarts} restarts" if self.n_restarts else ""
-            raise WorkerError(f"Worker {index} {fault}{after}")
+            message = f"Worker {index} {fault}{after}"
+            if self._first_failure not in (None, f"Worker {index} {fault}"):
+                message += f"\n\nThe first exception was that of another: {self._first_failure}"
+            raise WorkerError(message)
         self.n_restarts += 1
         self._on_restart(index)
         self._start_worker(index)

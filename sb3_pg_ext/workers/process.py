@@ -30,6 +30,7 @@ class WorkerContext:
     :param shared: what all workers share
     :param send: sends a report, any object, to the parent; waits while their pipe is full
     :param stopping: [1], whether the parent wants the workers to stop; a target that returns soon is not killed
+    :param receive: waits so many seconds at most for what the parent sends; ``None`` if that is nothing
     """
 
     index: int
@@ -38,6 +39,7 @@ class WorkerContext:
     shared: Any
     send: Callable[[Any], None]
     stopping: SharedArray = field(default_factory=lambda: SharedArray(1))
+    receive: Callable[[float], Any] = lambda timeout: None
 
 
 Target = Callable[[WorkerContext], None]
@@ -65,12 +67,16 @@ def run_target(
     try:
         config = cloudpickle.loads(config) if isinstance(config, bytes) else config
         connection.send(Ready())
-        target(WorkerContext(index, seed, config, shared, connection.send, stopping))
+
+        def receive(timeout: float) -> Any:
+            return connection.recv() if connection.poll(timeout) else None
+
+        target(WorkerContext(index, seed, config, shared, connection.send, stopping, receive))
         connection.send(Finished())
     except BrokenPipeError:
         pass  # the parent is gone, or has given up waiting
     except Exception:
-        with suppress(BrokenPipeError):
+        with suppress(ConnectionError):  # also where it was that the parent is gone
             connection.send(Failure(traceback.format_exc()))
     finally:
         connection.close()

@@ -110,6 +110,16 @@ TRAITS = {
         supports_freezing=False,
         supports_infinite_logits=False,
     ),
+    "impala": Traits(
+        {"batch_size": 1, "n_epochs": 1},
+        {
+            "Adam": {"use_rms_prop": False, "max_lag": 0},
+            "everything in the loss": {"ent_coef": 0.1, "normalize_advantage": True, "max_grad_norm": 0.1},
+            "clipping and replay": {"surrogate": "clipped", "clip_range": 1e-2, "n_epochs": 2, "replay_size": 3},
+            "gae": {"advantage_estimator": "gae", "gae_lambda": 0.9},
+        },
+        asynchronous=True,
+    ),
     "naf": Traits(action_spaces=frozenset({"Box", "Box of two dimensions"}), supports_sde=False),
     "npg": Traits(
         variants={

@@ -47,6 +47,7 @@ NOT_PRINTED = {
         *(f"time/{part}_seconds" for part in ("factors", "eigen", "step", "critic")),
         "train/n_skipped_factors",
     },
+    "impala": {"workers/fps_0"},
     "npg": {"train/policy_objective", "train/natural_grad_norm", "train/cg_steps", "train/cg_breakdown"},
     "ppo_kl": {
         *("kl/epoch_1", "kl/epoch_2"),
@@ -111,7 +112,11 @@ def test_details_and_counters_at_zero_are_in_every_file_but_not_printed(algorith
     model.logger.close()
     with open(tmp_path / "progress.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    counters = {key for key in ("rollout/n_dropped", "train/n_skipped", "workers/restarts") if key in rows[-1]}
+    counters = {
+        key
+        for key in ("rollout/n_dropped", "train/n_skipped", "workers/n_stale", "workers/restarts")
+        if key in rows[-1]
+    }
     assert {row[key] for row in rows for key in counters} <= {"0", ""}
     assert counters >= {"rollout/n_dropped", "train/n_skipped"}
     for table in (capsys.readouterr().out, (tmp_path / "log.txt").read_text()):

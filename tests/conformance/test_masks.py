@@ -55,7 +55,7 @@ def trained(algorithm, env, *args, **kwargs):
 
 
 def test_these_have_masks():
-    assert {*MASKED} >= {"a3c", "fast_maskable_ppo", "npg", "ppo_kl", "reinforce"}
+    assert {*MASKED} >= {"a3c", "fast_maskable_ppo", "impala", "npg", "ppo_kl", "reinforce"}
 
 
 class AsksItself(MlpPolicy):
@@ -166,6 +166,7 @@ FASTER = {
     "a3c": {"n_steps": 20, "learning_rate": 3e-3},
     "acktr": {"n_steps": 100, "kfac_clip": 0.2, "kfac_damping": 0.1, "momentum": 0.0, "learning_rate": 1.0},
     "fast_maskable_ppo": {"n_steps": 200, "batch_size": 50, "n_epochs": 5, "learning_rate": 0.01},
+    "impala": {"n_steps": 20, "learning_rate": 3e-3},
     "npg": {"n_steps": 200, "batch_size": 50, "cg_max_steps": 10, "target_kl": 0.1},
     "ppo_kl": {"n_steps": 200, "batch_size": 50, "n_epochs": 5, "learning_rate": 0.01},
     "reinforce": {"n_episodes": 10, "learning_rate": 0.02},

@@ -53,7 +53,7 @@ def test_workers_begin_new_episodes(algorithm: Algorithm, tmp_path):
     if not algorithm.traits.asynchronous:
         pytest.skip("it has none")
     make(algorithm, 2).learn(TOTAL, [TrainingCheckpointCallback(40, tmp_path), Stop()])
-    with pytest.warns(RuntimeWarning, match="New episodes begin, since the workers of A3C keep"):
+    with pytest.warns(RuntimeWarning, match=f"New episodes begin, since the workers of {algorithm.cls.__name__} keep"):
         resumed = resume(tmp_path)
     n_timesteps = resumed.num_timesteps
     assert n_timesteps >= 40

@@ -12,7 +12,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_pg_ext.algorithms.a3c.flat import flatten, frozen_elements, lay_out
 from sb3_pg_ext.algorithms.a3c.reports import Inbox, Problem, Report, Step
 from sb3_pg_ext.algorithms.a3c.shared_optimizers import SharedAdam, SharedOptimizer, SharedRMSprop
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
@@ -28,6 +27,7 @@ from sb3_pg_ext.guards.normalization import named_statistics
 from sb3_pg_ext.log import TABLE, record_count
 from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.rollouts.action_masks import uses_masks
+from sb3_pg_ext.workers.flat import flatten, frozen_elements, lay_out
 from sb3_pg_ext.workers.pool import WorkerPool, pack
 from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
 

@@ -14,7 +14,6 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from sb3_pg_ext.algorithms.a3c.flat import flatten
 from sb3_pg_ext.algorithms.a3c.reports import Outbox, Problem, Update
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.base.threads import limited_threads
@@ -38,6 +37,7 @@ from sb3_pg_ext.rollouts.action_sampling import (
 )
 from sb3_pg_ext.rollouts.assessment import assess, check_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
+from sb3_pg_ext.workers.flat import flatten
 from sb3_pg_ext.workers.monitor_files import continued_monitor_files
 from sb3_pg_ext.workers.process import WorkerContext
 from sb3_pg_ext.workers.shared_statistics import share_statistics

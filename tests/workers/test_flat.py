@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn.utils import parameters_to_vector
 
 from sb3_pg_ext.algorithms.a3c import A3C
-from sb3_pg_ext.algorithms.a3c.flat import flatten, frozen_elements, lay_out
+from sb3_pg_ext.workers.flat import flatten, frozen_elements, lay_out
 
 
 def replace_policy(model):
