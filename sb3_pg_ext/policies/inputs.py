@@ -58,6 +58,6 @@ def concatenate(inputs: Sequence[PolicyInputs], axis: int = 0) -> PolicyInputs:
             key: np.concatenate([each.observations[key] for each in inputs], axis) for key in first.observations
         }
     else:
-        observations = np.concatenate([each.observations for each in inputs], axis)  # type: ignore[arg-type]
+        observations = np.concatenate([each.observations for each in inputs], axis)
     masks: Any = [each.action_masks for each in inputs]
     return PolicyInputs(observations, None if masks[0] is None else np.concatenate(masks, axis))

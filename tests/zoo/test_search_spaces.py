@@ -64,6 +64,19 @@ STORED = {
         "normalize_advantage": any_of(False, True),
         **NETWORK,
     },
+    "impala": {
+        "n_steps": any_of(16, 20, 32, 40, 64),
+        "batch_size": any_of(1, 2, 4, 8),
+        "surrogate": any_of("policy_gradient", "clipped"),
+        "one_minus_gamma": log(1e-4, 0.1),
+        "learning_rate": log(1e-5, 1e-2),
+        "ent_coef": log(1e-8, 0.1),
+        "vf_coef": FloatDistribution(0.1, 1.0),
+        "max_grad_norm": log(0.3, 5.0),
+        "use_rms_prop": any_of(False, True),
+        "normalize_advantage": any_of(False, True),
+        **NETWORK,
+    },
     "npg": {
         "n_steps_pow": IntDistribution(5, 12),
         "batch_size_pow": IntDistribution(5, 10),
@@ -107,6 +120,10 @@ TRIALS = {
     "a3c": (
         {"n_steps": 8, "one_minus_gamma": 0.25, "use_rms_prop": True, "net_arch": "small", "activation_fn": "tanh"},
         {"n_steps": 8, "gamma": 0.75, "use_rms_prop": True, "policy_kwargs": SMALL_TANH},
+    ),
+    "impala": (
+        {"n_steps": 20, "batch_size": 4, "one_minus_gamma": 0.25, "net_arch": "small", "activation_fn": "tanh"},
+        {"n_steps": 20, "batch_size": 4, "gamma": 0.75, "policy_kwargs": SMALL_TANH},
     ),
     "npg": (
         {

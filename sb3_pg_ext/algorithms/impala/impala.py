@@ -131,7 +131,7 @@ class IMPALA(ActorCriticBase):
     transient: ClassVar[tuple[str, ...]] = (
         *ActorCriticBase.transient,
         *("_actors", "_backend", "_fresh", "_latest", "_layout", "_looked", "_n_restarts", "_queue", "_replay"),
-        *("_rng", "_statistics", "_statistics_before", "_steps", "_version"),
+        *("_rng", "_statistics", "_statistics_before", "_told", "_version"),
     )
 
     max_grad_norm: float | None  # type: ignore[assignment]
@@ -308,8 +308,8 @@ class IMPALA(ActorCriticBase):
             actors.stop()
         finally:
             self._take_statistics(actors)
-            self.num_timesteps += len(self._steps)  # learned from, though too few for a call of the callbacks
-            self._steps.clear()
+            self.num_timesteps += len(self._told)  # learned from, though too few for a call of the callbacks
+            self._told.clear()
 
     def _start_actors(self, env: VecEnv, use_masking: bool | None) -> None:
         use_masking = uses_masks(env, self.policy, use_masking)
@@ -317,7 +317,7 @@ class IMPALA(ActorCriticBase):
         self._queue: deque[Delivery] = deque()
         self._fresh: list[Unroll] = []
         self._looked = time.perf_counter()
-        self._steps: deque[Step] = deque()
+        self._told: deque[Step] = deque()
         self._replay: deque[Unroll] = deque(maxlen=self.replay_size)
         self._statistics = Statistics(self.n_actors)
         self._version, self._n_restarts, self._latest = 0, 0, None
@@ -412,8 +412,8 @@ class IMPALA(ActorCriticBase):
         while len(self._fresh) < self.batch_size:
             self._request()
             self._take(self._next_delivery())
-            while len(self._steps) >= self.n_envs:
-                steps = [self._steps.popleft() for _ in range(self.n_envs)]
+            while len(self._told) >= self.n_envs:
+                steps = [self._told.popleft() for _ in range(self.n_envs)]
                 self.num_timesteps += self.n_envs
                 workers, reward, done, infos = map(list, zip(*steps, strict=True))
                 if True in done:  # no episode ended, no news of one
@@ -458,7 +458,7 @@ class IMPALA(ActorCriticBase):
         for (t, n), info in news.infos.items():
             infos[t * self.n_envs_per_actor + n] = info
         rewards, dones = (array[: news.n_steps].ravel().tolist() for array in (transitions.rewards, transitions.ends))
-        self._steps.extend(zip(repeat(delivery.actor), rewards, dones, infos, strict=False))
+        self._told.extend(zip(repeat(delivery.actor), rewards, dones, infos, strict=False))
         self._statistics.take(delivery, len(infos))
         if news.problem is not None:
             self._dropped_in_a_row = news.in_a_row - 1

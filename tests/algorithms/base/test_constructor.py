@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from sb3_pg_ext import A3C, NAF, NPG, REINFORCE, AdaptiveKLPPO
+from sb3_pg_ext import A3C, IMPALA, NAF, NPG, REINFORCE, AdaptiveKLPPO
 from sb3_pg_ext.algorithms.base.constructor import arguments_of, complete_docstring
 
 
-@pytest.mark.parametrize("cls", [A3C, NAF, NPG, REINFORCE, AdaptiveKLPPO])
+@pytest.mark.parametrize("cls", [A3C, IMPALA, NAF, NPG, REINFORCE, AdaptiveKLPPO])
 def test_every_argument_is_documented_once(cls):
     told = re.findall(r"^ *:param (\w+):", cls.__doc__, re.MULTILINE)
     assert sorted(told) == sorted(inspect.signature(cls).parameters)
