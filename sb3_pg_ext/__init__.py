@@ -2,11 +2,13 @@
 
 from sb3_pg_ext.algorithms.a3c import A3C
 from sb3_pg_ext.algorithms.acktr import ACKTR
+from sb3_pg_ext.algorithms.gumbel_ddpg import GumbelDDPG
 from sb3_pg_ext.algorithms.impala import IMPALA
 from sb3_pg_ext.algorithms.naf import NAF
 from sb3_pg_ext.algorithms.npg import NPG
 from sb3_pg_ext.algorithms.ppo_kl import AdaptiveKLPPO
 from sb3_pg_ext.algorithms.reinforce import REINFORCE
+from sb3_pg_ext.algorithms.sac_v import SACV
 from sb3_pg_ext.baselines import list_baselines, make_baseline
 from sb3_pg_ext.checkpoints import inspect_model, safe_load, safe_save
 from sb3_pg_ext.estimators import AdvantageEstimate, Rollout, list_estimators, make_estimator
@@ -21,12 +23,14 @@ __all__ = [
     "NAF",
     "NPG",
     "REINFORCE",
+    "SACV",
     "AdaptiveKLPPO",
     "AdvantageEstimate",
     "AlgorithmSpec",
     "BaselineSpec",
     "EstimatorRolloutBuffer",
     "EstimatorSpec",
+    "GumbelDDPG",
     "MaskableEstimatorRolloutBuffer",
     "Rollout",
     "__version__",

@@ -208,6 +208,19 @@ def vjp(
     return out, gradient
 
 
+def input_vjp(layers: Sequence[Layer], values: Trace, cotangents: np.ndarray, columns: slice) -> np.ndarray:
+    """The gradient of Σ_bk c_bk·y_bk with respect to some of the inputs, without that of weights: at half the cost.
+
+    :param layers: the layers, first to last
+    :param values: what :func:`trace` has kept
+    :param cotangents: c, shape [batch, outputs]
+    :param columns: which of the inputs
+    :return: shape [batch, these inputs]
+    """
+    *_, (_, gradient) = pulled_back(layers, values, cotangents)
+    return np.dot(gradient, layers[0].weight[:, columns])
+
+
 def jvp(layers: Sequence[Layer], values: Trace, tangents: Parameters) -> np.ndarray:
     """Jacobian-vector products: how the outputs change with weights and biases.
 

@@ -120,6 +120,16 @@ TRAITS = {
         },
         asynchronous=True,
     ),
+    "gumbel_ddpg": Traits(
+        variants={
+            "soft actions": {"straight_through": False, "temperature": 0.5, "loss": "huber", "max_grad_norm": None},
+            "two critics": {"policy_kwargs": {"n_critics": 2}, "n_steps": 3, "exploration_eps": 0.2},
+        },
+        action_spaces=frozenset({"Discrete", "MultiDiscrete"}),
+        usual_action_space="Discrete",
+        env_id="CartPole-v1",
+        supports_sde=False,
+    ),
     "naf": Traits(action_spaces=frozenset({"Box", "Box of two dimensions"}), supports_sde=False),
     "npg": Traits(
         variants={
@@ -143,6 +153,13 @@ TRAITS = {
             "a baseline for every component": {"baseline": "optimal_per_component"},
             "incomplete episodes": {"n_steps": 16, "n_episodes": None, "ent_coef": 0.1, "max_grad_norm": 0.1},
         },
+    ),
+    "sac_v": Traits(
+        variants={
+            "one critic": {"policy_kwargs": {"n_critics": 1}, "ent_coef": 0.1, "reward_scale": 5},
+            "the score function": {"actor_gradient": "score", "n_steps": 3, "target_update_interval": 2},
+        },
+        action_spaces=frozenset({"Box", "Box of two dimensions"}),
     ),
 }
 

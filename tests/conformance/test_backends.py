@@ -6,6 +6,7 @@ import re
 import pytest
 import torch as th
 from envs import ACTION_SPACES, RandomEnv
+from stable_baselines3.common.save_util import recursive_getattr
 from torch import nn
 
 from .algorithms import NAMES, Algorithm, find, record, vector
@@ -170,8 +171,15 @@ def test_overflow_in_an_update_is_noticed_and_changes_nothing(algorithm: Algorit
     if algorithm.has_own_constructor:  # TRPO's policy may have made a good step before its critic could not
         th.testing.assert_close(model.get_parameters()["policy"], before["policy"], rtol=0, atol=0)
     assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
-    for moments in model.policy.optimizer.state.values():
-        assert not any(th.as_tensor(moment).any() for moment in moments.values())
+    for optimizer in optimizers(model):
+        for moments in optimizer.state.values():
+            assert not any(th.as_tensor(moment).any() for moment in moments.values())
+
+
+def optimizers(model):
+    """Off-policy algorithms may have several, which they save one by one."""
+    names = [name for name in model._get_torch_save_params()[0] if name.endswith("optimizer")]
+    return [recursive_getattr(model, name) for name in names]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

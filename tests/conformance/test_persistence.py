@@ -146,7 +146,14 @@ def test_saves_names_and_numbers_and_references_to_classes(algorithm: Algorithm,
             assert not ours or name in CLASS_REFERENCES, f"{name} refers to {ours}"
 
 
-PUBLIC = {"sb3_pg_ext", "sb3_pg_ext.policies", "sb3_pg_ext.rollouts", "sb3_pg_ext.algorithms.naf"}
+PUBLIC = {
+    "sb3_pg_ext",
+    "sb3_pg_ext.policies",
+    "sb3_pg_ext.rollouts",
+    "sb3_pg_ext.algorithms.naf",
+    "sb3_pg_ext.algorithms.sac_v",
+    "sb3_pg_ext.algorithms.gumbel_ddpg",
+}
 """The modules that saved files may name, for ever."""
 
 

@@ -51,6 +51,29 @@ NAF = {
     "net_arch": any_of("small", "medium", "big"),
     "layer_norm": any_of(False, True),
 }
+SAC_V = {
+    "one_minus_gamma": log(1e-4, 0.1),
+    "learning_rate": log(1e-5, 1e-2),
+    "log2_batch_size": IntDistribution(5, 9),
+    "tau": log(1e-3, 0.1),
+    "train_freq": IntDistribution(1, 10),
+    "reward_scale": log(0.1, 10),
+    "net_arch": any_of("small", "medium", "big"),
+    "n_critics": any_of(1, 2),
+}
+GUMBEL_DDPG = {
+    "one_minus_gamma": log(1e-4, 0.1),
+    "learning_rate": log(1e-5, 1e-2),
+    "log2_batch_size": IntDistribution(5, 9),
+    "tau": log(1e-3, 0.1),
+    "train_freq": IntDistribution(1, 10),
+    "temperature": log(0.1, 10),
+    "straight_through": any_of(False, True),
+    "logit_penalty": log(1e-5, 1e-1),
+    "exploration_eps": FloatDistribution(0, 0.2),
+    "net_arch": any_of("small", "medium"),
+    "n_critics": any_of(1, 2),
+}
 STORED = {
     "a3c": {
         "n_steps": any_of(5, 8, 16, 32, 64),
@@ -108,6 +131,8 @@ STORED = {
     "reinforce in 6 environments": {"n_episodes": IntDistribution(6, 60, step=6), **REINFORCE},
     "reinforce in 100 environments": {"n_episodes": IntDistribution(100, 100, step=100), **REINFORCE},
     "naf": NAF,
+    "sac_v": SAC_V,
+    "gumbel_ddpg": GUMBEL_DDPG,
     "naf with hindsight": {
         **NAF,
         "n_sampled_goal": IntDistribution(1, 5),
@@ -181,6 +206,26 @@ TRIALS = {
             "train_freq": 3,
             "gradient_steps": 3,
             "policy_kwargs": {"net_arch": [400, 300], "layer_norm": True},
+        },
+    ),
+    "sac_v": (
+        {"one_minus_gamma": 0.25, "log2_batch_size": 5, "train_freq": 3, "net_arch": "small", "n_critics": 1},
+        {
+            "gamma": 0.75,
+            "batch_size": 32,
+            "train_freq": 3,
+            "gradient_steps": 3,
+            "policy_kwargs": {"net_arch": [64, 64], "n_critics": 1},
+        },
+    ),
+    "gumbel_ddpg": (
+        {"temperature": 0.5, "train_freq": 3, "net_arch": "medium", "straight_through": False},
+        {
+            "temperature": 0.5,
+            "train_freq": 3,
+            "gradient_steps": 3,
+            "straight_through": False,
+            "policy_kwargs": {"net_arch": [256, 256]},
         },
     ),
     "naf with hindsight": (

@@ -86,6 +86,12 @@ NETWORKS = {
 }
 """The ``policy_kwargs`` of a policy with a critic."""
 
+HINDSIGHT = {
+    "n_sampled_goal": integer(1, 5),
+    "goal_selection_strategy": choice("final", "episode", "future"),
+}
+"""The ``replay_buffer_kwargs`` of hindsight."""
+
 Dimensions = Mapping[str, Dimension | Mapping[str, Dimension]]
 """Dimensions by argument. What is a dictionary itself, such as ``policy_kwargs``, has dimensions by its keys."""
 

@@ -8,18 +8,20 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeVar
+from typing import Any, ClassVar, SupportsFloat, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, ReplayBufferSamples, RolloutReturn
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
+from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
@@ -43,6 +45,14 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
 
     An update that meets a non-finite value, or leaves one in the parameters, is undone.
     """
+
+    engine: str
+    transient: ClassVar[tuple[str, ...]] = (*NonFiniteGuard.transient, "_act", "_backend", "_latest")
+    _act: ActionSampler | None = None
+    _backend: Any = None
+    _path = ""
+    _latest: Any = None
+    """What the log tells of the latest update."""
 
     _rollout_was_dropped = False
     _chose_n_step_buffer = False
@@ -77,6 +87,54 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         self._check_arguments()
         self._settle_n_steps()
         super()._setup_model()
+
+    def _check_engine(self) -> None:
+        """Refuse an engine that cannot do what is asked of it."""
+        if self.engine != "auto":
+            self._make_backend()
+
+    def describe_engine(self) -> str:
+        """What differentiates the networks as they are now, and why: ``"arrays"``, or ``"autograd, because …"``."""
+        return self._make_backend()[1]
+
+    def _current_backend(self) -> Any:
+        """What differentiates the networks as they are now."""
+        if self._backend is None or not self._backend.is_current():
+            self._backend, path = self._make_backend()
+            if self.verbose >= 1 and path != self._path:
+                print(f"Differentiating by {path}")
+            self._path = path
+        return self._backend
+
+    def _make_backend(self) -> tuple[Any, str]:
+        """What differentiates the networks and, in words, which it is and why.
+
+        :raises ValueError: if it cannot do what is asked of it
+        """
+        raise NotImplementedError
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        self._act = self._backend = self._latest = None
+        return super()._setup_learn(*args, **kwargs)
+
+    def _make_action_sampler(self) -> ActionSampler:
+        """How actions are chosen, faster than by ``predict`` where that is possible."""
+        return ModelActionSampler(self)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.num_timesteps < learning_starts and not (self.use_sde and self.use_sde_at_warmup):
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        assert self._last_obs is not None, "learn() resets the environments"
+        if self._act is None or not self._act.is_current():
+            self._act = self._make_action_sampler()
+        actions = self._act(self._last_obs).reshape(n_envs, *(self.action_space.shape or ()))
+        if not isinstance(self.action_space, spaces.Box):
+            return actions, actions
+        if action_noise is not None:
+            actions = np.clip(actions + action_noise(), -1, 1)
+        return self.policy.unscale_action(actions), actions
 
     def _settle_n_steps(self) -> None:
         """Refuse ``n_steps`` beside a replay buffer of the user's; SB3 would ignore it."""
@@ -223,7 +281,16 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         if self._n_rewards:
             self.logger.record("rollout/reward_mean", self._reward_sum / self._n_rewards)
             self._reward_sum, self._n_rewards = 0.0, 0
+        if self._latest is not None and self._undo is not None:
+            with np.errstate(all="ignore"):  # targets may all be the same
+                for key, value in self._summarize().items():
+                    self.logger.record(f"train/{key}", float(value))
+            self.logger.record("train/step_norm", self._undo.distance())
         super().dump_logs()
+
+    def _summarize(self) -> Mapping[str, SupportsFloat]:
+        """What is logged of the latest update."""
+        raise NotImplementedError
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *self._optimizers()], []

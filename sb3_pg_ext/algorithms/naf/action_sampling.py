@@ -1,12 +1,11 @@
 """How NAF chooses actions during training: by NumPy, where the network is a plain MLP."""
 
-from typing import Protocol
-
 import numpy as np
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
+from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
+from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic
 from sb3_pg_ext.functional import mlp, quadratic
 from sb3_pg_ext.functional.finite import check_step
 from sb3_pg_ext.policies.observations import Observations
@@ -18,22 +17,10 @@ from sb3_pg_ext.policies.plain_mlp import (
     layers_of,
     network_input,
 )
+from sb3_pg_ext.policies.trunk_and_head import TrunkAndHead
 
 ACTING_METHODS = ("predict", "obs_to_tensor", "forward", "_predict", "choose_actions")
 """The methods of a policy between an observation and an action: a policy that overrides one is asked itself."""
-
-
-class ActionSampler(Protocol):
-    """Chooses actions in [−1, 1]."""
-
-    def __call__(self, obs: Observations) -> np.ndarray:
-        """From the observations of all environments, [N, …], to actions, [N, …].
-
-        :raises NonFiniteError: if the policy gives no numbers
-        """
-
-    def is_current(self) -> bool:
-        """Whether the policy still is what the sampler was made for."""
 
 
 def make_action_sampler(model: OffPolicyAlgorithm) -> ActionSampler:
@@ -48,26 +35,6 @@ def make_action_sampler(model: OffPolicyAlgorithm) -> ActionSampler:
         return MLPActionSampler(policy, action_layers(policy))
     except UnsupportedPolicyError:
         return ModelActionSampler(model)
-
-
-class ModelActionSampler:
-    """The general path: asks the model.
-
-    :param model: the model
-    """
-
-    def __init__(self, model: OffPolicyAlgorithm) -> None:
-        self._model = model
-
-    def __call__(self, obs: Observations) -> np.ndarray:
-        """Choose an action for every environment."""
-        actions = self._model.policy.scale_action(self._model.predict(obs, deterministic=False)[0])
-        check_step("policy output", actions)
-        return actions
-
-    def is_current(self) -> bool:
-        """It is: nothing is kept."""
-        return True
 
 
 class MLPActionSampler:
@@ -112,6 +79,6 @@ def action_layers(policy: NAFPolicy) -> list[mlp.Layer]:
     critic = policy.critic
     check_methods(policy, NAFPolicy, ACTING_METHODS)
     check_methods(critic, QuadraticCritic, ("split_heads",))
-    check_methods(critic.value, ValueNetwork, ("encode", "extract_features"))
+    check_methods(critic.value, TrunkAndHead, ("encode", "extract_features"))
     check_input(critic.value, critic.value.features_extractor)
     return layers_of(critic.value.trunk, critic.action_head)

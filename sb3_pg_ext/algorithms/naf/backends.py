@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic, ValueNetwork
+from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic
 from sb3_pg_ext.functional import mlp, quadratic
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.tensors.vectors import split_like
@@ -29,6 +29,7 @@ from sb3_pg_ext.policies.plain_mlp import (
     linear_modules,
     network_input,
 )
+from sb3_pg_ext.policies.trunk_and_head import TrunkAndHead
 
 
 class QEvaluation(NamedTuple):
@@ -214,12 +215,12 @@ def _array(observations: th.Tensor) -> np.ndarray:
     return network_input(observations.detach().numpy())
 
 
-def value_layers(network: ValueNetwork) -> list[mlp.Layer]:
+def value_layers(network: TrunkAndHead) -> list[mlp.Layer]:
     """The network from the flat observation to V(s), as views of its parameters.
 
     :raises UnsupportedPolicyError: if it is no plain MLP, or not on the CPU
     """
-    check_methods(network, ValueNetwork, ("forward", "encode", "extract_features"))
+    check_methods(network, TrunkAndHead, ("forward", "encode", "extract_features"))
     check_input(network, network.features_extractor)
     check_hooks(network)
     return layers_of(network.trunk, network.head)

@@ -1,6 +1,7 @@
 """NAF's search space for RL Zoo's ``-optimize``. How to explore is left to the environment's file."""
 
 from sb3_pg_ext.algorithms.base.hyperparams import (
+    HINDSIGHT,
     Space,
     choice,
     integer,
@@ -9,11 +10,6 @@ from sb3_pg_ext.algorithms.base.hyperparams import (
     one_minus,
     power_of_two,
 )
-
-HINDSIGHT = {
-    "n_sampled_goal": integer(1, 5),
-    "goal_selection_strategy": choice("final", "episode", "future"),
-}
 
 SPACE = Space(
     {

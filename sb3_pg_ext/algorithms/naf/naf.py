@@ -6,16 +6,16 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
 
+from sb3_pg_ext.algorithms.base.acting import ActionSampler
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
 from sb3_pg_ext.algorithms.base.targets import Target
-from sb3_pg_ext.algorithms.naf.action_sampling import ActionSampler, make_action_sampler
+from sb3_pg_ext.algorithms.naf.action_sampling import make_action_sampler
 from sb3_pg_ext.algorithms.naf.backends import QuadraticBackend, make_backend
 from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
@@ -93,11 +93,7 @@ class NAF(OffPolicyBase):
         "CnnPolicy": CnnPolicy,
         "MultiInputPolicy": MultiInputPolicy,
     }
-    transient: ClassVar[tuple[str, ...]] = (*OffPolicyBase.transient, "_act", "_backend", "_latest")
     policy: NAFPolicy
-    _act: ActionSampler | None = None
-    _backend: QuadraticBackend | None = None
-    _path = ""
     _latest: Update | None = None
 
     def __init__(
@@ -189,38 +185,13 @@ class NAF(OffPolicyBase):
             self.policy_kwargs = given  # load() compares them with what its caller gives
         sampled = 1.0 if self.temperature is None else self.temperature
         self.policy.temperature = sampled if self.exploration == "covariance" else None
-        if self.engine != "auto":
-            make_backend(self.policy, self.engine)  # refuses at once what it cannot do
+        self._check_engine()
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        self._act = self._backend = self._latest = None
-        return super()._setup_learn(*args, **kwargs)
+    def _make_action_sampler(self) -> ActionSampler:
+        return make_action_sampler(self)
 
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.num_timesteps < learning_starts:
-            return super()._sample_action(learning_starts, action_noise, n_envs)
-        assert self._last_obs is not None, "learn() resets the environments"
-        if self._act is None or not self._act.is_current():
-            self._act = make_action_sampler(self)
-        scaled = self._act(self._last_obs).reshape(n_envs, *self.action_space.shape)  # type: ignore[misc]
-        if action_noise is not None:
-            scaled = np.clip(scaled + action_noise(), -1, 1)
-        return self.policy.unscale_action(scaled), scaled
-
-    def describe_engine(self) -> str:
-        """What differentiates the critic as it is now, and why: ``"arrays"``, or ``"autograd, because …"``."""
-        return make_backend(self.policy, self.engine)[1]
-
-    def _current_backend(self) -> QuadraticBackend:
-        """What differentiates the critic as it is now."""
-        if self._backend is None or not self._backend.is_current():
-            self._backend, path = make_backend(self.policy, self.engine)
-            if self.verbose >= 1 and path != self._path:
-                print(f"Differentiating by {path}")
-            self._path = path
-        return self._backend
+    def _make_backend(self) -> tuple[QuadraticBackend, str]:
+        return make_backend(self.policy, self.engine)
 
     def _optimizers(self) -> dict[str, th.optim.Optimizer]:
         return {"policy.optimizer": self.policy.optimizer}
@@ -239,16 +210,11 @@ class NAF(OffPolicyBase):
         grad_norm = backend.descend({"q_values": loss.gradient}, self.max_grad_norm)
         self._latest = Update(loss.value, grad_norm, values, outputs, q_values, targets)
 
-    def dump_logs(self) -> None:
-        """Write log data, of the latest update too."""
-        if self._latest is not None and self._undo is not None:
-            for key, value in summarize(self._latest, self.policy.critic.action_dim).items():
-                self.logger.record(f"train/{key}", float(value))
-            self.logger.record("train/step_norm", self._undo.distance())
-        super().dump_logs()
+    def _summarize(self) -> dict[str, SupportsFloat]:
+        assert self._latest is not None
+        return summarize(self._latest, self.policy.critic.action_dim)
 
 
-@np.errstate(all="ignore")  # targets may all be the same
 def summarize(update: Update, action_dim: int) -> dict[str, SupportsFloat]:
     """What is logged of an update with actions [B, d]."""
     values, q_values, targets = (x.astype(np.float64) for x in (update.values, update.q_values, update.targets))

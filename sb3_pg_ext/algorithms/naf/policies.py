@@ -1,72 +1,28 @@
 """NAF's networks: V, the best action μ and the curvature P from one trunk, and a target network for V alone."""
 
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BaseModel, BasePolicy
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
     NatureCNN,
-    create_mlp,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_pg_ext.functional.quadratic import n_outputs
 from sb3_pg_ext.functional.tensors import quadratic
+from sb3_pg_ext.policies.trunk_and_head import TrunkAndHead
 
 PUBLIC_MODULE = "sb3_pg_ext.algorithms.naf"
 """Where saved files look for the policies, wherever they are defined."""
-
-
-class ValueNetwork(BaseModel):
-    """V(s): features extractor, trunk and linear head.
-
-    :param observation_space: observation space
-    :param action_space: action space
-    :param features_extractor: from observations to features
-    :param net_arch: widths of the trunk's layers
-    :param activation_fn: activation function of the trunk
-    :param layer_norm: whether every layer of the trunk is normalised before its activation, without gain and offset
-    :param n_heads: number of values
-    :param normalize_images: whether images are divided by 255
-    """
-
-    def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        features_extractor: BaseFeaturesExtractor,
-        net_arch: list[int],
-        activation_fn: type[nn.Module],
-        layer_norm: bool,
-        n_heads: int,
-        normalize_images: bool,
-    ) -> None:
-        super().__init__(
-            observation_space, action_space, features_extractor=features_extractor, normalize_images=normalize_images
-        )
-        norms: list[Any] = [partial(nn.LayerNorm, elementwise_affine=False)] if layer_norm else []
-        features_dim = features_extractor.features_dim
-        self.trunk = nn.Sequential(*create_mlp(features_dim, 0, net_arch, activation_fn, post_linear_modules=norms))
-        self.latent_dim = [features_dim, *net_arch][-1]
-        self.head = nn.Linear(self.latent_dim, n_heads)
-
-    def encode(self, obs: PyTorchObs) -> th.Tensor:
-        """What the trunk makes of observations, [B, latent_dim]."""
-        assert self.features_extractor is not None
-        return self.trunk(self.extract_features(obs, self.features_extractor))
-
-    def forward(self, obs: PyTorchObs) -> th.Tensor:
-        """V(s) by every head, [B, heads]."""
-        return self.head(self.encode(obs))
 
 
 class QuadraticCritic(nn.Module):
@@ -76,7 +32,7 @@ class QuadraticCritic(nn.Module):
     :param action_dim: d
     """
 
-    def __init__(self, value: ValueNetwork, action_dim: int) -> None:
+    def __init__(self, value: TrunkAndHead, action_dim: int) -> None:
         super().__init__()
         self.value = value
         self.n_heads, self.action_dim = value.head.out_features, action_dim
@@ -163,7 +119,7 @@ class NAFPolicy(BasePolicy):
         self.layer_norm = layer_norm
         self.n_heads = n_heads
         self.temperature = temperature
-        value = ValueNetwork(
+        value = TrunkAndHead(
             observation_space,
             action_space,
             self.make_features_extractor(),
