@@ -481,6 +481,12 @@ def test_many_tensors_in_one_call():
     assert [part.tolist() for part in tensors] == [[3.0, 4.0], [[1.0]]]
     th._foreach_copy_(tensors, [th.ones(2), th.ones(1, 1)])
     assert [part.tolist() for part in tensors] == [[1.0, 1.0], [[1.0]]]
+    th._foreach_add_(tensors, 3)
+    assert [part.tolist() for part in th._foreach_sqrt(tensors)] == [[2.0, 2.0], [[2.0]]]
+    th._foreach_addcmul_(tensors, tensors, tensors, value=0.5)
+    assert [part.tolist() for part in tensors] == [[12.0, 12.0], [[12.0]]]
+    th._foreach_addcdiv_(tensors, tensors, [th.full((2,), 4.0), th.full((1, 1), 4.0)], value=-2)
+    assert [part.tolist() for part in tensors] == [[6.0, 6.0], [[6.0]]]
 
 
 def test_the_setter_of_validation_writes_what_we_read():

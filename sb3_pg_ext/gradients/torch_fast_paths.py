@@ -49,7 +49,8 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
     """What makes many steps of an optimiser in a row, whose parameters and state stay the same tensors meanwhile.
 
     For a plain Adam or AdamW that is, after the first step, PyTorch's fused kernel itself, on the optimiser's own
-    state: ``step()`` takes five times as long, since it looks everything up anew. Others make their own steps.
+    state: ``step()`` takes five times as long, since it looks everything up anew. A plain RMSprop makes its step in one
+    call for every operation. Others make their own steps.
 
     :param optimizer: the optimiser
     """
@@ -60,6 +61,8 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
         torch_optimizer._global_optimizer_post_hooks,
     )
     hooked = any(hooks) or "step" in vars(optimizer)
+    if not hooked and type(optimizer) is th.optim.RMSprop and all(map(_is_plain, optimizer.param_groups)):
+        return lambda: _step_of_rms_prop(optimizer)
     fused = [_can_be_fused(optimizer, group) or group.get("fused") for group in optimizer.param_groups]
     if hooked or type(optimizer) not in FUSED or not all(fused):
         return optimizer.step
@@ -79,6 +82,33 @@ def make_step(optimizer: th.optim.Optimizer) -> Callable[[], object]:
         kernels[:] = [_fused_kernel(optimizer, group) for group in groups]
 
     return step
+
+
+def _is_plain(group: dict[str, Any]) -> bool:
+    """Of RMSprop: whether there is nothing but the running mean of squares, and nothing that a user chose."""
+    special = ("momentum", "weight_decay", "centered", "maximize", "capturable", "differentiable")
+    chosen = any(group.get(key) for key in special) or group.get("foreach") is not None
+    return not chosen and isinstance(group["lr"], float)
+
+
+@th.no_grad()
+def _step_of_rms_prop(optimizer: th.optim.RMSprop) -> None:
+    """θ ← θ − lr·g / (√v + eps), v ← alpha·v + (1 − alpha)·g², for all parameters at once."""
+    groups = [(group, [p for p in group["params"] if p.grad is not None]) for group in optimizer.param_groups]
+    if not all(optimizer.state.get(parameter) for _, parameters in groups for parameter in parameters):
+        optimizer.step()  # it allots its state
+        return
+    for group, parameters in groups:
+        if not parameters:
+            continue
+        states = [optimizer.state[parameter] for parameter in parameters]
+        squares, gradients = [state["square_avg"] for state in states], [parameter.grad for parameter in parameters]
+        th._foreach_add_([state["step"] for state in states], 1)
+        th._foreach_mul_(squares, group["alpha"])
+        th._foreach_addcmul_(squares, gradients, gradients, value=1 - group["alpha"])
+        roots = th._foreach_sqrt(squares)
+        th._foreach_add_(roots, group["eps"])
+        th._foreach_addcdiv_(parameters, gradients, roots, value=-group["lr"])
 
 
 def _fused_kernel(optimizer: th.optim.Optimizer, group: dict[str, Any]) -> Callable[[], None]:

@@ -199,6 +199,20 @@ def test_many_steps_in_single_precision():
     th.testing.assert_close(tensors_of(ours), tensors_of(theirs), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"alpha": 0.9, "eps": 1e-3}])
+def test_steps_of_rms_prop(kwargs):
+    ours, theirs = (
+        th.optim.RMSprop([{"params": group["params"], "lr": group.get("lr", 0.1)} for group in groups], **kwargs)
+        for groups in (parameter_groups(), parameter_groups())
+    )
+    run(ours, make_step(ours))
+    run(ours, ours.step, start=5)
+    run(ours, make_step(ours), start=10)
+    run(theirs, theirs.step, n=15)
+    assert make_step(ours) != ours.step
+    assert_same_optimizers(ours, theirs)
+
+
 def test_many_steps_within_the_scope_of_fused_steps():
     ours, theirs = make_pair(th.optim.Adam)
     with fused_step(ours):
@@ -273,7 +287,10 @@ def test_a_checkpoint_leads_back(new, own_step):
         (th.optim.Adam, {"foreach": False}),
         (th.optim.Adam, {"differentiable": True}),
         (th.optim.SGD, {"momentum": 0.9}),
-        (th.optim.RMSprop, {}),
+        (th.optim.RMSprop, {"momentum": 0.9}),
+        (th.optim.RMSprop, {"centered": True}),
+        (th.optim.RMSprop, {"weight_decay": 0.1}),
+        (th.optim.RMSprop, {"foreach": False}),
         (OwnAdam, {}),
         (OwnAdam, {"fused": True}),
         pytest.param(th.optim.SGD, {"fused": True}, marks=needs_fused),
