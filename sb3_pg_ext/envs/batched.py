@@ -122,7 +122,8 @@ class BatchedVecEnv(VecEnv):
         ended = dones.nonzero()[0]
         final_obs = pick(obs, ended) if len(ended) else None
         infos = StepInfos.of_arrays(terminated, truncated, final_obs, more=make_infos)
-        self._record(rewards if scores is None else scores, dones if over is None else over, infos)
+        over = ended if over is None else over.nonzero()[0]
+        self._record(rewards if scores is None else scores, over, infos)
         if len(ended):
             rows, first_obs, reset_infos = self._reset_ended(ended, self._actions)
             put(obs, rows, first_obs)
@@ -131,19 +132,24 @@ class BatchedVecEnv(VecEnv):
         return obs, rewards.astype(np.float32), dones, infos if self.lazy_infos else list(infos)  # type: ignore[return-value]
 
     def _record(self, scores: np.ndarray, over: np.ndarray, infos: StepInfos) -> None:
-        """Add a step to the statistics of the episodes, and give them where one ends, unless the simulator does."""
+        """Add a step to the statistics of the episodes, and give them where one ends, unless the simulator does.
+
+        :param scores: [N], what is added
+        :param over: [K], the numbers of the environments where one ends
+        :param infos: get the statistics
+        """
         self._returns += scores
         self._lengths += 1
-        for i in over.nonzero()[0].tolist():
-            info = infos[i]
-            if "episode" not in info or self._results is not None:
-                episode = self._sum_up(i, info)
-                info.setdefault("episode", episode)
-            self._returns[i] = 0
-            self._lengths[i] = 0
+        if len(over):
+            seconds = round(time.time() - self._start, 6)
+            for i in over.tolist():
+                info = infos[i]
+                if "episode" not in info or self._results is not None:
+                    info.setdefault("episode", self._sum_up(i, info, seconds))
+            self._returns[over] = 0
+            self._lengths[over] = 0
 
-    def _sum_up(self, i: int, info: dict[str, Any]) -> dict[str, Any]:
-        seconds = round(time.time() - self._start, 6)
+    def _sum_up(self, i: int, info: dict[str, Any], seconds: float) -> dict[str, Any]:
         episode = {"r": round(float(self._returns[i]), 6), "l": int(self._lengths[i]), "t": seconds}
         episode.update({key: info[key] for key in self._info_keywords})
         if self._results is not None:

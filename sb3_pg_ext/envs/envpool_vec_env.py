@@ -31,9 +31,11 @@ class EnvPoolVecEnv(BatchedVecEnv):
     """A pool of environments of EnvPool, which steps them all in C++.
 
     EnvPool gives one step more after every episode, in which the action is unused and the reward is 0. Here the pool
-    makes that step at once, for the environments whose episode has ended alone, so every step is one of the task's, and
-    observations, ends and time limits are as SB3 wants them. After a life that is lost (``episodic_life``) a game goes
-    on.
+    makes that step for the environments whose episode has ended alone, so every step is one of the task's, and
+    observations, ends and time limits are as SB3 wants them. Where observations are vectors, each environment has a
+    second one in the pool, which takes turns with it: when an episode of the one ends, the other has already begun its
+    own, and the one begins its next within the pool's next step. Otherwise the pool makes the step at once. After a
+    life that is lost (``episodic_life``) a game goes on.
 
     What EnvPool's infos say is in ``infos``. Statistics of Atari games are those of whole games with unclipped rewards,
     as with a ``Monitor`` inside an ``AtariWrapper``; their length is in steps of the agent.
@@ -43,7 +45,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
 
     The pool is made at the first ``reset``, and again at a ``reset`` after ``seed``: EnvPool's seeds are fixed when it
     is made. Without a seed it takes random ones. The seed of an environment decides about all its episodes, whatever
-    the number of environments and threads.
+    the number of environments and threads; that of its second one comes from it.
 
     :param task_id: an id of gymnasium or EnvPool
     :param num_envs: number of environments
@@ -66,6 +68,8 @@ class EnvPoolVecEnv(BatchedVecEnv):
         config = {key: value for key, value in self._task_kwargs.items() if key not in RENDERING}
         spec = _make_spec(envpool, self.task_id, {**config, **self._sizes})
         super().__init__(num_envs, *_spaces(spec, task_id))
+        space, has_lives = self.observation_space, "episodic_life" in spec.config._fields
+        self._takes_turns = isinstance(space, spaces.Box) and len(space.shape) == 1 and not has_lives
 
     def split(self) -> list[Callable[[], "EnvPoolVecEnv"]]:
         """For every environment what makes a pool of the same task with one environment and one thread.
@@ -84,26 +88,52 @@ class EnvPoolVecEnv(BatchedVecEnv):
         if self._pool is None or self._seeds[0] is not None:
             self._make_pool()
         obs, info = self._pool.reset()
-        return obs, _separate(info, self.num_envs)
+        n, n_all = self.num_envs, len(obs)
+        infos = _separate(info, n_all)
+        self._playing, self._waiting = np.arange(n), np.arange(n, n_all)
+        self._to_begin = self._waiting[:0]
+        self._first_obs, self._first_infos = obs[n:], infos[n:]
+        return obs[:n], infos[:n]
 
     def _make_pool(self) -> None:
         self._free_pool()
         first = np.random.SeedSequence().generate_state(1)[0] if self._seeds[0] is None else self._seeds[0]
         seeds = [(int(first) + i) % SEEDS for i in range(self.num_envs)]
+        if self._takes_turns:
+            seeds += [int(np.random.SeedSequence(seed).generate_state(1)[0]) % SEEDS for seed in seeds]
+        arguments = {**self._task_kwargs, **self._sizes, "num_envs": len(seeds)}
+        arguments.pop("batch_size", None)  # all of them
         with warnings.catch_warnings():  # about the precision of bounds, when the pool makes its spaces
             warnings.simplefilter("ignore")
-            pool = _import().make(self.task_id, env_type="gymnasium", seed=seeds, **self._sizes, **self._task_kwargs)
+            pool = _import().make(self.task_id, env_type="gymnasium", seed=seeds, **arguments)
             pool.observation_space, pool.action_space  # noqa: B018
         self._pool = pool
 
     def _step_all(self, actions: np.ndarray) -> Step:
-        obs, rewards, terminated, truncated, info = self._pool.step(np.asarray(actions))
+        actions, n, begin = np.asarray(actions), self.num_envs, self._to_begin
+        if len(begin):
+            ids = np.concatenate([self._playing, self._waiting[begin]])
+            actions = np.concatenate([actions, actions[begin]])
+        else:
+            ids = self._playing
+        obs, rewards, terminated, truncated, info = self._pool.step(actions, ids)
+        make_infos = partial(_separate, info, len(ids))
+        if len(begin):
+            self._first_obs[begin] = obs[n:]
+            for i, first in zip(begin.tolist(), make_infos(np.arange(n, len(ids))), strict=True):
+                self._first_infos[i] = first
+            self._to_begin = begin[:0]
+            obs, rewards, terminated, truncated = obs[:n], rewards[:n], terminated[:n], truncated[:n]
         scores = over = None
         if "terminated" in info and "reward" in info:  # Atari: of the game, and not of a life or a clipped reward
             scores, over = info["reward"], (info["terminated"] != 0) | truncated
-        return Step(obs, rewards, terminated, truncated, partial(_separate, info, self.num_envs), scores, over)
+        return Step(obs, rewards, terminated, truncated, make_infos, scores, over)
 
     def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, VecEnvObs, Infos]:
+        if self._takes_turns:
+            self._playing[ended], self._waiting[ended] = self._waiting[ended], self._playing[ended]
+            self._to_begin = ended
+            return ended, self._first_obs[ended], [self._first_infos[i] for i in ended]
         # A step and not reset(ids), which would begin a new game after a lost life.
         obs, _, _, _, info = self._pool.step(np.asarray(actions)[ended], ended)
         return info["env_id"], obs, _separate(info, len(ended))
@@ -122,8 +152,9 @@ class EnvPoolVecEnv(BatchedVecEnv):
         if self._pool is None:
             raise ValueError("There is nothing to render before the first reset()")
         if self.render_mode == "rgb_array":
-            return self._pool.render(np.arange(self.num_envs))
-        return [self._pool.render()] + [None] * (self.num_envs - 1)  # "human" shows one environment
+            return self._pool.render(self._playing)
+        shown = self._playing[self._task_kwargs.get("render_env_id", 0)]  # "human" shows one environment
+        return [self._pool.render(shown)] + [None] * (self.num_envs - 1)
 
     def _common_attributes(self) -> dict[str, Any]:
         return {"render_mode": self._task_kwargs.get("render_mode"), "spec": self._gymnasium_spec}

@@ -140,15 +140,24 @@ def mean_entropy(policy: ActorCriticPolicy, inputs: PolicyInputs) -> float | Non
     return total / len(arrays_of(inputs.observations)[0])
 
 
-@th.no_grad()
 def predict_values(policy: ActorCriticPolicy, inputs: PolicyInputs) -> np.ndarray:
     """V(s) of a batch.
 
     :param inputs: what the policy sees, [B, …]; a value does not depend on action masks
     :return: [B], float32
     """
+    return make_critic(policy)(inputs)
+
+
+def make_critic(policy: ActorCriticPolicy) -> Callable[[PolicyInputs], np.ndarray]:
+    """:func:`predict_values` for several batches, while modules and methods of the policy stay what they are."""
     predict = _make_critic(policy)
-    return np.concatenate([predict(inputs.rows(part)) for part in parts(inputs.observations)])
+
+    @th.no_grad()
+    def predict_all(inputs: PolicyInputs) -> np.ndarray:
+        return np.concatenate([predict(inputs.rows(part)) for part in parts(inputs.observations)])
+
+    return predict_all
 
 
 def _make_critic(policy: ActorCriticPolicy) -> Callable[[PolicyInputs], np.ndarray]:

@@ -44,6 +44,9 @@ from sb3_pg_ext.policies.plain_mlp import (
     stock_class,
 )
 
+Evaluated = tuple[np.ndarray | None, np.ndarray]
+"""V(s_t), or None, and log π(a_t|s_t), [T, N] each."""
+
 
 class ActionSampler(Protocol):
     """Samples actions while the policy stays fixed."""
@@ -52,8 +55,8 @@ class ActionSampler(Protocol):
         """From what the policy sees in all environments, [N, …], to an action for each, [N, …], not yet clipped."""
 
     @property
-    def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """V(s_t) and log π(a_t|s_t) of all steps so far, [T, N] each, if sampling gives them as well; else None."""
+    def evaluated(self) -> Evaluated | None:
+        """V(s_t), where sampling gives it as well, and log π(a_t|s_t) of all steps so far; None: not even that."""
 
     def finish(self) -> None:
         """The rollout is over."""
@@ -134,7 +137,7 @@ class PolicyActionSampler:
         return sampled
 
     @property
-    def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def evaluated(self) -> Evaluated | None:
         """What ``forward()`` gave beside the actions."""
         if not self._evaluated:
             return None
@@ -263,15 +266,29 @@ class MLPActionSampler:
         self._sample = _sampler(policy)
         self._mask = mask_binary_logits if isinstance(policy.action_dist, BernoulliDistribution) else mask_logits
         self._noise = Noise(policy, n_envs, n_steps)
-
-    evaluated = None
+        self._policy = policy
+        self._sampled: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __call__(self, inputs: PolicyInputs) -> np.ndarray:
         """Sample an action for every environment."""
         x = network_input(inputs.observations)
         check_step("observation", x)  # all that can spoil an output while the parameters are fixed
-        outputs = self._mask(mlp.forward(self.layers, x), inputs.action_masks)
-        return self._sample(outputs, next(self._noise)).reshape(self._shape)
+        return self._act(x, inputs.action_masks)
+
+    def _act(self, x: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+        outputs = self._mask(mlp.forward(self.layers, x), masks)
+        actions = self._sample(outputs, next(self._noise)).reshape(self._shape)
+        self._sampled.append((outputs, actions))
+        return actions
+
+    @property
+    def evaluated(self) -> Evaluated | None:
+        """Only log π(a_t|s_t), from the outputs that the actions were sampled from."""
+        if not self._sampled:
+            return None
+        outputs, actions = map(np.concatenate, zip(*self._sampled, strict=True))
+        taken = action_array(actions.reshape(len(outputs), -1), self._policy.action_space)
+        return None, make_head(self._policy, outputs).log_prob(taken).reshape(len(self._sampled), -1)
 
     def finish(self) -> None:
         """Give back what was drawn ahead."""
@@ -298,8 +315,8 @@ class FeaturesActionSampler(MLPActionSampler):
         n_steps: int | None,
     ) -> None:
         super().__init__(policy, actor, n_envs, n_steps)
-        self._policy, self._actor, self._critic = policy, actor, critic
-        self._steps: list[tuple[np.ndarray, np.ndarray | None, np.ndarray]] = []
+        self._critic = critic
+        self._features: list[np.ndarray] = []
 
     def __call__(self, inputs: PolicyInputs) -> np.ndarray:
         """Sample an action for every environment, and keep what its value is computed from."""
@@ -308,22 +325,17 @@ class FeaturesActionSampler(MLPActionSampler):
             features: Any = self._policy.extract_features(obs)
         x = features.numpy()
         check_step("policy output: feature", x)
-        outputs = self._mask(mlp.forward(self.layers, x), inputs.action_masks)
-        actions = self._sample(outputs, next(self._noise)).reshape(self._shape)
-        self._steps.append((x, inputs.action_masks, actions))
-        return actions
+        self._features.append(x)
+        return self._act(x, inputs.action_masks)
 
     @property
-    def evaluated(self) -> tuple[np.ndarray, np.ndarray] | None:  # type: ignore[override]
-        """V(s_t) and log π(a_t|s_t), from the features."""
-        if not self._steps:
+    def evaluated(self) -> Evaluated | None:
+        """Log π(a_t|s_t), and V(s_t) from the features."""
+        evaluated = super().evaluated
+        if evaluated is None:
             return None
-        features, masks, actions = zip(*self._steps, strict=True)
-        shape = len(self._steps), self._shape[0]
-        x = np.concatenate(features)
-        head = make_head(self._policy, mlp.forward(self._actor, x), None if masks[0] is None else np.concatenate(masks))
-        taken = action_array(np.concatenate(actions).reshape(len(x), -1), self._policy.action_space)
-        return mlp.forward(self._critic, x)[:, 0].reshape(shape), head.log_prob(taken).reshape(shape)
+        _, log_probs = evaluated
+        return mlp.forward(self._critic, np.concatenate(self._features))[:, 0].reshape(log_probs.shape), log_probs
 
 
 Sample = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -5,7 +5,6 @@ This is the one place where truncation becomes a value: V(s_{t+1}) of a truncate
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_pg_ext.estimators import AdvantageEstimate, AdvantageEstimator, Rollout, estimate_advantages
 from sb3_pg_ext.functional.finite import NonFiniteError, check_finite
-from sb3_pg_ext.policies.evaluation import evaluate, predict_values
+from sb3_pg_ext.policies.evaluation import evaluate, make_critic
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import arrays_of, stack
 from sb3_pg_ext.rollouts.transitions import Transitions
@@ -135,14 +134,17 @@ def evaluate_transitions(
     :param predict: gives V(s); ``None`` for the policy's own way
     :raises NonFiniteError: if a value or a log-probability is not finite
     """
-    predict = predict or partial(predict_values, policy)
-    if transitions.evaluated is None:
+    predict = predict or make_critic(policy)
+    values, log_probs = transitions.evaluated or (None, None)
+    if values is None:
         shape = transitions.rewards.shape
         inputs = transitions.inputs.map(lambda array: array.reshape(-1, *array.shape[2:]))
-        actions = transitions.actions.reshape(-1, transitions.actions.shape[-1])
-        values, log_probs = (array.reshape(shape) for array in evaluate(policy, inputs, actions))
-    else:
-        values, log_probs = transitions.evaluated
+        if log_probs is None:
+            actions = transitions.actions.reshape(-1, transitions.actions.shape[-1])
+            values, log_probs = (array.reshape(shape) for array in evaluate(policy, inputs, actions))
+        else:
+            values = predict(inputs).reshape(shape)
+    assert log_probs is not None
     next_values = np.empty_like(values)
     next_values[:-1] = values[1:]
     next_values[-1] = predict(last_inputs)

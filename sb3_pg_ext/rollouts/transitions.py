@@ -51,8 +51,8 @@ class Transitions:
         self.truncated = np.zeros((n_steps, n_envs), bool)
         self.final_observations: dict[tuple[int, int], Any] = {}
         """(t, n) ↦ the observation after step t of environment n, wherever that step was truncated."""
-        self.evaluated: tuple[np.ndarray, np.ndarray] | None = None
-        """V(s_t) and log π(a_t|s_t), [T, N] each, where choosing the actions has given them, too."""
+        self.evaluated: tuple[np.ndarray | None, np.ndarray] | None = None
+        """V(s_t), or None, and log π(a_t|s_t), [T, N] each, where choosing the actions has given them, too."""
 
     @property
     def observations(self) -> Observations:

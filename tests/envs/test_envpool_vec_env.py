@@ -121,6 +121,25 @@ def test_seeds_decide_whatever_the_numbers_of_environments_and_threads():
     assert not np.array_equal(EnvPoolVecEnv("CartPole-v1", 2).reset(), EnvPoolVecEnv("CartPole-v1", 2).reset())
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_episodes_of_a_single_step_follow_each_other(num_threads):
+    env = EnvPoolVecEnv("CartPole-v1", 3, num_threads, max_episode_steps=1)
+    env.seed(0)
+    firsts = [env.reset()]
+    for t in range(20):
+        obs, rewards, dones, infos = env.step(np.array([t % 2] * 3))
+        assert dones.all()
+        assert (rewards == 1).all()
+        for i, info in enumerate(infos):
+            final = info["terminal_observation"]
+            np.testing.assert_allclose(final[0], firsts[-1][i, 0] + 0.02 * firsts[-1][i, 1], rtol=1e-5)
+            assert info["elapsed_step"] == info["episode"]["l"] == 1
+            assert env.reset_infos[i]["elapsed_step"] == 0
+        firsts.append(obs)
+    assert np.abs(firsts).max() <= 0.05
+    assert len(np.unique(np.concatenate(firsts), axis=0)) == 3 * 21
+
+
 def test_large_seeds_are_seeds():
     env = EnvPoolVecEnv("CartPole-v1", 2)
     env.seed(2**32 - 1)
@@ -252,11 +271,18 @@ def test_attributes():
 
 
 def test_rendering_and_closing():
-    env = EnvPoolVecEnv("CartPole-v1", 2, render_mode="rgb_array")
+    env = EnvPoolVecEnv("CartPole-v1", 2, render_mode="rgb_array", max_episode_steps=3)
     with pytest.raises(ValueError, match="before the first reset"):
         env.render()
-    env.reset()
-    assert [image.shape for image in env.get_images()] == [(400, 600, 3)] * 2
+    env.seed(0)
+    obs = env.reset()
+    images = env.get_images()
+    assert [image.shape for image in images] == [(400, 600, 3)] * 2
+    for _ in range(3):
+        last, (obs, *_) = obs, env.step(np.array([0, 0]))
+    moved = [image != first for image, first in zip(env.get_images(), images, strict=True)]
+    assert all(pixels.any() for pixels in moved)  # another episode has begun
+    assert np.abs(obs - last).max() > 0.01
     assert env.render().shape[2] == 3
     env.close()
     env.close()

@@ -1,11 +1,13 @@
 """Thread counts, scoped: what training sets is put back when it ends."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch as th
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from sb3_pg_ext.policies.plain_mlp import is_dear
@@ -45,7 +47,16 @@ def limited_threads(count: int | None) -> Iterator[None]:
     before = th.get_num_threads()
     th.set_num_threads(count)
     try:
-        with threadpool_limits(count, user_api="blas"):
+        with _libraries(len(sys.modules)).limit(limits=count, user_api="blas"):
             yield
     finally:
         th.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> ThreadpoolController:
+    """The libraries that have threads. To find them takes a millisecond; they are looked for anew after an import.
+
+    :param n_modules: number of modules that are imported
+    """
+    return ThreadpoolController()
