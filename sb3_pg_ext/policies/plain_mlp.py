@@ -266,7 +266,8 @@ def check_parameters(used: Sequence[th.Tensor], parameters: Collection[th.Tensor
     :param parameters: all of the model's
     :raises UnsupportedPolicyError: if it is
     """
-    _unless(set(used) == set(parameters), "it has parameters beside its networks'")
+    # By identity, since PyTorch's hash of a tensor is a function in Python.
+    _unless({*map(id, used)} == {*map(id, parameters)}, "it has parameters beside its networks'")
     _unless(len(used) == len(parameters), "its layers share parameters")
     _unless(all(p.requires_grad for p in parameters), "it has frozen parameters")
     hooked = any(p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters)

@@ -110,8 +110,8 @@ class RolloutCollector(NonFiniteGuard, OnPolicyAlgorithm):
                 obs = self._last_obs = new_obs  # type: ignore[assignment]
                 self._last_episode_starts = dones
             act.finish()
-            transitions.evaluated = act.evaluated
             with unvalidated_distributions(), np.errstate(all="ignore"):  # non-finite values are looked for
+                transitions.evaluated = act.evaluated
                 self._finish_rollout(transitions, first_starts)
         except NonFiniteError as problem:
             put_statistics_back()
