@@ -9,6 +9,7 @@ from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 
 from sb3_pg_ext.functional.finite import NonFiniteError
+from sb3_pg_ext.policies.evaluation import action_tensor
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.plain_mlp import actor_layers
 from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler, PolicyActionSampler, make_action_sampler
@@ -275,6 +276,32 @@ def test_both_paths_take_the_same_actions_from_the_same_seed(name):
         th.manual_seed(7)
         taken.append([act(PolicyInputs(obs)) for _ in range(50)])
     np.testing.assert_allclose(*map(np.array, taken), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_log_probabilities_are_the_policys(name, masked):
+    space, rng = ACTION_SPACES[name], np.random.default_rng(0)
+    sizes = {"Discrete": [3], "MultiDiscrete": [3, 2], "MultiBinary": [2, 2]}.get(name)
+    if masked and sizes is None:
+        pytest.skip("its actions have no masks")
+    policy = make_policy(space, cls=MaskableActorCriticPolicy if masked else ActorCriticPolicy)
+    obs = rng.normal(size=(6, 5, 3)).astype(np.float32)
+    masks = [None] * len(obs)
+    if masked:
+        masks = np.concatenate([np.eye(k)[rng.integers(k, size=(6, 5))] for k in sizes], 2)
+        masks = np.maximum(masks, rng.random(masks.shape) < 0.5).astype(bool)
+    act = make_path(policy, "MLPActionSampler", 5)
+    assert act.evaluated is None
+    for o, m in zip(obs, masks, strict=True):
+        actions = act(PolicyInputs(o, m))
+    _, log_probs = act.evaluated
+    assert log_probs.shape == (6, 5)
+    more = {"action_masks": masks[-1]} if masked else {}
+    with th.no_grad():
+        taken = action_tensor(actions.reshape(5, -1), space, policy.device)
+        _, expected, _ = policy.evaluate_actions(th.as_tensor(obs[-1]), taken, **more)
+    np.testing.assert_allclose(log_probs[-1], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("n_steps", [7, 256, 300])
