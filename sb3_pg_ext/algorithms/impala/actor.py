@@ -21,7 +21,7 @@ from sb3_pg_ext.policies.evaluation import action_array
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.policies.observations import arrays_of
 from sb3_pg_ext.rollouts.action_masks import make_mask_reader
-from sb3_pg_ext.rollouts.action_sampling import make_action_sampler, make_bounds
+from sb3_pg_ext.rollouts.action_sampling import Evaluated, make_action_sampler, make_bounds
 from sb3_pg_ext.rollouts.assessment import check_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 from sb3_pg_ext.workers.flat import flatten
@@ -133,7 +133,7 @@ class UnrollingActor:
             array[...] = last.reshape(array.shape)
 
     @th.no_grad()
-    def _log_probs(self, transitions: Transitions, evaluated: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    def _log_probs(self, transitions: Transitions, evaluated: Evaluated | None) -> np.ndarray:
         if evaluated is not None:
             return evaluated[1]
         inputs = transitions.inputs.map(flatten_steps)
