@@ -11,6 +11,8 @@ With 5 or 10 seeds, plain bootstrap intervals are too short. The levels of those
 √(n/(n − 1)), and for estimating it, by Student's t in place of the normal distribution.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -72,15 +74,23 @@ def permutation_test(x: Scores, y: Scores, n_resamples: int = 9999, seed: int = 
 
     :param x: one array of runs a task
     :param y: the same tasks
-    :param n_resamples: number of random permutations
+    :param n_resamples: number of random permutations; where there are not so many divisions of the runs, each of them
+        is taken once
     :param seed: of the permutations
     """
     pairs = _as_pairs(x, y)
+    divisions = [math.comb(len(a) + len(b), len(a)) for a, b in pairs]
+    is_exact = math.prod(divisions) <= n_resamples + 1
+    n_rows = math.prod(divisions) if is_exact else n_resamples + 1
     rng = np.random.default_rng(seed)
-    differences, variances = np.zeros(n_resamples + 1), np.zeros(n_resamples + 1)
-    for a, b in pairs:
-        pooled = np.tile(np.concatenate([a, b]), (n_resamples + 1, 1))
-        pooled[1:] = rng.permuted(pooled[1:], axis=1)  # the first row is what was observed
+    differences, variances = np.zeros(n_rows), np.zeros(n_rows)
+    for task, (a, b) in enumerate(pairs):
+        pooled = np.tile(np.concatenate([a, b]), (n_rows, 1))  # the first row is what was observed
+        if is_exact:
+            which = np.unravel_index(np.arange(n_rows), divisions)[task]
+            pooled = np.take_along_axis(pooled, _divisions(len(a), len(b))[which], axis=1)
+        else:
+            pooled[1:] = rng.permuted(pooled[1:], axis=1)
         parts = pooled[:, : len(a)], pooled[:, len(a) :]
         differences += parts[0].mean(axis=1) - parts[1].mean(axis=1)
         variances += sum(part.var(axis=1, ddof=1) / part.shape[1] for part in parts if part.shape[1] > 1)
@@ -89,6 +99,13 @@ def permutation_test(x: Scores, y: Scores, n_resamples: int = 9999, seed: int = 
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(differences == 0, 0.0, differences / np.sqrt(np.where(variances <= rounding**2, 0.0, variances)))
     return float(np.mean(t >= t[0] * (1 - 1e-9)))
+
+
+def _divisions(n_x: int, n_y: int) -> NDArray[np.int_]:
+    """Every way to divide the runs, [C(n_x + n_y, n_x), n_x + n_y]: first the indices of those that go to x."""
+    runs = range(n_x + n_y)
+    chosen = itertools.combinations(runs, n_x)
+    return np.array([[*some, *(run for run in runs if run not in some)] for some in chosen])
 
 
 def trimmed_mean(samples: ArrayLike, weights: ArrayLike | None = None, n_cut: int = 0) -> Array:

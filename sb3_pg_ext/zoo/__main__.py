@@ -2,7 +2,9 @@
 
 import argparse
 import importlib
+import os
 import runpy
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,11 +94,25 @@ def main() -> None:
         parser.error(str(error))
     try:
         run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_nobody_reading():  # it is another pipe, of a worker perhaps
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written at the end
+        parser.exit(1)
     except Exception as error:
         explanation = _explain(error)
         if explanation is None:
             raise
         parser.exit(2, f"{sys.argv[0]}: error: {explanation}\n")
+
+
+def _is_nobody_reading() -> bool:
+    """Whether nobody reads any more what is printed, as after ``| head``."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _distrusting(run: Callable[[], object]) -> Callable[[], object]:

@@ -18,8 +18,9 @@ import yaml
 from rl_zoo3.utils import ALGOS
 
 from sb3_pg_ext.arguments import check_choice, check_count, check_range
+from sb3_pg_ext.checkpoints.folder import checkpoints
 from sb3_pg_ext.evaluation.processes import LocalProcesses
-from sb3_pg_ext.evaluation.runs import DEFAULT_SETTING, SETTING_NAME, Run
+from sb3_pg_ext.evaluation.runs import CHECKPOINT_FOLDER, DEFAULT_SETTING, SETTING_NAME, Run
 from sb3_pg_ext.evaluation.sweep import Executor, Outcome, SweepError, sort_out, sweep
 from sb3_pg_ext.plugins import registry
 from sb3_pg_ext.plugins.configs import known_hyperparameters
@@ -63,15 +64,15 @@ def main() -> None:
         folder = Path(wanted["log_folder"])
         todo, outcome = sort_out(runs, folder, retry_failed=options.retry_failed, again=options.again)
         if options.dry_run:
-            print(_list(todo, outcome))
+            print(_list(todo, outcome, folder))
             return
         executor = _make_executor(options, runs)
     except (UserError, ValueError) as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     try:
         outcome = sweep(runs, folder, executor, retry_failed=options.retry_failed, again=options.again)
     except SweepError as error:  # another sweep has made a run with other settings meanwhile
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(1 if outcome.failed else 0)
@@ -356,6 +357,9 @@ def _connect(options: argparse.Namespace) -> Executor:
         raise UserError(f"--ray {options.ray}: {' '.join(str(error).split())}") from error
 
 
-def _list(todo: Sequence[Run], outcome: Outcome) -> str:
-    lines = [f"{word}  {run.title}" for word, runs in (("to do   ", todo), *vars(outcome).items()) for run in runs]
-    return "\n".join([*lines, f"{len(todo)} to do, {len(outcome.finished)} finished, {len(outcome.failed)} failed"])
+def _list(todo: Sequence[Run], outcome: Outcome, folder: Path) -> str:
+    begun = [run for run in todo if checkpoints(folder / run.name / CHECKPOINT_FOLDER)]
+    new = [run for run in todo if run not in begun]
+    kinds = {"new": new, "begun": begun, **vars(outcome)}
+    lines = [f"{word.ljust(8)}  {run.title}" for word, runs in kinds.items() for run in runs]
+    return "\n".join([*lines, ", ".join(f"{len(runs)} {word}" for word, runs in kinds.items())])

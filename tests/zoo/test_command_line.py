@@ -151,3 +151,12 @@ def test_an_error_of_what_is_checked_is_no_unknown_name(zoo, monkeypatch):
     monkeypatch.setattr(testing, "check", fail)
     with pytest.raises(ValueError, match="a bug of the plug-in"):
         zoo("check", "toy")
+
+
+def test_nobody_has_to_read_all_that_is_printed():
+    """As after ``| head -c 1``; Python would end in a traceback."""
+    command = [sys.executable, "-m", "sb3_pg_ext.zoo", "plugins", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -101,6 +101,7 @@ def test_what_is_wrong_is_said_in_a_line(command, arguments, message):
     assert status == 2
     assert message in output
     assert "Traceback" not in output
+    assert not output.startswith("usage") or "invalid" in output
 
 
 @pytest.mark.parametrize(
@@ -142,16 +143,19 @@ settings:
 
 def test_a_file_and_over_it_the_command_line(command, tmp_path):
     (tmp_path / "study.yml").write_text(STUDY)
+    begun = tmp_path / "study" / "ppo" / "CartPole-v1" / "seed_7" / "checkpoint" / "000001_50_steps"
+    begun.mkdir(parents=True)
     status, output = command("study.yml", "--seeds", "7", "--dry-run")
     assert status == 0
     assert output.splitlines() == [
-        "to do     npg CartPole-v1 seed 7",
-        "to do     npg slow CartPole-v1 seed 7",
-        "to do     ppo CartPole-v1 seed 7",
-        "to do     ppo slow CartPole-v1 seed 7",
-        "4 to do, 0 finished, 0 failed",
+        "new       npg CartPole-v1 seed 7",
+        "new       npg slow CartPole-v1 seed 7",
+        "new       ppo slow CartPole-v1 seed 7",
+        "begun     ppo CartPole-v1 seed 7",
+        "3 new, 1 begun, 0 finished, 0 failed",
     ]
-    assert not (tmp_path / "study").exists()
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["ppo"]
+    assert list((tmp_path / "study").rglob("*"))[-1] == begun
 
 
 def test_a_real_sweep_goes_on_and_refuses_other_settings(command, tmp_path):
