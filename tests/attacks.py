@@ -360,7 +360,7 @@ FILES: dict[str, Callable[[bytes, Path], bytes]] = {
     "a policy that is none": lambda good, _: with_attribute(
         good, "policy_class", opcodes(by_stack("torch.nn.modules.activation", "Tanh"))
     ),
-    "an array of objects": lambda good, _: with_attribute(good, "gamma", pickle.dumps(np.array([{}], object))),
+    "an array of objects": lambda good, _: with_attribute(good, "gamma", pickle.dumps(np.array([{}, []], object))),
     "a tensor that reaches out of its memory": lambda good, _: with_tensors(
         good, pickle_of_tensor(size=(10**6,)), "policy.pth"
     ),

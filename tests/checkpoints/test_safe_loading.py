@@ -26,7 +26,8 @@ from attacks import (
 )
 from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC, TD3
+from stable_baselines3 import DQN, PPO, SAC, TD3, HerReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
@@ -366,6 +367,22 @@ def test_statistics_and_replay_buffers(tmp_path):
         safe_load_replay_buffer(tmp_path / file, other)
         assert other.replay_buffer.size() == model.replay_buffer.size()
         np.testing.assert_array_equal(other.replay_buffer.observations, model.replay_buffer.observations)
+
+
+@pytest.mark.parametrize("copy_info_dict", [False, True])
+def test_replay_buffers_of_hindsight(copy_info_dict, tmp_path):
+    env = BitFlippingEnv(n_bits=3, continuous=True)
+    more = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"copy_info_dict": copy_info_dict}}
+    model = small(SAC, "MultiInputPolicy", env, **more, buffer_size=30, learning_starts=8, batch_size=4).learn(12)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer.pkl")
+    convert(tmp_path / "buffer.pkl", tmp_path / "buffer.npz")
+    for file in ("buffer.pkl", "buffer.npz"):
+        loaded = safe_load(tmp_path / "model", env=env)
+        safe_load_replay_buffer(tmp_path / file, loaded)
+        assert str(loaded.replay_buffer.infos) == str(model.replay_buffer.infos)
+        np.testing.assert_array_equal(loaded.replay_buffer.ep_length, model.replay_buffer.ep_length)
+        loaded.learn(8, reset_num_timesteps=False)
 
 
 def test_statistics_are_no_replay_buffer(tmp_path):

@@ -176,7 +176,19 @@ def _frombuffer(call: Call, decode: Decode) -> np.ndarray:
 
 def _reconstruct(call: Call, decode: Decode) -> np.ndarray:
     _, shape, dtype, is_fortran, buffer = call.state
+    if isinstance(buffer, list):
+        return _array_of_dictionaries(decode(buffer), shape, dtype)
     return _array(bytearray(_is(bytes, buffer)), decode(dtype), shape, "F" if is_fortran else "C")
+
+
+def _array_of_dictionaries(items: list[Any], shape: Any, dtype: Any) -> np.ndarray:
+    """What ``HerReplayBuffer`` keeps infos in."""
+    if not (isinstance(dtype, Call) and dtype.args[:1] == ("O8",)):
+        raise UnsafeFileError("an array of objects")
+    array = np.empty(len(items), object)
+    for index, item in enumerate(items):
+        array[index] = _is(dict, item)
+    return array.reshape(tuple(_is(int, n) for n in shape))
 
 
 def _scalar(call: Call, decode: Decode) -> np.generic:

@@ -55,6 +55,8 @@ class Writer:
                 return self._tensor(value, place)
             case np.ndarray() if value.dtype.kind in "biufc":
                 return self._array(value, place)
+            case np.ndarray() if value.dtype.kind == "O":
+                return self._infos(value, place)
             case np.generic():
                 return {"$number": value.dtype.str, "value": self.write(value.item(), place)}
             case np.dtype():
@@ -104,6 +106,12 @@ class Writer:
         place = _free(place, self.arrays)
         self.arrays[place] = value
         return {"$array": place}
+
+    def _infos(self, value: np.ndarray, place: str) -> dict[str, Any]:
+        """An array of dictionaries, of which most often all are empty."""
+        items = value.ravel().tolist()
+        written = [self.write(item, f"{place}.{index}") for index, item in enumerate(items)] if any(items) else []
+        return {"$infos": written, "shape": list(value.shape)}
 
     def _tensor(self, value: th.Tensor, place: str) -> dict[str, Any]:
         same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else value
@@ -205,6 +213,19 @@ def _ordered(pairs: Any, more: dict[str, Any], read: Callable[[Any], Any]) -> Ca
     return made
 
 
+MAX_INFOS = 2_000_000
+
+
+def _infos(items: Any, more: dict[str, Any], read: Callable[[Any], Any]) -> Call:
+    """The call by which NumPy makes the array."""
+    shape = tuple(more["shape"])
+    if math.prod(shape) > MAX_INFOS:
+        raise UnsafeFileError(f"{math.prod(shape)} infos; allowed: at most {MAX_INFOS}")
+    content = [read(item) for item in items] or [{} for _ in range(math.prod(shape))]
+    dtype = Call(Name("numpy", "dtype"), ("O8",))
+    return Call(Name("numpy._core.multiarray", "_reconstruct"), (), state=(1, shape, dtype, False, content))
+
+
 def _object(name: str, more: dict[str, Any], read: Callable[[Any], Any]) -> Call:
     parts = {part: read(more[part]) for part in ("args", "kwargs", "state", "items", "pairs") if part in more}
     parts["args"] = tuple(parts.get("args", ()))
@@ -216,6 +237,7 @@ READERS: dict[str, Callable[[Reader, Any, dict[str, Any], Callable[[Any], Any]],
     "$bytes": lambda reader, value, more, read: base64.b64decode(value),
     "$bytearray": lambda reader, value, more, read: bytearray(base64.b64decode(value)),
     "$array": lambda reader, value, more, read: reader.array(value, more, read),
+    "$infos": lambda reader, value, more, read: _infos(value, more, read),
     "$number": lambda reader, value, more, read: numbers_type(value).type(read(more["value"])),
     "$dtype": lambda reader, value, more, read: numbers_type(value),
     "$ordered": lambda reader, value, more, read: _ordered(value, more, read),

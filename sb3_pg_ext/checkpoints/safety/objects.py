@@ -12,6 +12,7 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.checkpoints.safety.archives import check_archive, read_archive, read_file
 from sb3_pg_ext.checkpoints.safety.contents import read_json
@@ -87,6 +88,8 @@ def object_of(name: Name, state: dict[str, Any], trusted: Collection[str] = ()) 
             raise UnsafeFileError(f"it sets {attribute!r}, which no file of SB3 does")
     buffer = cls.__new__(cls)
     vars(buffer).update(state)
+    if issubclass(cls, HerReplayBuffer):  # which leaves it out of its pickle
+        vars(buffer)["env"] = None
     return buffer
 
 
