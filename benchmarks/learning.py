@@ -50,14 +50,15 @@ def peer_config(algo: str) -> Path:
 
 
 def configurations(algo: str) -> dict[str, dict[str, Any]]:
-    """The configurations by environment, without ``default`` and ``atari`` and without aliases for v5."""
+    """The configurations by environment, without ``default`` and ``atari`` and without v5 where there is v4."""
     peer = peer_config(algo)
     files = [peer] if peer.exists() else map(find_config, registry().find(AlgorithmSpec, algo).configs)
     entries: dict[str, dict[str, Any]] = {}
     for file in files:  # the first that has an entry counts
         entries = yaml.safe_load(file.read_text()) | entries
     special = ("default", "atari")
-    return {name: entry for name, entry in entries.items() if name not in special and not name.endswith("-v5")}
+    others = {name.removesuffix("4") + "5" for name in entries if name.endswith("-v4")}
+    return {name: entry for name, entry in entries.items() if name not in special and name not in others}
 
 
 def published(algo: str) -> dict[str, Any]:

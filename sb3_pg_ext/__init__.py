@@ -1,6 +1,7 @@
 """Policy-gradient algorithms and pluggable advantage estimators for Stable-Baselines3."""
 
 from sb3_pg_ext.algorithms.a3c import A3C
+from sb3_pg_ext.algorithms.ac import ActorCritic
 from sb3_pg_ext.algorithms.acktr import ACKTR
 from sb3_pg_ext.algorithms.gumbel_ddpg import GumbelDDPG
 from sb3_pg_ext.algorithms.impala import IMPALA
@@ -24,6 +25,7 @@ __all__ = [
     "NPG",
     "REINFORCE",
     "SACV",
+    "ActorCritic",
     "AdaptiveKLPPO",
     "AdvantageEstimate",
     "AlgorithmSpec",

@@ -1,4 +1,4 @@
-"""Compiling the gradient of a minibatch with numba, where that is installed."""
+"""Compiling the gradient of a minibatch, and a step of learning from a stream, with numba, where that is installed."""
 
 import functools
 import hashlib
@@ -10,12 +10,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from sb3_pg_ext.functional import arrays, minibatch, surrogates
+from sb3_pg_ext.functional import action_heads, arrays, minibatch, streaming, surrogates
 
 Differentiate = Callable[..., tuple[float, float, float, float, float, float]]
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 """Division by zero gives infinity or NaN, as in NumPy; a·b + c may be rounded once."""
+
+STREAMING_OPTIONS: dict[str, Any] = {**OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+"""Sums may be taken in another order, too: those of absolute values are vectorised then."""
 
 CALLED_FROM_NUMBA: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Of functions that only compiled ones call: without what Python and C would call them by."""
@@ -35,19 +38,43 @@ def compiled() -> Differentiate:
     there, in the user's own cache; ``NUMBA_CACHE_DIR`` names another place. Where there is none, every process compiles
     it anew.
     """
+    return _compile(minibatch, ["differentiate"], OPTIONS, _signature())[0]
+
+
+@functools.cache
+def compiled_streaming() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """:func:`~sb3_pg_ext.functional.streaming.learn` and ``predict``, compiled at the first call, and kept likewise."""
+    learn, predict = _compile(streaming, ["learn", "predict"], STREAMING_OPTIONS)
+    return learn, predict
+
+
+def _compile(module: types.ModuleType, entries: list[str], options: dict[str, Any], signature: Any = None) -> list[Any]:
+    """Functions of a module, compiled with all functions that it has, imported ones included.
+
+    :param module: the module
+    :param entries: names of those that are called from outside
+    :param options: numba's
+    :param signature: types of the entries; ``None`` for those of the first call
+    """
     from numba import njit
 
     import_module("scipy.linalg.cython_blas")  # numba would load it at the first product, in the midst of a training
-    names = {"array_at": _make_array_at()}
-    for name, function in vars(minibatch).items():
-        if isinstance(function, types.FunctionType) and name not in names and function is not minibatch.differentiate:
-            names[name] = njit(**OPTIONS, **CALLED_FROM_NUMBA)(_with_names(function, names))
-    differentiate = _with_names(minibatch.differentiate, names)
-    differentiate.__qualname__ += f"_{_digest()}"  # by the name numba finds it in its cache
-    try:
-        return njit(_signature(), cache=True, **OPTIONS)(differentiate)
-    except (RuntimeError, OSError):
-        return njit(_signature(), **OPTIONS)(differentiate)
+    names: dict[str, Any] = {"array_at": _make_array_at()}
+    functions = [f for name, f in vars(module).items() if isinstance(f, types.FunctionType) and name not in names]
+    copies = {function.__name__: _with_names(function, names) for function in functions}
+    names |= {name: njit(**options, **CALLED_FROM_NUMBA)(copy) for name, copy in copies.items() if name not in entries}
+    for copy in copies.values():  # compiled when first called: by then each knows all others
+        copy.__globals__.update(names)
+    compiled_entries = []
+    for entry in entries:
+        function = copies[entry]
+        function.__qualname__ += f"_{_digest()}"  # by the name numba finds it in its cache
+        make = njit if signature is None else functools.partial(njit, signature)
+        try:
+            compiled_entries.append(make(cache=True, **options)(function))
+        except (RuntimeError, OSError):
+            compiled_entries.append(make(**options)(function))
+    return compiled_entries
 
 
 def _make_array_at() -> Any:
@@ -92,5 +119,5 @@ def _with_names(function: Callable[..., Any], names: dict[str, Any]) -> types.Fu
 
 def _digest() -> str:
     """Of what is compiled beside the module itself, which alone numba compares with its cache."""
-    sources = map(inspect.getsource, (arrays, surrogates, sys.modules[__name__]))
+    sources = map(inspect.getsource, (action_heads, arrays, minibatch, surrogates, sys.modules[__name__]))
     return hashlib.sha256("".join(sources).encode()).hexdigest()[:16]

@@ -91,7 +91,7 @@ def layer_norm(eps: float = 1e-5) -> Activation:
         projected = u - u.mean(-1, keepdims=True) - y * (u * y).mean(-1, keepdims=True)
         return projected / deviation(x - x.mean(-1, keepdims=True))
 
-    return Activation(function, product)
+    return Activation(function, product, "layer_norm", eps)
 
 
 class Layer(NamedTuple):

@@ -17,8 +17,9 @@ from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_pg_ext.arguments import check_flag, check_range
+from sb3_pg_ext.arguments import check_choice, check_flag, check_range
 from sb3_pg_ext.policies.masking import MaskablePolicy
+from sb3_pg_ext.policies.sparse_init import SparseInit
 from sb3_pg_ext.policies.trunk import TrunkExtractor, has_trunk
 
 SelfGaussian = TypeVar("SelfGaussian", bound="StateDependentGaussianDistribution")
@@ -71,8 +72,15 @@ class StateDependentGaussianDistribution(DiagGaussianDistribution):
         μ(s) = W h(s) + b,   log σ(s) = clamp(log_std + U h(s), −20, 2)
 
     with the actor's latent features h, and the parameter ``log_std``, [d], that SB3's Gaussian has alone. The bounds
-    are those of SB3's SAC.
+    are those of SB3's SAC. With ``std_function="softplus"`` the same sum x makes σ(s) = log(1 + eˣ), x ≥ −20.
+
+    :param action_dim: number d of action dimensions
+    :param std_function: ``"exp"`` or ``"softplus"``
     """
+
+    def __init__(self, action_dim: int, std_function: str = "exp") -> None:
+        super().__init__(action_dim)
+        self.std_function = std_function
 
     def proba_distribution_net(self, latent_dim: int, log_std_init: float = 0.0) -> tuple[nn.Module, nn.Parameter]:
         """Create the layers and the parameter ``log_std``.
@@ -89,7 +97,23 @@ class StateDependentGaussianDistribution(DiagGaussianDistribution):
         :param log_std: [d]
         """
         mean, difference = mean_actions.chunk(2, dim=1)
-        return super().proba_distribution(mean, (log_std + difference).clamp(LOG_STD_MIN, LOG_STD_MAX))
+        x = log_std + difference
+        if self.std_function == "softplus":
+            return super().proba_distribution(mean, nn.functional.softplus(x.clamp(min=LOG_STD_MIN)).log())
+        return super().proba_distribution(mean, x.clamp(LOG_STD_MIN, LOG_STD_MAX))
+
+
+def with_layer_norm(net: nn.Module) -> nn.Sequential:
+    """The same layers, with LayerNorm without parameters after every linear one.
+
+    :param net: an ``nn.Sequential``
+    """
+    layers: list[nn.Module] = []
+    for layer in net.children():
+        layers.append(layer)
+        if isinstance(layer, nn.Linear):
+            layers.append(nn.LayerNorm(layer.out_features, elementwise_affine=False))
+    return nn.Sequential(*layers)
 
 
 class ExploringPolicy(MaskablePolicy):
@@ -101,19 +125,44 @@ class ExploringPolicy(MaskablePolicy):
     :param state_dependent_std: whether the standard deviation of a Gaussian is a function of the state, for Box
         actions without gSDE: see :class:`StateDependentGaussianDistribution`. ``log_std_init`` is its initial
         logarithm, up to the small random weights of its layer
+    :param std_function: how that function makes a standard deviation of the output x of its layer: ``"exp"``, eˣ, or
+        ``"softplus"``, log(1 + eˣ), for which ``log_std_init`` is the initial x
+    :param layer_norm: whether the outputs of every hidden layer, before its activation function, are normalised to
+        mean 0 and variance 1 (LayerNorm without parameters)
+    :param sparse_init: which part of the initial weights of all layers is zero, in [0, 1): see
+        :class:`~sb3_pg_ext.policies.SparseInit`; 0 leaves initialisation to ``ortho_init``
     :param kwargs: arguments of SB3's policy
     :raises ValueError: if an argument is out of range, or does not go with the action space or with gSDE
     """
 
-    def __init__(self, *args: Any, temperature: float = 1.0, state_dependent_std: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        temperature: float = 1.0,
+        state_dependent_std: bool = False,
+        std_function: str = "exp",
+        layer_norm: bool = False,
+        sparse_init: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         self.temperature = temperature
         self.state_dependent_std = state_dependent_std
+        self.std_function = std_function
+        self.layer_norm = layer_norm
+        self.sparse_init = sparse_init
         super().__init__(*args, **kwargs)
 
     def _check_exploration(self) -> None:
         continuous = isinstance(self.action_space, spaces.Box)
         check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
         check_flag("state_dependent_std", self.state_dependent_std)
+        check_flag("layer_norm", self.layer_norm)
+        check_range("sparse_init", self.sparse_init, 0, 1)
+        check_choice("std_function", self.std_function, ("exp", "softplus"))
+        if self.std_function != "exp" and not self.state_dependent_std:
+            raise ValueError(
+                f"std_function={self.std_function!r} with state_dependent_std=False, where it is unused; allowed: 'exp'"
+            )
         if self.temperature != 1 and continuous:
             raise ValueError(
                 f"temperature={self.temperature!r} with the action space {self.action_space}; allowed: 1, or a "
@@ -131,24 +180,33 @@ class ExploringPolicy(MaskablePolicy):
     def _build_mlp_extractor(self) -> None:
         if not has_trunk(self.net_arch):
             super()._build_mlp_extractor()
-            return
-        assert isinstance(self.net_arch, dict)
-        self.mlp_extractor = TrunkExtractor(self.features_dim, self.net_arch, self.activation_fn, self.device)
+        else:
+            assert isinstance(self.net_arch, dict)
+            self.mlp_extractor = TrunkExtractor(self.features_dim, self.net_arch, self.activation_fn, self.device)
+        if self.layer_norm:
+            for name, net in self.mlp_extractor.named_children():
+                setattr(self.mlp_extractor, name, with_layer_norm(net))
 
     def _build(self, lr_schedule: Schedule) -> None:
         self._check_exploration()
         if self.state_dependent_std:
-            self.action_dist = StateDependentGaussianDistribution(get_action_dim(self.action_space))
+            action_dim = get_action_dim(self.action_space)
+            self.action_dist = StateDependentGaussianDistribution(action_dim, self.std_function)
         super()._build(lr_schedule)
         if self.temperature != 1:
             assert isinstance(self.action_net, nn.Linear)
             self.action_net = TemperedLinear(self.action_net, self.temperature)
+        if self.sparse_init:
+            SparseInit(self.sparse_init)(self)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
             **super()._get_constructor_parameters(),
             "temperature": self.temperature,
             "state_dependent_std": self.state_dependent_std,
+            "std_function": self.std_function,
+            "layer_norm": self.layer_norm,
+            "sparse_init": self.sparse_init,
         }
 
 

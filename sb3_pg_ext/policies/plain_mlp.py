@@ -30,7 +30,7 @@ from torch import nn
 
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, Head
-from sb3_pg_ext.policies.exploration import ExploringPolicy, TemperedLinear
+from sb3_pg_ext.policies.exploration import ExploringPolicy, StateDependentGaussianDistribution, TemperedLinear
 from sb3_pg_ext.policies.masking import CERTAIN
 from sb3_pg_ext.policies.observations import Observations
 from sb3_pg_ext.policies.trunk import TrunkExtractor
@@ -77,6 +77,28 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     _check_distribution(policy)
     modules = networks(policy)
     return layers_of(*modules.trunk, *modules.actor)
+
+
+def split_actor(
+    policy: ActorCriticPolicy,
+) -> tuple[list[mlp.Layer], list[nn.Linear], tuple[nn.Linear | None, nn.Parameter] | None]:
+    """The actor of a plain MLP policy, state-dependent deviations included.
+
+    :param policy: any policy of an on-policy algorithm
+    :return: the layers up to logits or means, the modules that they are the arrays of and, of a Gaussian, the layer of
+        log σ beside the last one with its bias, or no layer and the parameter log σ
+    :raises UnsupportedPolicyError: if PyTorch would compute something else, or on another device
+    """
+    body = policy.mlp_extractor
+    if type(policy.action_dist) is StateDependentGaussianDistribution:
+        _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
+        head: Any = policy.action_net
+        check_hooks(head, head.log_std)
+        layers = layers_of(body.policy_net, head.mean)
+        return layers, linear_modules(body.policy_net, head.mean), (head.log_std, policy.log_std)
+    layers = actor_layers(policy)
+    std = (None, policy.log_std) if type(policy.action_dist) is DiagGaussianDistribution else None
+    return layers, linear_modules(body.policy_net, policy.action_net), std
 
 
 def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:

@@ -47,6 +47,7 @@ class Traits:
     :param bounds_steps: whether a step is never longer than its trust region, whatever the learning rate
     :param asynchronous: whether workers go on while callbacks are called: then stopping takes a moment, observations do
         not reach callbacks, training with several environments depends on timing, and an id stands for two
+    :param online: whether it learns at every step, and has no buffer
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class Traits:
     supports_freezing: bool = True
     bounds_steps: bool = False
     asynchronous: bool = False
+    online: bool = False
 
 
 PPO_VARIANTS: dict[str, dict[str, Any]] = {
@@ -86,6 +88,20 @@ TRAITS = {
         },
         supports_sde=False,
         bounds_steps=True,
+    ),
+    "ac": Traits(
+        {},
+        {
+            "ObGD": {"optimizer": "obgd", "ent_coef": 0.1, "learning_rate": 1.0},
+            "adaptive ObGD": {"optimizer": "adaptive_obgd", "learning_rate": 1.0, "trace_lambda": 0.9},
+            "one trace for all": {"optimizer": "rmsprop", "ent_coef": 0.01, "learning_rate": 1e-3},
+            "Q": {"critic": "q", "discounted_state_distribution": True},
+            "two critics": {"critic": "q_minus_v", "env_updates": "averaged", "trace_lambda": 0.0},
+            "a compatible critic": {"critic": "compatible", "learning_rate": 1e-3},
+            "its own next action": {"critic": "compatible", "critic_target": "sarsa", "learning_rate": 1e-3},
+        },
+        supports_sde=False,
+        online=True,
     ),
     "fast_a2c": Traits(
         variants={
@@ -193,6 +209,11 @@ class Algorithm:
     def parameters(self) -> set[str]:
         """The names of its constructor arguments."""
         return set(inspect.signature(self.cls).parameters)
+
+    @property
+    def has_rollouts(self) -> bool:
+        """Whether it collects a rollout, and then learns from it."""
+        return not (self.spec.off_policy or self.traits.asynchronous or self.traits.online)
 
     @property
     def has_own_constructor(self) -> bool:

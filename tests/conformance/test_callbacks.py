@@ -79,7 +79,7 @@ class Observer(BaseCallback):
 
 
 def test_the_rollout_buffer_is_filled_at_the_end(algorithm: Algorithm):
-    if algorithm.spec.off_policy or algorithm.traits.asynchronous:
+    if not algorithm.has_rollouts:
         pytest.skip("it collects in another way")
     callback = Observer()
     algorithm().learn(STEPS, callback)
@@ -196,7 +196,7 @@ class Reader(BaseCallback):
 @pytest.mark.parametrize("space", ["Box", "Discrete", "MultiBinary"])
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_drawing_minibatches_of_a_rollout_leaves_it_as_it_was(algorithm: Algorithm, space, n_envs):
-    if algorithm.spec.off_policy or algorithm.traits.asynchronous:
+    if not algorithm.has_rollouts:
         pytest.skip("has no rollout to read")
     if space not in algorithm.traits.action_spaces:
         pytest.skip("test_action_spaces sees to it that this is refused")
