@@ -2,9 +2,10 @@
 
     python examples/variance_of_baselines.py
 
-Four studies, of which docs/variance.md tells:
+Five studies, of which docs/variance.md tells:
 
 - ``variance``: halfway through training the policy stays as it is, and the variance of the gradient is measured;
+- ``actions``: the same for baselines that see the action, or the time, beside V, all fitted to the policy;
 - ``batch_size``: the same with batches of 2 to 64 episodes, for the baselines that are estimated from the batch;
 - ``learning``: learning curves, and the steps that it takes to reach a return of 475;
 - ``speed``: the time that the gradients of 2000 single steps take.
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +54,11 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "moving_average": ("moving_average", {}),
     "time": ("time", {}),
     "linear": ("linear", {}),
+    "value, one step": ("value", {}),
     "value": ("value", {}),
     "value, fitted": ("value", {}),
+    "value_time": ("value_time", {}),
+    "q_prop": ("q_prop", {}),
     "leave_one_out": ("leave_one_out", {}),
     "optimal": ("optimal", {}),
     "optimal, cross-fitted": ("optimal", CROSS_FIT),
@@ -63,9 +68,19 @@ BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
     "per component, cross-fitted": ("optimal_per_component", CROSS_FIT),
 }
 """The curves and rows of plots and tables: the registered name and its arguments. All but the first are subtracted from
-rewards-to-go. The critic of "value, fitted" is fitted to the policy that is measured, which training does not do."""
+rewards-to-go. The critic of "value, one step" makes a single step for every update, as A2C's does; that of "value,
+fitted" is fitted to the policy that is measured, which training does not do."""
 
-OF_TRAINING = [name for name in BASELINES if not name.startswith(("optimal", "per ", "value, ")) or "cross" in name]
+OF_VARIANCE = [name for name in BASELINES if name not in ("value", "value_time", "q_prop")]
+OF_ACTIONS = ["value", "value_time", "q_prop", "q_prop, full", "action_factorized"]
+"""Fitted to 200 episodes of the policy that is measured, like the critic that all of them have."""
+
+OF_TRAINING = [
+    name
+    for name in BASELINES
+    if (not name.startswith(("optimal", "per ")) and name != "value, fitted") or "cross" in name
+]
+SLOW = [name for name in OF_TRAINING if "cross" in name]
 
 FROM_THE_BATCH = [name for name in BASELINES if name == "mean" or name.startswith(("leave", "optimal", "per "))]
 SOLVED, WINDOW = 475, 100  # a mean return of so much, over so many training episodes in a row
@@ -105,17 +120,23 @@ def make_tasks(quick: bool) -> Iterable[Task]:
     """All runs, seed by seed."""
     seeds = {"CartPole-v1": 10, "InvertedPendulum-v5": 5}
     n_timesteps = {"CartPole-v1": 120_000, "InvertedPendulum-v5": 80_000}
+    levels = {"CartPole-v1": 150, "InvertedPendulum-v5": 150, "Hopper-v5": 300}
     measured, few, sizes = {"level": 150, "n_batches": 40}, {"level": 80, "n_batches": 12}, [2, 4, 8, 16, 32, 64]
     if quick:
         seeds, n_timesteps, sizes = {"CartPole-v1": 2}, {"CartPole-v1": 300}, [2, 4]
         measured = few = {"level": 15, "n_batches": 3}
+        levels = {"CartPole-v1": 15}
     yield {"study": "speed", "n_steps": 2000}
     for env in seeds:
         for seed in range(min(5, seeds[env])):
             yield {"study": "variance", "env": env, "seed": seed, "n_episodes": 10, **measured}
+    for env, level in levels.items():
+        for seed in range(2 if quick else 5):
+            size = {"n_episodes": 10, "n_batches": measured["n_batches"]}
+            yield {"study": "actions", "env": env, "seed": seed, "level": level, **size}
     for env, n_seeds in seeds.items():
         for seed in range(n_seeds):
-            for name in OF_TRAINING if env == "CartPole-v1" else OF_TRAINING[:-3]:  # without the slow ones
+            for name in OF_TRAINING if env == "CartPole-v1" else [name for name in OF_TRAINING if name not in SLOW]:
                 choice = {"env": env, "seed": seed, "baseline": name}
                 yield {"study": "learning", **choice, "n_timesteps": n_timesteps[env]}
     for seed in range(min(5, seeds["CartPole-v1"])):
@@ -132,7 +153,13 @@ def find(task: Task, output: Path) -> Task | None:
 
 def run(task: Task) -> Task:
     """Make one run."""
-    studies = {"variance": measure, "batch_size": measure, "learning": learn, "speed": time_score_functions}
+    studies = {
+        "actions": measure_actions,
+        "variance": measure,
+        "batch_size": measure,
+        "learning": learn,
+        "speed": time_score_functions,
+    }
     modules = (sb3_pg_ext, stable_baselines3, th, np, gymnasium)
     versions = {module.__name__: module.__version__ for module in modules} | {"python": platform.python_version()}
     return {**task, **studies[task["study"]](task), "versions": versions}
@@ -143,8 +170,8 @@ def measure(task: Task) -> Task:
 
     Nothing is discounted, so that with total returns and with rewards-to-go the same gradient is estimated.
     """
-    model = train_halfway(task["env"], task["seed"], task["level"])
-    made = {name: make_baseline(registered, **kwargs) for name, (registered, kwargs) in BASELINES.items()}
+    model = train_halfway(task["env"], task["seed"], task["level"], n_critic_updates=0)
+    made = {name: make_baseline(BASELINES[name][0], **BASELINES[name][1]) for name in OF_VARIANCE}
     if task["study"] == "batch_size":
         return {"statistics": statistics_of(model, task, {name: made[name] for name in FROM_THE_BATCH}, {})}
     total = {"total returns": made.pop("total returns")}
@@ -152,14 +179,36 @@ def measure(task: Task) -> Task:
     statistics = statistics_of(model, task, made, total)
     fit_critic(model, task["env"], task["seed"])
     statistics |= statistics_of(model, task, fitted, {})
-    return {"steps_before": model.num_timesteps, "statistics": {name: statistics[name] for name in BASELINES}}
+    return {"steps_before": model.num_timesteps, "statistics": {name: statistics[name] for name in OF_VARIANCE}}
 
 
-def train_halfway(env_id: str, seed: int, level: float) -> REINFORCE:
+def measure_actions(task: Task) -> Task:
+    """Likewise, for baselines that see the action, or the time, beside V alone; all that is fitted, to 200 episodes.
+
+    Here rewards are discounted by 0.99.
+    """
+    model = train_halfway(task["env"], task["seed"], task["level"], gamma=0.99)
+    player = fit_critic(model, task["env"], task["seed"], baseline="q_prop")
+    episodes = player._fresh
+    with th.no_grad():
+        values = model.policy.predict_values(th.as_tensor(episodes.observations)).flatten().numpy()
+    made = {
+        name: make_baseline(name.split(",")[0], **({"conservative": False} if "full" in name else {}))
+        for name in OF_ACTIONS
+    }
+    for baseline in made.values():
+        if hasattr(baseline, "fit"):
+            for _ in range(2):  # q_prop looks back at what it had predicted
+                baseline.fit(replace(episodes, values=values))
+    return {"steps_before": model.num_timesteps, "statistics": statistics_of(model, task, made, {})}
+
+
+def train_halfway(env_id: str, seed: int, level: float, gamma: float = 1.0, **critic: Any) -> REINFORCE:
     """A policy that has learned something, but not all: the mean return of its last two updates is at a level."""
     env = make_vec_env(env_id, N_ENVS, seed=seed)
+    critic = {"baseline": "value", **critic}
     model = REINFORCE(
-        "MlpPolicy", env, 3e-3, n_episodes=N_ENVS, gamma=1.0, baseline="value", stats_window_size=2 * N_ENVS, seed=seed
+        "MlpPolicy", env, 3e-3, n_episodes=N_ENVS, gamma=gamma, stats_window_size=2 * N_ENVS, seed=seed, **critic
     )
     while np.mean([episode["r"] for episode in model.learn(1, reset_num_timesteps=False).ep_info_buffer or []]) < level:
         pass
@@ -178,10 +227,11 @@ def statistics_of(model: REINFORCE, task: Task, to_go: dict[str, Any], total: di
     }
 
 
-def fit_critic(model: REINFORCE, env_id: str, seed: int) -> None:
-    """Regress V on the returns of 200 episodes of the present policy, which stays as it is."""
+def fit_critic(model: REINFORCE, env_id: str, seed: int, baseline: str = "none") -> REINFORCE:
+    """Regress V on the returns of 200 episodes of the present policy, which stays as it is; gives who played them."""
     env = make_vec_env(env_id, N_ENVS, seed=2000 + seed)
-    player = REINFORCE("MlpPolicy", env, learning_rate=0.0, n_episodes=200, gamma=model.gamma, seed=seed)
+    arguments = {"n_episodes": 200, "gamma": model.gamma, "seed": seed}
+    player = REINFORCE("MlpPolicy", env, learning_rate=0.0, baseline=baseline, **arguments)
     player.policy.load_state_dict(model.policy.state_dict())
     buffer = player.learn(1).rollout_buffer
     obs, returns = (th.as_tensor(array[:, 0]) for array in (buffer.observations, buffer.returns))
@@ -195,6 +245,7 @@ def fit_critic(model: REINFORCE, env_id: str, seed: int) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return player
 
 
 class LearningCurve(BaseCallback):
@@ -228,6 +279,7 @@ def learn(task: Task) -> Task:
         returns=returns,
         baseline=name,
         baseline_kwargs=kwargs,
+        n_critic_updates=0 if task["baseline"] == "value, one step" else 10,
         stats_window_size=WINDOW,
         seed=task["seed"],
     )
@@ -276,10 +328,13 @@ def report(lines: list[Task], images: Path) -> None:
     envs = list(dict.fromkeys(line["env"] for line in of("variance")))
     for env in envs:
         print(variance_table(env, of("variance", env=env)), end="\n\n")
+    of_actions = {env: of("actions", env=env) for env in dict.fromkeys(line["env"] for line in of("actions"))}
+    print(actions_table(of_actions), end="\n\n")
     print(batch_size_table(of("batch_size")), end="\n\n")
     print(learning_table(of("learning", env="CartPole-v1")), end="\n\n")
     print(*(f"{x['seconds']} s for {x['n_steps']} rows of {x['n_parameters']} numbers" for x in of("speed")))
     plot_variance({env: of("variance", env=env) for env in envs}, images / "variance.png")
+    plot_actions(of_actions, images / "actions.png")
     plot_batch_sizes(of("batch_size"), images / "batch_size.png")
     plot_learning({env: of("learning", env=env) for env in envs}, images / "learning.png")
 
@@ -287,11 +342,35 @@ def report(lines: list[Task], images: Path) -> None:
 def variance_table(env: str, lines: list[Task]) -> str:
     """Markdown: ratios to rewards-to-go without a baseline, and signal-to-noise ratios."""
     rows = [f"| {env}, {len(lines)} seeds | variance | 95 % | signal-to-noise | cosine |", "|---|---|---|---|---|"]
-    for name in BASELINES:
+    for name in OF_VARIANCE:
         mean, low, high = ratio(lines, name, "rewards-to-go")
         snr, cosine = (np.mean([line["statistics"][name][i] for line in lines]) for i in (1, 2))
         rows.append(f"| {name} | {mean:.3g} | {low:.3g} to {high:.3g} | {snr:.2f} | {cosine:.2f} |")
     return "\n".join(rows)
+
+
+def actions_table(by_env: dict[str, list[Task]]) -> str:
+    """Markdown: variances as ratios to that of V."""
+    rows = ["| fitted baseline | " + " | ".join(by_env) + " |", "|---" * (len(by_env) + 1) + "|"]
+    for name in OF_ACTIONS[1:]:
+        ratios = [ratio(lines, name, "value") for lines in by_env.values()]
+        rows.append(f"| {name} | " + " | ".join(f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in ratios) + " |")
+    return "\n".join(rows)
+
+
+def plot_actions(by_env: dict[str, list[Task]], path: Path) -> None:
+    """The same with one panel an environment."""
+    figure, panels = plt.subplots(1, len(by_env), figsize=(4 * len(by_env), 2.8), layout="constrained", squeeze=False)
+    for axes, (env, lines) in zip(panels[0], by_env.items(), strict=True):
+        names = OF_ACTIONS[:0:-1]
+        mean, low, high = np.transpose([ratio(lines, name, "value") for name in names])
+        axes.errorbar(mean, names, xerr=(mean - low, high - mean), fmt="o", color="tab:blue", capsize=3)
+        axes.axvline(1, color="grey", linewidth=0.8)
+        axes.set(title=f"{env}, {len(lines)} seeds", xlabel="variance of the gradient (V alone = 1)")
+        axes.grid(alpha=0.3)
+    for axes in panels[0, 1:]:
+        axes.set_yticklabels([])
+    save(figure, path)
 
 
 def batch_size_table(lines: list[Task]) -> str:
@@ -334,7 +413,7 @@ def plot_variance(by_env: dict[str, list[Task]], path: Path) -> None:
     """The ratios with their intervals, a panel an environment; what lies far beyond is written at the edge."""
     figure, panels = plt.subplots(1, len(by_env), figsize=(6 * len(by_env), 4.5), layout="constrained", squeeze=False)
     for axes, (env, lines) in zip(panels[0], by_env.items(), strict=True):
-        names = list(BASELINES)[::-1]
+        names = OF_VARIANCE[::-1]
         mean, low, high = np.transpose([ratio(lines, name, "rewards-to-go") for name in names])
         axes.errorbar(mean, names, xerr=(mean - low, high - mean), fmt="o", color="tab:blue", capsize=3)
         axes.axvline(1, color="grey", linewidth=0.8)

@@ -126,7 +126,7 @@ class REINFORCE(OnPolicyBase):
         discount_state_distribution: bool = False,
         batch_size: int = 64,
         n_critic_updates: int = 10,
-        critic_learning_rate: float | Schedule = 1e-3,
+        critic_learning_rate: float | Schedule = 5e-4,
         reuse_batches: int = 1,
         reuse_ratio: str = "per_step",
         max_ratio: float = 2.0,
