@@ -206,9 +206,16 @@ def measure_actions(task: Task) -> Task:
 def train_halfway(env_id: str, seed: int, level: float, gamma: float = 1.0, **critic: Any) -> REINFORCE:
     """A policy that has learned something, but not all: the mean return of its last two updates is at a level."""
     env = make_vec_env(env_id, N_ENVS, seed=seed)
-    critic = {"baseline": "value", **critic}
     model = REINFORCE(
-        "MlpPolicy", env, 3e-3, n_episodes=N_ENVS, gamma=gamma, stats_window_size=2 * N_ENVS, seed=seed, **critic
+        "MlpPolicy",
+        env,
+        3e-3,
+        n_episodes=N_ENVS,
+        gamma=gamma,
+        baseline="value",
+        stats_window_size=2 * N_ENVS,
+        seed=seed,
+        **critic,
     )
     while np.mean([episode["r"] for episode in model.learn(1, reset_num_timesteps=False).ep_info_buffer or []]) < level:
         pass
@@ -230,8 +237,9 @@ def statistics_of(model: REINFORCE, task: Task, to_go: dict[str, Any], total: di
 def fit_critic(model: REINFORCE, env_id: str, seed: int, baseline: str = "none") -> REINFORCE:
     """Regress V on the returns of 200 episodes of the present policy, which stays as it is; gives who played them."""
     env = make_vec_env(env_id, N_ENVS, seed=2000 + seed)
-    arguments = {"n_episodes": 200, "gamma": model.gamma, "seed": seed}
-    player = REINFORCE("MlpPolicy", env, learning_rate=0.0, baseline=baseline, **arguments)
+    player = REINFORCE(
+        "MlpPolicy", env, learning_rate=0.0, n_episodes=200, gamma=model.gamma, baseline=baseline, seed=seed
+    )
     player.policy.load_state_dict(model.policy.state_dict())
     buffer = player.learn(1).rollout_buffer
     obs, returns = (th.as_tensor(array[:, 0]) for array in (buffer.observations, buffer.returns))

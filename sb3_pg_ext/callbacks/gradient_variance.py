@@ -85,7 +85,7 @@ class Batch:
     :param transitions: what happened
     :param evaluation: values and log-probabilities, [T, N]
     :param gamma: discount factor γ
-    :param discounts_states: whether REINFORCE weights step t with γᵗ
+    :param discounts_states: whether the algorithm weights step t with γᵗ
     """
 
     policy: ActorCriticPolicy
@@ -184,7 +184,7 @@ def with_baseline(baseline: Baseline, total_returns: bool) -> GradientEstimator:
 
 def with_advantages(estimator: AdvantageEstimator) -> GradientEstimator:
     """Advantages by an estimator, from the values of the model's critic."""
-    return lambda batch: batch.gradient(batch.advantages(estimator))
+    return lambda batch: batch.gradient((batch.to_go.weights * batch.advantages(estimator)).astype(np.float32))
 
 
 def _by_name(baselines: Baselines) -> Iterable[tuple[str, Baseline]]:
@@ -201,9 +201,10 @@ class GradientVarianceCallback(BaseCallback):
 
         ĝ = (1/n_episodes) Σ_i Σ_t ∇log π(a_t|s_t)·w_t
 
-    with w_t = G_t − b_t or A_t: the same episodes for all. With ``discount_state_distribution`` of REINFORCE, G_t − b_t
-    is weighted with γᵗ; where a baseline has a number for every component of the gradient, each is subtracted from its
-    own. It logs :class:`GradientStatistics` of ĝ as
+    with w_t = G_t − b_t or A_t: the same episodes for all. With ``discount_state_distribution`` of the model w_t is
+    weighted with γᵗ, but not of total returns; a baseline that sees the action has its correction added; where a
+    baseline has a number for every component of the gradient, each is subtracted from its own. It logs
+    :class:`GradientStatistics` of ĝ as
     ``gradient/<name>/variance``, ``…/snr`` and ``…/cosine``. The reference of the cosine is the mean gradient of all
     other batches by the estimator ``reference``. γ and λ are the model's; entropy bonus, clipping and normalisation of
     advantages are left out.

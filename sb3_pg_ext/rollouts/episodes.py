@@ -132,6 +132,15 @@ def to_episodes(
     )
 
 
+def steps_of_episodes(transitions: Transitions, steps_before: np.ndarray) -> np.ndarray:
+    """The number t of each step within its episode, counted from 0, [T, N].
+
+    :param transitions: the rollout
+    :param steps_before: as for :func:`to_episodes`
+    """
+    return _episode_clock(transitions, steps_before)[1]
+
+
 def steps_into_episode(transitions: Transitions, steps_before: np.ndarray, row: int, ended: np.ndarray) -> np.ndarray:
     """How many steps of its running episode each environment has made after a step of the rollout, [N].
 

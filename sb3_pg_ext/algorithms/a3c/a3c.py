@@ -112,6 +112,7 @@ class A3C(ActorCriticBase):
         normalize_advantage: bool = False,
         advantage_estimator: str | AdvantageEstimator = "gae",
         advantage_estimator_kwargs: dict[str, Any] | None = None,
+        discount_state_distribution: bool = False,
         n_workers: int | None = None,
         start_method: str = "forkserver",
         worker_timeout: float = 300.0,
@@ -135,6 +136,7 @@ class A3C(ActorCriticBase):
         self.normalize_advantage = normalize_advantage
         self.advantage_estimator = advantage_estimator
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
+        self.discount_state_distribution = discount_state_distribution
         self.start_method = start_method
         self.worker_timeout = worker_timeout
         self.on_worker_failure = on_worker_failure
@@ -337,6 +339,7 @@ class A3C(ActorCriticBase):
                 use_sde=self.use_sde,
                 sde_sample_freq=self.sde_sample_freq,
                 normalize_advantage=self.normalize_advantage,
+                discount_state_distribution=self.discount_state_distribution,
                 engine=self.engine,
                 use_masking=use_masking,
             )

@@ -36,6 +36,7 @@ from sb3_pg_ext.rollouts.action_sampling import (
     make_bounds,
 )
 from sb3_pg_ext.rollouts.assessment import assess, check_transitions
+from sb3_pg_ext.rollouts.episodes import steps_of_episodes
 from sb3_pg_ext.rollouts.transitions import Transitions
 from sb3_pg_ext.workers.flat import flatten
 from sb3_pg_ext.workers.monitor_files import continued_monitor_files
@@ -71,6 +72,7 @@ class WorkerConfig:
     use_sde: bool
     sde_sample_freq: int
     normalize_advantage: bool
+    discount_state_distribution: bool
     engine: str
     use_masking: bool
 
@@ -149,6 +151,7 @@ class Worker:
         self._see_masks = make_mask_reader(self.env, self.policy, self.config.use_masking, self.index)
         self.statistics = share_statistics(unwrap_vec_normalize(self.env), self.shared.slots, self.index)
         self.obs: Any = self.env.reset()
+        self._steps_into_episode = 0
 
     @property
     def _goes_on(self) -> bool:
@@ -169,6 +172,7 @@ class Worker:
             for statistics in self.statistics:
                 statistics.recover()
             self.obs = self.env.reset()
+            self._steps_into_episode = 0
             return
         if transitions is None:
             return
@@ -228,6 +232,7 @@ class Worker:
         """
         start = time.perf_counter()
         config, inputs = self.config, transitions.inputs.map(_only_env)
+        state_weights = self._weigh_states(transitions)
         actions = action_array(_only_env(transitions.actions), self.policy.action_space)
         computed = self.engine.evaluate_actions(inputs, actions)
         if transitions.evaluated is None:
@@ -240,8 +245,9 @@ class Worker:
             config.gamma,
             predict=self._predict_values,
         )
+        weighted = estimate.advantages * state_weights
         values, log_probs, advantages, returns = map(
-            _only_env, (evaluation.values, evaluation.log_probs, estimate.advantages, estimate.returns)
+            _only_env, (evaluation.values, evaluation.log_probs, weighted, estimate.returns)
         )
         steps = Steps(inputs, actions, log_probs, values, advantages, returns)
         objective = Objective(config.ent_coef, config.vf_coef, config.normalize_advantage, with_ratio=False)
@@ -263,6 +269,14 @@ class Worker:
                 time.perf_counter() - start,
             )
         )
+
+    def _weigh_states(self, transitions: Transitions) -> np.ndarray:
+        """γᵗ, [T, 1], with ``discount_state_distribution``; else 1."""
+        if not self.config.discount_state_distribution:
+            return np.ones((), np.float32)
+        t = steps_of_episodes(transitions, np.array([self._steps_into_episode]))
+        self._steps_into_episode = 0 if transitions.ends[-1, 0] else int(t[-1, 0]) + 1
+        return (self.config.gamma**t).astype(np.float32)
 
     def _predict_values(self, inputs: PolicyInputs) -> np.ndarray:
         if self._mlp is None:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
-from sb3_pg_ext.arguments import check_range
+from sb3_pg_ext.arguments import check_flag, check_range
 from sb3_pg_ext.estimators import AdvantageEstimator, resolve_estimator
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.plugins import EstimatorSpec, registry
 from sb3_pg_ext.policies.images import lay_out_images
 from sb3_pg_ext.rollouts.assessment import assess, check_transitions
+from sb3_pg_ext.rollouts.episodes import steps_of_episodes
 from sb3_pg_ext.rollouts.filling import STOCK_BUFFERS, store_transitions
 from sb3_pg_ext.rollouts.transitions import Transitions
 
@@ -24,7 +25,8 @@ class ActorCriticBase(OnPolicyBase):
     """Fills the rollout buffer with raw rewards, values, log-probabilities, and the estimator's advantages and returns.
 
     A subclass takes ``advantage_estimator`` (a name or an instance) and ``advantage_estimator_kwargs``, and sets both
-    before ``_setup_model()``. λ has one source, the argument ``gae_lambda``: see
+    before ``_setup_model()``; it may also take ``discount_state_distribution``, which weights the advantage of step t
+    of an episode with γᵗ. λ has one source, the argument ``gae_lambda``: see
     :func:`~sb3_pg_ext.estimators.resolve_estimator`. One that makes several epochs may also take
     ``recompute_advantages``, and then calls ``_recompute_advantages()`` before every epoch but the first.
     """
@@ -36,6 +38,7 @@ class ActorCriticBase(OnPolicyBase):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_range("gae_lambda", self.gae_lambda, 0, 1)
+        check_flag("discount_state_distribution", self.discount_state_distribution)
         self._estimator = resolve_estimator(
             self.advantage_estimator,
             self.advantage_estimator_kwargs,
@@ -65,14 +68,22 @@ class ActorCriticBase(OnPolicyBase):
             self.advantage_estimator, self.advantage_estimator_kwargs = spec.name, numbers
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_estimator", "_transitions", "_behaviour_log_probs"]
+        return [
+            *super()._excluded_save_params(),
+            "_estimator",
+            "_transitions",
+            "_behaviour_log_probs",
+            "_state_weights",
+        ]
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         last_inputs = self._last_inputs()
         check_transitions(transitions, last_inputs)
         evaluation, estimate = assess(self.policy, transitions, last_inputs, self._estimator, self.gamma)
         store_transitions(self.rollout_buffer, transitions, transitions.rewards, evaluation, first_starts)
-        self.rollout_buffer.advantages, self.rollout_buffer.returns = estimate.advantages, estimate.returns
+        self._state_weights = self._weigh_states(transitions, first_starts)
+        self.rollout_buffer.advantages = estimate.advantages * self._state_weights
+        self.rollout_buffer.returns = estimate.returns
         self._assessed = transitions.rewards, evaluation
         if self.recompute_advantages:
             self._transitions, self._behaviour_log_probs = transitions, evaluation.log_probs
@@ -83,6 +94,14 @@ class ActorCriticBase(OnPolicyBase):
         """The rollout, with images as the policy's convolutions are fastest with them."""
         steps = Steps.of(self.rollout_buffer, self.action_space)
         return replace(steps, inputs=lay_out_images(self.policy, steps.inputs))
+
+    def _weigh_states(self, transitions: Transitions, first_starts: np.ndarray) -> np.ndarray:
+        """γᵗ, [T, N], with ``discount_state_distribution``; else 1."""
+        if not self.discount_state_distribution:
+            return np.ones((), np.float32)
+        t = steps_of_episodes(transitions, self._steps_before(first_starts))
+        self._steps_into_episode = np.where(transitions.ends[-1], 0, t[-1] + 1)
+        return (self.gamma**t).astype(np.float32)
 
     def _recompute_advantages(self) -> None:
         """Estimate advantages and returns anew, with the current critic and policy (Andrychowicz et al., 2021).
@@ -105,7 +124,7 @@ class ActorCriticBase(OnPolicyBase):
         buffer = self.rollout_buffer
         # SB3's buffer flattens its arrays when minibatches are first drawn.
         flat = buffer.swap_and_flatten if buffer.generator_ready else np.asarray
-        buffer.advantages, buffer.returns = flat(estimate.advantages), flat(estimate.returns)
+        buffer.advantages, buffer.returns = flat(estimate.advantages * self._state_weights), flat(estimate.returns)
 
     def _log_rollout(self) -> None:
         """Log what the rollout says of critic, advantages and exploration, whatever the update does with it."""

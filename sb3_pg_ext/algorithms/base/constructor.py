@@ -17,6 +17,8 @@ DOCUMENTATION = {
     "n_epochs": "number of passes over a rollout",
     "gamma": "discount factor γ",
     "gae_lambda": "λ of the advantage estimator",
+    "discount_state_distribution": "whether the advantage of step t of an episode is weighted with γᵗ, as in the "
+    "gradient of the discounted return; as usual it is not",
     "normalize_advantage": "whether to scale the advantages of a minibatch to mean 0 and standard deviation 1",
     "ent_coef": "weight of the entropy bonus",
     "vf_coef": "weight of the critic's loss",

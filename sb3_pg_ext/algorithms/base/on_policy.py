@@ -26,6 +26,8 @@ from sb3_pg_ext.policies.exploration import CnnPolicy, MlpPolicy, MultiInputPoli
 from sb3_pg_ext.policies.masking import why_unmaskable
 from sb3_pg_ext.rollouts.action_masks import uses_masks
 from sb3_pg_ext.rollouts.collector import RolloutCollector
+from sb3_pg_ext.rollouts.episodes import steps_into_episode
+from sb3_pg_ext.rollouts.transitions import Transitions
 
 SUPPORTED_ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -125,6 +127,8 @@ class OnPolicyBase(Learning, OnPolicyTraining):
         "MultiInputPolicy": MultiInputPolicy,
     }
     normalize_advantage = False
+    discount_state_distribution = False
+    _steps_into_episode: np.ndarray | int = 0
     _use_masking: bool | None = None
 
     def __init__(
@@ -243,6 +247,19 @@ class OnPolicyBase(Learning, OnPolicyTraining):
         self.policy = policy_factory(self)().to(self.device)
         self._check_engine()
         self._maybe_recommend_cpu()
+
+    def _steps_before(self, first_starts: np.ndarray) -> np.ndarray:
+        """How many steps of its first episode each environment made before the rollout, [N].
+
+        :param first_starts: [N], whether the rollout's first steps begin an episode
+        """
+        # After a reset there may be another number of environments than before.
+        return np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
+
+    def _leave_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
+        steps_before, ended = self._steps_before(first_starts), self._last_episode_starts
+        assert ended is not None
+        self._steps_into_episode = steps_into_episode(transitions, steps_before, transitions.size, ended)
 
     def _make_rollout_buffer(self) -> None:
         """Make ``rollout_buffer``, of SB3's class for the observations unless there is another."""

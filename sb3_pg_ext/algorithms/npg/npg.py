@@ -33,9 +33,6 @@ from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.policy_backend import PolicyBackend
 from sb3_pg_ext.log import TABLE, record_count
 
-MIN_CURVATURE = 1e-3
-"""The curvature xᵀFx/‖x‖² is taken to be at least so much, so that no step is longer than √(2·target_kl / 1e-3)."""
-
 DETAILS = ("train/policy_objective", "train/natural_grad_norm", "train/cg_steps")
 """What is logged, but not printed."""
 
@@ -51,9 +48,10 @@ class NPG(ActorCriticBase):
     expectation over actions. F is never formed; conjugate gradients need only products with it. The step size is
 
     - ``step="normalized"``: α = √(2·target_kl / xᵀFx), for which the quadratic model of KL(old‖new) equals
-      ``target_kl``. xᵀFx is taken to be at least 10⁻³·‖x‖²: where the distribution hardly depends on θ, the model holds
-      only nearby. With ``line_search`` α shrinks until the true KL(old‖new) is at most ``target_kl`` and the surrogate
-      improves, or there is no step: this is TRPO (Schulman et al., 2015, https://arxiv.org/abs/1502.05477).
+      ``target_kl``. xᵀFx is taken to be at least ``min_curvature``·‖x‖², so that no step is longer than
+      √(2·target_kl / min_curvature): where the distribution hardly depends on θ, the model holds only nearby. With
+      ``line_search`` α shrinks until the true KL(old‖new) is at most ``target_kl`` and the surrogate improves, or there
+      is no step: this is TRPO (Schulman et al., 2015, https://arxiv.org/abs/1502.05477).
     - ``step="fixed"``: α = ``step_size`` (Kakade, 2001).
 
     Then the critic is fitted by ``n_critic_updates`` passes of minibatch steps on mean((V(s) − R)²), where R is the
@@ -75,6 +73,7 @@ class NPG(ActorCriticBase):
     :param target_kl: the KL(old‖new) of a normalized step, in nats, summed over action dimensions
     :param sub_sampling_factor: k, to average F over a random k-th part of the rollout, which saves time and memory;
         gradient and KL(old‖new) keep to the whole rollout
+    :param min_curvature: the least curvature xᵀFx/‖x‖² that a normalized step reckons with; 0 for no bound
     :param step: how long the step is, ``"normalized"`` or ``"fixed"``
     :param step_size: α of ``step="fixed"``, a number or a function of the remaining progress; ``None`` means 0.1
     :param line_search: whether a normalized step is shortened where it goes too far
@@ -104,9 +103,11 @@ class NPG(ActorCriticBase):
         sub_sampling_factor: int = 1,
         step: str = "normalized",
         step_size: float | Schedule | None = None,
+        min_curvature: float = 1e-3,
         line_search: bool = False,
         advantage_estimator: str | AdvantageEstimator = "gae",
         advantage_estimator_kwargs: Mapping[str, Any] | None = None,
+        discount_state_distribution: bool = False,
         engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -128,9 +129,11 @@ class NPG(ActorCriticBase):
         self.sub_sampling_factor = sub_sampling_factor
         self.step = step
         self.step_size = step_size
+        self.min_curvature = min_curvature
         self.line_search = line_search
         self.advantage_estimator = advantage_estimator
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
+        self.discount_state_distribution = discount_state_distribution
         self.engine = engine
         if _init_setup_model:
             self._setup_model()
@@ -142,6 +145,7 @@ class NPG(ActorCriticBase):
         for name in ("normalize_advantage", "line_search"):
             check_flag(name, getattr(self, name))
         check_range("cg_damping", self.cg_damping, 0)
+        check_range("min_curvature", self.min_curvature, 0)
         check_positive("target_kl", self.target_kl)
         check_positive("line_search_shrinking_factor", self.line_search_shrinking_factor)
         if self.line_search_shrinking_factor >= 1:
@@ -154,7 +158,7 @@ class NPG(ActorCriticBase):
     def _check_step(self) -> None:
         check_choice("step", self.step, ("normalized", "fixed"))
         if self.step == "fixed":
-            refuse_unused(self, "step='fixed'", "target_kl", "line_search")
+            refuse_unused(self, "step='fixed'", "target_kl", "line_search", "min_curvature")
         else:
             refuse_unused(self, "step='normalized'", "step_size")
         if not self.line_search:
@@ -206,7 +210,7 @@ class NPG(ActorCriticBase):
         if self.step == "fixed":
             schedule = FloatSchedule(0.1 if self.step_size is None else self.step_size)
             return schedule(self._current_progress_remaining)
-        curvature = max(float(solution.x @ solution.image), MIN_CURVATURE * float(solution.x @ solution.x))
+        curvature = max(float(solution.x @ solution.image), self.min_curvature * float(solution.x @ solution.x))
         return math.sqrt(2 * self.target_kl / curvature) if curvature else 0.0
 
     def _move(self, surrogate: Surrogate, full_step: th.Tensor) -> LineSearch:

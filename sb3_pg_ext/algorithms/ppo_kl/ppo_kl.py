@@ -110,6 +110,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         advantage_estimator: str | AdvantageEstimator = "gae",
         advantage_estimator_kwargs: Mapping[str, Any] | None = None,
         recompute_advantages: bool = False,
+        discount_state_distribution: bool = False,
         engine: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -134,6 +135,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
         self.recompute_advantages = recompute_advantages
         self.current_kl_coef = kl_coef
+        self.discount_state_distribution = discount_state_distribution
         self.engine = engine
         if _init_setup_model:
             self._setup_model()

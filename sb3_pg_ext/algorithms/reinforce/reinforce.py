@@ -156,7 +156,6 @@ class REINFORCE(OnPolicyBase):
         self.baseline = baseline
         self.baseline_kwargs = baseline_kwargs
         self.engine = engine
-        self._steps_into_episode: np.ndarray | int = 0
         self._baseline_state: dict[str, Any] = {}
         self._earlier: list[Played] = []
         if _init_setup_model:
@@ -288,16 +287,9 @@ class REINFORCE(OnPolicyBase):
     def _episodes_per_env(self) -> int:
         return math.ceil((self.n_episodes or DEFAULT_EPISODES) / self.n_envs)
 
-    def _steps_before(self, first_starts: np.ndarray) -> np.ndarray:
-        """How many steps of its first episode each environment made before the rollout, [N]."""
-        # After a reset there may be another number of environments than before.
-        return np.where(first_starts, 0, 0 if first_starts.all() else self._steps_into_episode)
-
     def _leave_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         if self.n_steps is not None:  # otherwise the next rollout begins with new episodes
-            steps_before, ended = self._steps_before(first_starts), self._last_episode_starts
-            assert ended is not None
-            self._steps_into_episode = steps_into_episode(transitions, steps_before, transitions.size, ended)
+            super()._leave_rollout(transitions, first_starts)
 
     def _finish_rollout(self, transitions: Transitions, first_starts: np.ndarray) -> None:
         check_transitions(transitions, self._last_inputs())

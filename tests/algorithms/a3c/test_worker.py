@@ -199,3 +199,24 @@ def test_statistics_of_several_workers_are_those_of_all_their_data():
         assert actual.count == pytest.approx(expected.count)
         np.testing.assert_allclose(actual.mean, expected.mean, rtol=1e-10)
         np.testing.assert_allclose(actual.var, expected.var, rtol=1e-10)
+
+
+def test_states_are_discounted_over_the_ends_of_rollouts():
+    """Episodes of 3, 2, 1, 7, 3, … steps; without a discount of states the same advantages are not weighted."""
+    gradients = []
+    for discounted in (False, True):
+        _, worker = employ(n_steps=4, gamma=0.5, discount_state_distribution=discounted)
+        applied, weights, weigh = spy_on_gradient(worker), [], worker._weigh_states
+
+        def note(transitions, weigh=weigh, weights=weights):
+            weights.append(weigh(transitions))
+            return weights[-1]
+
+        worker._weigh_states = note
+        for _ in range(4):
+            worker.work()
+        gradients.append(applied[0][0])
+        t = [t for n in (3, 2, 1, 7, 3) for t in range(n)]
+        expected = 0.5 ** np.array(t) if discounted else np.ones(16)
+        np.testing.assert_allclose(np.concatenate([np.broadcast_to(w, (4, 1))[:, 0] for w in weights]), expected)
+    assert not th.allclose(*gradients)

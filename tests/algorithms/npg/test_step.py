@@ -8,7 +8,8 @@ from gymnasium import spaces
 from scripted import Script, ScriptedEnv
 
 from sb3_pg_ext import NPG
-from sb3_pg_ext.algorithms.npg.npg import MIN_CURVATURE
+
+MIN_CURVATURE = 1e-3  # the default
 
 SCRIPTS = (Script((1.0, -2.0, 0.5)), Script((3.0, 0.25), truncated=True), Script((-1.0,)))
 
@@ -230,3 +231,14 @@ class TestLineSearch:
         for start, end in zip(before, after, strict=True):
             np.testing.assert_array_equal(start, end)
         assert log["train/value_loss"] > 0
+
+
+def test_the_least_curvature_bounds_the_step():
+    """A nearly certain policy: the bound is at work, and four times the curvature makes half the step."""
+    moved = []
+    for min_curvature in (1.0, 4.0):
+        model = scripted(spaces.Discrete(3), min_curvature=min_curvature)
+        before = np.concatenate([each.ravel() for each in parameters_of(model)])
+        model.learn(1)
+        moved.append(np.linalg.norm(np.concatenate([each.ravel() for each in parameters_of(model)]) - before))
+    assert moved == pytest.approx([np.sqrt(2 * 0.01 / 1.0), np.sqrt(2 * 0.01 / 4.0)], rel=1e-3)
