@@ -83,15 +83,17 @@ class RecordedLayers:
                 found = th.autograd.grad(
                     output, [o for _, o in passes], cotangents, retain_graph=True, allow_unused=True
                 )
+                here = {module for (module, _), gradient in zip(passes, found, strict=True) if gradient is not None}
                 places: dict[nn.Module, list[th.Tensor]] = {}
                 for (module, of_layer), gradient in zip(passes, found, strict=True):
-                    if gradient is not None and is_actor:
-                        reached.add(module)
-                    known = th.zeros_like(of_layer) if gradient is None else gradient / _temperature(module)
-                    places.setdefault(module, []).append(positions_of_outputs(module, known))
+                    if module in here:
+                        known = th.zeros_like(of_layer) if gradient is None else gradient / _temperature(module)
+                        places.setdefault(module, []).append(positions_of_outputs(module, known))
                 for module, parts in places.items():
                     term = output_factor(th.cat(parts, 1))
                     totals[module] = totals[module] + term if module in totals else term
+                if is_actor:
+                    reached |= here
         return [
             LayerFactors(*_parameters(module), self._input_factor(module), total, module in reached)
             for module, total in totals.items()

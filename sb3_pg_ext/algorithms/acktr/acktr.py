@@ -92,8 +92,8 @@ class ACKTR(ActorCriticBase):
     :param kfac_clip: δ of the trust region; KL(old‖new) in nats is to be at most half of it
     :param kfac_damping: ε, what is added to the curvature in every direction
     :param kfac_decay: the weight of the former mean in the running mean of factors, once there were many
-    :param eigen_interval: factors are decomposed every so many times that they have grown by a batch, and each of the
-        first so many times
+    :param eigen_interval: running means are decomposed after each of their first so many batches, and then after one
+        in so many
     :param momentum: m, in [0, 1)
     :param cold_start_steps: so many updates at the beginning follow the plain gradient while factors are gathered
     :param adaptive_kl: KL(old‖new) of an update to aim at, in nats: a factor of the actor's step −η·ν·Δ is divided by
@@ -160,7 +160,7 @@ class ACKTR(ActorCriticBase):
         self.engine = engine
         self.kl_factor = 1.0
         self.n_skipped_factors = 0
-        self.policy_kwargs.setdefault("optimizer_class", th.optim.SGD)
+        self.policy_kwargs = {"optimizer_class": th.optim.SGD, **self.policy_kwargs}
         if _init_setup_model:
             self._setup_model()
 

@@ -65,9 +65,9 @@ class Layer:
         return True
 
     def is_due(self, interval: int) -> bool:
-        """Whether to decompose now: after each of the first so many batches, and then after every so-manieth.
+        """Whether to decompose now: after each of the first batches, and then after one in so many.
 
-        :param interval: so many
+        :param interval: how many batches that is
         """
         count = int(self._state.get("n_averaged", 0))
         return count <= interval or count % interval == 0
