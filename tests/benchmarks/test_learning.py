@@ -52,7 +52,7 @@ def test_comparison_takes_the_same_step_of_all(runs):
 
 
 def test_every_published_environment_has_a_configuration():
-    for algo in ("npg", "ppo_kl"):
+    for algo in ("npg", "ppo_kl", "acktr"):
         assert set(learning.published(algo)["scores"]) <= set(learning.configurations(algo))
 
 
@@ -65,6 +65,7 @@ def test_plot_shows_runs_with_and_without_evaluations(runs, tmp_path):
 
 def test_peers_are_configured_for_environments_of_ours():
     assert set(learning.configurations("fast_trpo")) <= set(learning.configurations("npg"))
+    assert set(learning.configurations("fast_a2c")) <= set(learning.configurations("acktr"))
 
 
 def test_finished_runs_of_a_sweep_become_lines(tmp_path, monkeypatch):
