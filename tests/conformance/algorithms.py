@@ -95,7 +95,7 @@ TRAITS = {
             "ObGD": {"optimizer": "obgd", "ent_coef": 0.1, "learning_rate": 1.0},
             "adaptive ObGD": {"optimizer": "adaptive_obgd", "learning_rate": 1.0, "trace_lambda": 0.9},
             "one trace for all": {"optimizer": "rmsprop", "ent_coef": 0.01, "learning_rate": 1e-3},
-            "Q": {"critic": "q", "discounted_state_distribution": True},
+            "Q": {"critic": "q", "discount_state_distribution": True},
             "two critics": {"critic": "q_minus_v", "env_updates": "averaged", "trace_lambda": 0.0},
             "a compatible critic": {"critic": "compatible", "learning_rate": 1e-3},
             "its own next action": {"critic": "compatible", "critic_target": "sarsa", "learning_rate": 1e-3},
@@ -151,6 +151,8 @@ TRAITS = {
         variants={
             "a fixed step": {"step": "fixed", "step_size": 0.05},
             "a line search": {"line_search": True, "target_kl": 0.05},
+            "a compatible critic": {"direction": "compatible"},
+            "episodes": {"direction": "episodic", "gae_lambda": 1.0, "cg_damping": 0.3},
             "sub-sampling": {"sub_sampling_factor": 2, "normalize_advantage": False, "batch_size": 7},
         }
     ),

@@ -72,7 +72,7 @@ class ActorCritic(OnlineBase):
     :param critic_kappa: κ for the critic
     :param beta2: decay of the mean squares of ``"adaptive_obgd"`` and ``"rmsprop"``
     :param optimizer_eps: what is added to them; ``None`` for 1e-8 and 1e-4
-    :param discounted_state_distribution: whether the actor's steps have the weight γᵗ at step t of an episode, as the
+    :param discount_state_distribution: whether the actor's steps have the weight γᵗ at step t of an episode, as the
         gradient of the discounted return has; almost always left out
     :param env_updates: ``"in_order"`` or ``"averaged"``
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
@@ -98,7 +98,7 @@ class ActorCritic(OnlineBase):
         critic_kappa: float = 2.0,
         beta2: float = 0.999,
         optimizer_eps: float | None = None,
-        discounted_state_distribution: bool = False,
+        discount_state_distribution: bool = False,
         env_updates: str = "in_order",
         engine: str = "auto",
         stats_window_size: int = 100,
@@ -126,7 +126,7 @@ class ActorCritic(OnlineBase):
         self.critic_kappa = critic_kappa
         self.beta2 = beta2
         self.optimizer_eps = optimizer_eps
-        self.discounted_state_distribution = discounted_state_distribution
+        self.discount_state_distribution = discount_state_distribution
         self.env_updates = env_updates
         self.engine = engine
         if _init_setup_model:
@@ -217,7 +217,7 @@ class ActorCritic(OnlineBase):
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("env_updates", self.env_updates, ("in_order", "averaged"))
         check_range("trace_lambda", self.trace_lambda, 0, 1)
-        check_flag("discounted_state_distribution", self.discounted_state_distribution)
+        check_flag("discount_state_distribution", self.discount_state_distribution)
         for name in ("actor_kappa", "critic_kappa"):
             check_positive(name, getattr(self, name))
         check_range("beta2", self.beta2, 0, 1)
@@ -267,7 +267,7 @@ class ActorCritic(OnlineBase):
             float(self.critic_kappa),
             float(self.beta2),
             float(EPS.get(self.optimizer, 0.0) if self.optimizer_eps is None else self.optimizer_eps),
-            bool(self.discounted_state_distribution),
+            bool(self.discount_state_distribution),
             self.env_updates == "averaged",
         )
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -14,6 +15,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
 from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
 from sb3_pg_ext.algorithms.base.critic import fit_critic
+from sb3_pg_ext.algorithms.npg.compatible import fit_episodes, scores_of, solution_of
 from sb3_pg_ext.algorithms.npg.surrogate import Outcome, Surrogate
 from sb3_pg_ext.arguments import (
     check_choice,
@@ -24,6 +26,7 @@ from sb3_pg_ext.arguments import (
     check_schedule,
 )
 from sb3_pg_ext.estimators import AdvantageEstimator
+from sb3_pg_ext.functional.compatible import fit_compatible
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.importance import effective_sample_size
 from sb3_pg_ext.functional.surrogates import normalize
@@ -54,6 +57,20 @@ class NPG(ActorCriticBase):
       is no step: this is TRPO (Schulman et al., 2015, https://arxiv.org/abs/1502.05477).
     - ``step="fixed"``: α = ``step_size`` (Kakade, 2001).
 
+    x itself comes by one of three ways:
+
+    - ``direction="fisher"``: by conjugate gradients, as above;
+    - ``direction="compatible"``: as the ω of a compatible critic, A ≈ ωᵀ∇log π(a|s) + v, by least squares over the
+      steps of the rollout, whose normal equations are (F + cg_damping·I) ω = g, with F averaged over the actions that
+      were taken;
+    - ``direction="episodic"``: as the ω of the episodic natural actor-critic (Peters and Schaal, 2008),
+      R ≈ ωᵀΣ_t γᵗ∇log π(a_t|s_t) + vᵀ[1, V(s_0)], by least squares over the episodes of the rollout, or their parts in
+      it. R is the return that the estimator gives at the first step: with ``gae_lambda=1`` the discounted sum of
+      rewards, with V after the last step of what was cut off.
+
+    Both solve a system of as many equations as there are samples, or parameters if these are fewer, and hold the scores
+    of all steps, [B, n].
+
     Then the critic is fitted by ``n_critic_updates`` passes of minibatch steps on mean((V(s) − R)²), where R is the
     return that the estimator gives. It has the policy's optimiser for itself. Parameters that the action distribution
     depends on, such as a shared features extractor, are left as they are. What these are is found by differentiation.
@@ -74,6 +91,7 @@ class NPG(ActorCriticBase):
     :param sub_sampling_factor: k, to average F over a random k-th part of the rollout, which saves time and memory;
         gradient and KL(old‖new) keep to the whole rollout
     :param min_curvature: the least curvature xᵀFx/‖x‖² that a normalized step reckons with; 0 for no bound
+    :param direction: how the natural gradient is computed: ``"fisher"``, ``"compatible"`` or ``"episodic"``
     :param step: how long the step is, ``"normalized"`` or ``"fixed"``
     :param step_size: α of ``step="fixed"``, a number or a function of the remaining progress; ``None`` means 0.1
     :param line_search: whether a normalized step is shortened where it goes too far
@@ -105,6 +123,7 @@ class NPG(ActorCriticBase):
         step_size: float | Schedule | None = None,
         min_curvature: float = 1e-3,
         line_search: bool = False,
+        direction: str = "fisher",
         advantage_estimator: str | AdvantageEstimator = "gae",
         advantage_estimator_kwargs: Mapping[str, Any] | None = None,
         discount_state_distribution: bool = False,
@@ -131,6 +150,7 @@ class NPG(ActorCriticBase):
         self.step_size = step_size
         self.min_curvature = min_curvature
         self.line_search = line_search
+        self.direction = direction
         self.advantage_estimator = advantage_estimator
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
         self.discount_state_distribution = discount_state_distribution
@@ -157,6 +177,11 @@ class NPG(ActorCriticBase):
 
     def _check_step(self) -> None:
         check_choice("step", self.step, ("normalized", "fixed"))
+        check_choice("direction", self.direction, ("fisher", "compatible", "episodic"))
+        if self.direction != "fisher":
+            refuse_unused(self, f"direction={self.direction!r}", "cg_max_steps", "sub_sampling_factor")
+        if self.direction == "episodic":
+            refuse_unused(self, "direction='episodic'", "discount_state_distribution")
         if self.step == "fixed":
             refuse_unused(self, "step='fixed'", "target_kl", "line_search", "min_curvature")
         else:
@@ -193,7 +218,11 @@ class NPG(ActorCriticBase):
         surrogate = Surrogate(engine, steps, advantages)
         grad_norm = check_number("norm of the policy's gradient", th.linalg.vector_norm(surrogate.gradient))
         product = surrogate.fisher_product(self.sub_sampling_factor)
-        solution = conjugate_gradients(product, surrogate.gradient, self.cg_max_steps, self.cg_damping)
+        if self.direction == "fisher":
+            solution = conjugate_gradients(product, surrogate.gradient, self.cg_max_steps, self.cg_damping)
+        else:
+            x = self._regress(surrogate, steps, advantages)
+            solution = solution_of(product, surrogate.gradient, x, self.cg_damping)
         check_number("residual of conjugate gradients", solution.residual)
         step_size = self._step_size(solution)
         search = self._move(surrogate, step_size * solution.x)
@@ -204,6 +233,15 @@ class NPG(ActorCriticBase):
             self.logger.record("train/line_search_steps", search.n_steps)
             self.logger.record("train/is_line_search_success", float(search.scale > 0))
         return surrogate.parameters
+
+    def _regress(self, surrogate: Surrogate, steps: Steps, advantages: np.ndarray) -> th.Tensor:
+        """The direction as the weights of a compatible critic."""
+        scores = scores_of(self.policy, steps, surrogate.parameters)
+        if self.direction == "compatible":
+            weights, _ = fit_compatible(scores, advantages, np.ones((len(steps), 1)), self.cg_damping)
+        else:
+            weights = fit_episodes(self.rollout_buffer, scores, self.gamma, self.cg_damping)
+        return th.as_tensor(weights, dtype=surrogate.gradient.dtype, device=surrogate.gradient.device)
 
     def _step_size(self, solution: Solution) -> float:
         """α; 0 where the gradient vanishes."""

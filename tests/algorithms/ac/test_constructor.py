@@ -32,7 +32,7 @@ def make(space="Discrete", **kwargs):
         ({"optimizer_eps": 0.0}, "optimizer_eps=0.0; allowed: None, or a number > 0"),
         ({"n_steps": 0}, "n_steps=0; allowed: an integer ≥ 1"),
         ({"env_updates": "mean"}, "env_updates='mean'.*; allowed: 'in_order', 'averaged'"),
-        ({"discounted_state_distribution": "yes"}, "discounted_state_distribution='yes'; allowed: True or False"),
+        ({"discount_state_distribution": "yes"}, "discount_state_distribution='yes'; allowed: True or False"),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -112,7 +112,7 @@ class Bounded:
 def test_td_lambda_with_several_environments(space, optimizer, engine):
     n_envs, ent_coef, rate = 2, 0.05, 0.02 if optimizer == "sgd" else 1.0
     arguments = {"optimizer": optimizer, "ent_coef": ent_coef, "learning_rate": rate, "engine": engine}
-    model, policy, _, steps = train(space, n_envs, discounted_state_distribution=True, **arguments)
+    model, policy, _, steps = train(space, n_envs, discount_state_distribution=True, **arguments)
     parameters = list(policy.parameters())
     zero = [th.zeros_like(p) for p in parameters]
     traces = [{"actor": zero, "critic": zero, "discount": 1.0} for _ in range(n_envs)]
