@@ -44,7 +44,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 import sb3_pg_ext
-from sb3_pg_ext import ACKTR, NAF, NPG, REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext import ACKTR, NAF, NPG, REINFORCE, SACV, AdaptiveKLPPO, GumbelDDPG, fast
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 from sb3_pg_ext.policies import SmallCNN
 
@@ -55,6 +55,8 @@ IMAGES, MINATAR, LARGE = ("Images-v0", 8), ("MinAtar/Breakout-v0", 8), ("CartPol
 OWN_COLUMNS = {
     "naf": [("Pendulum-v1", 1)],
     "naf-autograd": [("Pendulum-v1", 1)],
+    "sac_v": [("Pendulum-v1", 1)],
+    "gumbel_ddpg": [("CartPole-v1", 1)],
     "maskable_ppo": MASKED,
     "maskable_ppo-autograd": MASKED,
     "images-ppo": [IMAGES],
@@ -125,6 +127,18 @@ def training_off_policy(cls: type[OffPolicyAlgorithm], env: VecEnv) -> Run:
     return run
 
 
+def training_at_defaults(cls: type[OffPolicyAlgorithm], env: VecEnv, n_steps: int, **arguments: Any) -> Run:
+    """Whole training with an algorithm's own networks, batches and updates a step, but for what is given."""
+    model = cls("MlpPolicy", env, device="cpu", seed=0, buffer_size=10_000, **arguments)
+
+    def run() -> int:
+        before = model.num_timesteps
+        model.learn(n_steps, reset_num_timesteps=False)
+        return model.num_timesteps - before
+
+    return run
+
+
 def environment_alone(env: VecEnv) -> Run:
     """The VecEnv with actions drawn beforehand."""
     env.reset()
@@ -177,6 +191,7 @@ MINATAR_PPO = IMAGES_PPO | {
     "n_steps": 128,
     "policy_kwargs": {"features_extractor_class": SmallCNN, "net_arch": []},
 }
+DISCRETE: dict[str, Any] = {"batch_size": 64, "train_freq": 4, "policy_kwargs": {"net_arch": [64, 64]}}
 LARGE_PPO: dict[str, Any] = {"n_steps": 64, "batch_size": 512}
 EXTRACTOR: dict[str, Any] = {"policy_kwargs": {"features_extractor_class": TwoLayers}}
 
@@ -265,6 +280,16 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         "`NAF`, autograd ÷ SB3 DDPG",
         lambda env: training_off_policy(on_autograd(NAF), env),
         lambda env: training_off_policy(stable_baselines3.DDPG, env),
+    ),
+    "sac_v": (
+        "`SACV` ÷ SB3 SAC",
+        lambda env: training_at_defaults(SACV, env, 500),
+        lambda env: training_at_defaults(stable_baselines3.SAC, env, 500),
+    ),
+    "gumbel_ddpg": (
+        "`GumbelDDPG` ÷ SB3 DQN",
+        lambda env: training_at_defaults(GumbelDDPG, env, 5000, learning_starts=100, **DISCRETE),
+        lambda env: training_at_defaults(stable_baselines3.DQN, env, 5000, learning_starts=100, **DISCRETE),
     ),
     "trpo": (
         "`fast.TRPO` ÷ stock TRPO",
