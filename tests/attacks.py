@@ -391,6 +391,10 @@ FILES: dict[str, Callable[[bytes, Path], bytes]] = {
     "a space of very many": lambda good, _: with_attribute(
         good, "observation_space", pickle.dumps(spaces.Dict({str(i): UNIT for i in range(1001)}))
     ),
+    "very many actions": lambda good, _: with_attribute(
+        good, "action_space", pickle.dumps(spaces.MultiDiscrete([10**6] * 10))
+    ),
+    "very many layers": lambda good, _: with_data(good, policy_kwargs={"net_arch": [8] * 5000}),
     "very many calls": lambda good, _: with_attribute(
         good, "note", opcodes(by_stack("collections", "deque"), b"\x940](", b"h\x00)R" * 50_000, b"e")
     ),

@@ -116,6 +116,12 @@ def test_files_that_do_harm_are_refused(name, good, save, tmp_path):
     inspect_model(path)
 
 
+@pytest.mark.parametrize("name", ["very many actions", "very many layers", "a huge network", "many huge networks"])
+def test_networks_are_refused_before_they_are_made(name, good, save, tmp_path):
+    with pytest.raises(UnsafeFileError, match="its networks would be far larger than the parameters"):
+        safe_load(save(FILES[name](good, tmp_path)), "PPO")
+
+
 def test_there_are_enough_of_them():
     assert len(PICKLES) + len(FILES) >= 40
 
@@ -390,6 +396,10 @@ def test_statistics_are_no_replay_buffer(tmp_path):
     venv.save(tmp_path / "statistics.pkl")
     with pytest.raises(UnsafeFileError, match="no replay buffer"):
         safe_load_replay_buffer(tmp_path / "statistics.pkl", small(SAC, env=venv, buffer_size=10))
+    venv.obs_rms = None
+    venv.save(tmp_path / "statistics.pkl")
+    with pytest.raises(UnsafeFileError, match="statistics whose obs_rms is None"):
+        safe_load_normalization(tmp_path / "statistics.pkl", DummyVecEnv([RandomEnv]))
     (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(UnsafeFileError, match="no object of a class"):
         safe_load_normalization(tmp_path / "list.pkl", DummyVecEnv([RandomEnv]))

@@ -194,7 +194,7 @@ class AllocationLimit(TorchFunctionMode):
     def __init__(self, n_numbers: int) -> None:
         super().__init__()
         self._left = 4 * n_numbers + 16 * 1024**2
-        self._calls_left = 100_000
+        self._calls_left = 5_000
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count what is asked for."""
@@ -202,7 +202,7 @@ class AllocationLimit(TorchFunctionMode):
         if func in self.FACTORIES:
             size = args[:1] if func is th.full else kwargs.get("size", args)
             size = size[0] if len(size) == 1 and isinstance(size[0], tuple | list) else size
-            self._left -= math.prod(n for n in size if isinstance(n, int))
+            self._left -= math.prod(int(n) for n in size if isinstance(n, int | np.integer))
             self._calls_left -= 1
             if self._left < 0 or self._calls_left < 0:
                 raise UnsafeFileError("its networks would be far larger than the parameters that it holds")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
@@ -25,6 +26,13 @@ DOCUMENT = "document"
 """The array of an ``.npz`` that holds the JSON."""
 
 NORMALIZATION = Name(VecNormalize.__module__, VecNormalize.__qualname__)
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("clip_obs", "clip_reward", "gamma", "epsilon"), int | float | np.number),
+    **dict.fromkeys(("norm_obs", "norm_reward", "training"), bool | np.bool_),
+    "obs_rms": RunningMeanStd | dict,
+    "ret_rms": RunningMeanStd,
+}
+"""What some of the attributes have to be, on which normalising relies."""
 NORMALIZATION_STATE = {
     *("observation_space", "action_space", "reset_infos", "_seeds", "_options", "num_envs", "render_mode", "metadata"),
     *("norm_obs", "norm_obs_keys", "obs_spaces", "obs_rms", "ret_rms", "clip_obs", "clip_reward", "gamma", "epsilon"),
@@ -76,6 +84,10 @@ def object_of(name: Name, state: dict[str, Any], trusted: Collection[str] = ()) 
     if name == NORMALIZATION:
         if not set(state) <= NORMALIZATION_STATE:
             raise UnsafeFileError(f"statistics with {sorted(set(state) - NORMALIZATION_STATE)}")
+        for attribute, kinds in KINDS.items():
+            value = state.get(attribute)
+            if not isinstance(value, kinds) and not (attribute == "obs_rms" and not state.get("norm_obs")):
+                raise UnsafeFileError(f"statistics whose {attribute} is {value!r}")
         statistics = VecNormalize.__new__(VecNormalize)
         with Refusing("statistics that do not fit together"):
             statistics.__setstate__(state)

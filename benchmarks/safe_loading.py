@@ -1,0 +1,60 @@
+"""What it costs to load a model safely: seconds of ``safe_load`` ÷ ``load``, alternating, in one process.
+
+python benchmarks/safe_loading.py
+"""
+
+import io
+import time
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_pg_ext import NPG, safe_load
+
+
+class Images(gym.Env):
+    """Images as those of Atari's wrappers."""
+
+    observation_space = gym.spaces.Box(0, 255, (84, 84, 4), np.uint8)
+    action_space = gym.spaces.Discrete(4)
+
+
+def make_models() -> dict[str, tuple[BaseAlgorithm, int]]:
+    """Models by name, and how often to load each."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [64, 64]}, "device": "cpu"}
+    sac = SAC("MlpPolicy", "Pendulum-v1", buffer_size=1000, **small).learn(150)
+    return {
+        "PPO 64-64": (PPO("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64), 80),
+        "NPG 64-64": (NPG("MlpPolicy", "CartPole-v1", n_steps=64, device="cpu").learn(64), 80),
+        "SAC 64-64": (sac, 80),
+        "PPO CnnPolicy": (PPO("CnnPolicy", Images(), n_steps=64, device="cpu"), 20),
+    }
+
+
+def main() -> None:
+    """Print a line a model."""
+    th.set_num_threads(1)
+    for name, (model, n_loads) in make_models().items():
+        file = io.BytesIO()
+        model.save(file)
+        seconds: list[list[float]] = [[], []]
+        for _ in range(n_loads):
+            loads: tuple[Any, ...] = (type(model).load, safe_load)
+            for load, times in zip(loads, seconds, strict=True):
+                file.seek(0)
+                start = time.perf_counter()
+                load(file, device="cpu")
+                times.append(time.perf_counter() - start)
+        plain, safe = np.array(seconds) * 1e3
+        medians = np.median(safe) / np.median(plain)
+        print(
+            f"{name}: {safe.min() / plain.min():.2f} (medians {medians:.2f}), {safe.min():.1f} ÷ {plain.min():.1f} ms"
+        )
+
+
+if __name__ == "__main__":
+    main()
