@@ -306,7 +306,8 @@ class PluginExperimentManager(ExperimentManager):
         except ValueError as error:
             if not is_refused_argument(error):
                 raise
-            raise UserError(f"--vec-env envpool: {error}") from error
+            message = str(error).replace(f"wrapper_class={self.env_wrapper!r}", f"env_wrapper={self._wrapper_entry!r}")
+            raise UserError(f"--vec-env envpool: {message}") from error
 
     @property
     def _wrapping(self) -> dict[str, Any]:

@@ -393,6 +393,14 @@ def test_what_the_bridge_relies_on_in_rl_zoo():
         assert "model = ALGOS[algo].load(model_path," in source
 
 
+def test_a_wrapper_that_a_pool_cannot_have_is_told_by_its_name(plugins, tmp_path):
+    pytest.importorskip("envpool", reason="the extra envpool is not installed")
+    wrapper = {"env_wrapper": "gymnasium.wrappers.ClipAction"}
+    manager = make_manager(plugins, tmp_path, vec_env_type="envpool", hyperparams=wrapper)
+    with pytest.raises(bridge.UserError, match=r"env_wrapper='gymnasium.wrappers.ClipAction' with EnvPool"):
+        manager.setup_experiment()
+
+
 def test_an_algorithm_that_brings_its_own_vec_env_may_take_a_simulator(plugins, tmp_path, monkeypatch):
     monkeypatch.setattr(Toy, "vec_env_class", FastDummyVecEnv, raising=False)
     monkeypatch.setattr(Toy, "vec_env_types", ("gymnasium",), raising=False)
