@@ -13,7 +13,7 @@ ray = pytest.importorskip("ray")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from ray.cluster_utils import Cluster
+    from clusters import local_cluster
 
     from sb3_pg_ext.evaluation.on_ray import RayTasks, pack, unpack
 
@@ -52,13 +52,8 @@ def test_a_client_of_ray_is_refused():
 
 @pytest.fixture(scope="module")
 def cluster():
-    here = Path(__file__).parent
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{here}:{here.parents[1]}")  # what the machines have installed
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    with local_cluster(Path(__file__).parent) as cluster:
         yield cluster
-        ray.shutdown()
-        cluster.shutdown()
 
 
 class Watched(RayTasks):

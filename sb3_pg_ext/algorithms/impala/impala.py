@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Mapping
+from importlib.util import find_spec
 from itertools import repeat
 from typing import Any, ClassVar, TypeVar
 
@@ -110,6 +111,10 @@ class IMPALA(ActorCriticBase):
         or a function
     :param n_envs_per_actor: number of environments of every actor
     :param backend: ``"processes"`` of this machine, or ``"ray"``: actors of a Ray cluster
+    :param ray_address: of the Ray cluster: ``None`` for the one that this process is connected to, or that
+        ``RAY_ADDRESS`` tells, or else a new one on this machine; ``"auto"``, or HOST:PORT
+    :param ray_actor_options: what Ray is to give to every actor, such as ``{"num_cpus": 1, "resources": {"sim": 1}}``,
+        and where: ``"scheduling_strategy"``; by default one CPU
     :param start_method: how processes are started: ``"forkserver"`` (``"spawn"`` where that does not exist),
         ``"spawn"`` or ``"fork"``
     :param worker_timeout: an actor that goes without a step for so many seconds, while an unroll is expected of it, has
@@ -167,6 +172,8 @@ class IMPALA(ActorCriticBase):
         n_actors: int | None = None,
         n_envs_per_actor: int = 1,
         backend: str = "processes",
+        ray_address: str | None = None,
+        ray_actor_options: Mapping[str, Any] | None = None,
         start_method: str = "forkserver",
         worker_timeout: float = 300.0,
         on_worker_failure: str = "raise",
@@ -196,6 +203,8 @@ class IMPALA(ActorCriticBase):
         self.advantage_estimator_kwargs = advantage_estimator_kwargs
         self.n_envs_per_actor = n_envs_per_actor
         self.backend = backend
+        self.ray_address = ray_address
+        self.ray_actor_options = ray_actor_options
         self.start_method = start_method
         self.worker_timeout = worker_timeout
         self.on_worker_failure = on_worker_failure
@@ -241,6 +250,7 @@ class IMPALA(ActorCriticBase):
         for name in ("use_rms_prop", "normalize_advantage"):
             check_flag(name, getattr(self, name))
         check_choice("backend", self.backend, ("processes", "ray"))
+        self._check_ray()
         check_choice("start_method", self.start_method, START_METHODS)
         check_positive("worker_timeout", self.worker_timeout)
         check_choice("on_worker_failure", self.on_worker_failure, ("raise", "restart"))
@@ -252,6 +262,20 @@ class IMPALA(ActorCriticBase):
                 "use_rms_prop=True, and policy_kwargs has an optimiser of its own; allowed: one of both, such as "
                 "use_rms_prop=False"
             )
+
+    def _check_ray(self) -> None:
+        if self.backend == "ray":
+            if find_spec("ray") is None:
+                raise ValueError("backend='ray' without Ray; allowed: 'processes', or pip install 'sb3_pg_ext[ray]'")
+            if self.ray_address is not None and self.ray_address.startswith("ray://"):
+                raise ValueError(
+                    f"ray_address={self.ray_address!r}; allowed: None, 'auto' on a machine of the cluster, or "
+                    "HOST:PORT; a learner that is a client of Ray would send every unroll twice"
+                )
+            return
+        for name in ("ray_address", "ray_actor_options"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}={getattr(self, name)!r} with backend='processes'; allowed: backend='ray'")
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -335,17 +359,19 @@ class IMPALA(ActorCriticBase):
         self._request()
 
     def _make_actors(self, env: VecEnv, use_masking: bool, entropy: int) -> Actors:
+        slots = allocate_slots(unwrap_vec_normalize(env), self.n_actors)
+        arguments = self._make_configs(env, use_masking), self._layout.arrays, slots, self._parameters()
+        limits: dict[str, Any] = {
+            "entropy": entropy,
+            "worker_timeout": self.worker_timeout,
+            "max_restarts": self.max_restarts if self.on_worker_failure == "restart" else 0,
+        }
+        if self.backend == "ray":
+            from sb3_pg_ext.workers.on_ray import RayActors  # Ray need not be installed
+
+            return RayActors(*arguments, address=self.ray_address, options=self.ray_actor_options or {}, **limits)
         return ProcessActors(
-            self._make_configs(env, use_masking),
-            self._layout.arrays,
-            allocate_slots(unwrap_vec_normalize(env), self.n_actors),
-            self._parameters(),
-            name="IMPALA actor",
-            no_progress="no step",
-            entropy=entropy,
-            start_method=self._start_method,
-            worker_timeout=self.worker_timeout,
-            max_restarts=self.max_restarts if self.on_worker_failure == "restart" else 0,
+            *arguments, name="IMPALA actor", no_progress="no step", start_method=self._start_method, **limits
         )
 
     def _make_configs(self, env: VecEnv, use_masking: bool) -> list[ActorConfig]:

@@ -1,0 +1,237 @@
+"""IMPALA beside A3C: steps per second, what a slow environment gains by many actors, and what lag does to learning.
+
+    python benchmarks/actors.py --repetitions 5
+    python benchmarks/actors.py --sleep
+    python benchmarks/actors.py --learning --plot docs/images/impala_lag.png
+    python benchmarks/actors.py --kill 120
+
+All sides of a comparison run one after the other, again and again, and only the ratios of neighbours mean anything.
+Speeds are those after the first 2000 steps, without start-up. Every process computes with one thread.
+
+With ``--learning`` every side trains on CartPole-v1 with the shipped configuration. A forced lag keeps every unroll back
+for so many updates. A finished run is a line of ``benchmarks/results/actors.jsonl``. With ``--kill`` a random actor is
+killed every 5 seconds, for so many seconds.
+"""
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+from asynchrony import Curve, measure
+from runs import Run, complete, read, versions
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
+from threadpoolctl import threadpool_limits
+
+from sb3_pg_ext import A3C, IMPALA
+from sb3_pg_ext.workers.actors import Delivery
+
+RESULTS = Path(__file__).parent / "results" / "actors.jsonl"
+ENV_ID = "CartPole-v1"
+N_TIMESTEPS = 500_000
+SLEEP = 0.005
+CARTPOLE: dict[str, Any] = {
+    "n_steps": 32,
+    "batch_size": 1,
+    "gamma": 0.98,
+    "advantage_estimator_kwargs": {"lambda_": 0.95},
+    "use_rms_prop": False,
+}
+
+
+def impala(env: Any, n_actors: int, **kwargs: Any) -> IMPALA:
+    """IMPALA with so many actors."""
+    return IMPALA("MlpPolicy", env, n_actors=n_actors, **{"n_steps": 40, "seed": 0, "device": "cpu", **kwargs})
+
+
+SIDES = {
+    "A3C, 2 workers": lambda: A3C("MlpPolicy", ENV_ID, n_workers=2, n_steps=40, seed=0),
+    "IMPALA, 2 actors": lambda: impala(ENV_ID, 2),
+    "IMPALA on Ray, 2 actors": lambda: impala(ENV_ID, 2, backend="ray"),
+}
+
+
+def compare_speeds(sides: list[str], repetitions: int, n_timesteps: int) -> None:
+    """Print the speed of all sides, and what they are of the first one's."""
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(repetitions):
+        for side in sides:
+            speed, start_up = measure(SIDES[side](), n_timesteps)
+            speeds[side].append(speed)
+            print(f"{side}: {speed:.0f} steps/s, first step after {start_up:.1f} s", flush=True)
+    first, *others = sides
+    for other in others:
+        ratios = [a / b for a, b in zip(speeds[other], speeds[first], strict=True)]
+        print(f"{other} ÷ {first}: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+
+
+class Slow(gym.Wrapper[Any, Any, Any, Any]):
+    """A step takes 5 ms, which cost no time of a processor."""
+
+    def step(self, action: Any) -> Any:
+        """Sleep, and make the step."""
+        time.sleep(SLEEP)
+        return super().step(action)
+
+
+def make_slow() -> gym.Env:
+    """CartPole, slowly."""
+    return Slow(gym.make(ENV_ID))
+
+
+def compare_sleepers(n_actors: int, seconds: float) -> None:
+    """Print what many actors gain with an environment that waits."""
+    speeds = {
+        n: measure(impala(make_slow, n, batch_size=1, n_steps=20), int(seconds * n * 150))[0] for n in (1, n_actors)
+    }
+    print(f"{n_actors} actors: {speeds[n_actors]:.0f} steps/s ÷ 1 actor: {speeds[1]:.0f} steps/s = ", end="")
+    print(f"{speeds[n_actors] / speeds[1]:.1f}")
+
+
+class Lagging(IMPALA):
+    """Every unroll is learned from so many updates later than it might be."""
+
+    forced_lag = 10
+
+    def _next_delivery(self) -> Delivery:
+        if self._version == 0 and not self._fresh:
+            self._held: deque[Delivery] = deque()
+        while len(self._held) < self.forced_lag * self.batch_size + 1:
+            self._request()
+            self._held.append(super()._next_delivery())
+        return self._held.popleft()
+
+
+def uncorrected() -> dict[str, Any]:
+    """The same returns, without ratios."""
+    return {"advantage_estimator": "gae", "gae_lambda": 0.95, "advantage_estimator_kwargs": None}
+
+
+LEARNERS: dict[str, tuple[type[IMPALA], dict[str, Any]]] = {
+    "V-trace": (IMPALA, {}),
+    "V-trace on Ray": (IMPALA, {"backend": "ray"}),
+    "V-trace, lag of 10": (Lagging, {}),
+    "uncorrected, lag of 10": (Lagging, uncorrected()),
+}
+
+
+def learn(side: str, seed: int, n_timesteps: int) -> Run:
+    """Train once, and evaluate."""
+    cls, kwargs = LEARNERS[side]
+    schedule, curve = LinearSchedule(1e-3, 0.0, 1.0), Curve()
+    model = cls("MlpPolicy", ENV_ID, schedule, seed=seed, device="cpu", **{"n_actors": 2, **CARTPOLE, **kwargs})
+    begin = time.perf_counter()
+    model.learn(n_timesteps, curve, log_interval=None)
+    seconds = time.perf_counter() - begin
+    returns, _ = evaluate_policy(model, make_vec_env(ENV_ID, seed=seed + 1_000_000), 100)
+    run = {"side": side, "seed": seed, "score": returns, "seconds": seconds, "n_timesteps": n_timesteps}
+    return {**run, "curve": curve.points, "versions": versions()}
+
+
+def compare_learning(sides: list[str], seeds: list[int], n_timesteps: int, figure: Path | None) -> None:
+    """Make the runs that are missing, one after the other, and print a table."""
+    done = {(run["side"], run["seed"]) for run in read(RESULTS)}
+    jobs = [partial(learn, side, seed, n_timesteps) for seed in seeds for side in sides if (side, seed) not in done]
+    with ThreadPoolExecutor(1) as pool:
+        complete(RESULTS, jobs, pool, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
+    runs = [run for run in read(RESULTS) if run["seed"] in seeds and run["side"] in sides]
+    print("| | greedy return, by seed | seconds |\n|---|---|---|")
+    for side in sides:
+        chosen = sorted((run for run in runs if run["side"] == side), key=lambda run: run["seed"])
+        scores, seconds = (", ".join(f"{run[name]:.0f}" for run in chosen) for name in ("score", "seconds"))
+        print(f"| {side} | {scores} | {seconds} |")
+    if figure:
+        plot(runs, sides, figure)
+
+
+def plot(runs: list[Run], sides: list[str], path: Path) -> None:
+    """Mean training returns against steps, a line for every seed."""
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for color, side in enumerate(sides):
+        for number, run in enumerate(run for run in runs if run["side"] == side):
+            _, steps, returns = zip(*run["curve"], strict=True)
+            label = side if number == 0 else None
+            axes.plot(np.array(steps) / 1000, returns, color=f"C{color}", alpha=0.7, label=label)
+    axes.set(xlabel="thousand environment steps", ylabel="mean return of 100 episodes")
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+class Killer(BaseCallback):
+    """Kills a random actor every five seconds, and notes how much memory the learner has, in MiB."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.begin = self.latest = time.monotonic()
+        self.seconds, self.n_killed, self.pids = seconds, 0, set[int]()
+        self.memory: list[float] = []
+
+    def _on_step(self) -> bool:
+        now = time.monotonic()
+        if now - self.latest > 5:
+            self.latest = now
+            assert isinstance(self.model, IMPALA)
+            pids = [pid for pid in self.model._actors.pids if pid is not None]  # type: ignore[union-attr]
+            self.pids.update(pids)
+            os.kill(random.choice(pids), signal.SIGKILL)
+            self.n_killed += 1
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        return now - self.begin < self.seconds
+
+
+def kill(seconds: float) -> None:
+    """Train while actors are killed, and tell what is left."""
+    model = impala(ENV_ID, 2, on_worker_failure="restart", max_restarts=10**6)
+    killer = Killer(seconds)
+    model.learn(10**9, killer, log_interval=None)
+    left = [pid for pid in killer.pids if Path(f"/proc/{pid}").exists()]
+    print(f"{killer.n_killed} killed, {model._n_restarts} replaced; {model.num_timesteps} steps, {model._n_updates}")
+    print(f"updates; processes left: {left}; MiB: {', '.join(f'{each:.0f}' for each in killer.memory)}")
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", nargs="+", help="which to compare; by default all that need no Ray")
+    parser.add_argument("--n-timesteps", type=int)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--sleep", action="store_true", help="compare 16 actors with one, where a step takes 5 ms")
+    parser.add_argument("--learning", action="store_true", help="compare what is learned")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of --learning")
+    parser.add_argument("--plot", type=Path, help="where the figure of --learning goes, as PNG")
+    parser.add_argument("--kill", type=float, help="kill actors for so many seconds")
+    options = parser.parse_args()
+    th.set_num_threads(1)
+    with threadpool_limits(1):
+        if options.kill:
+            kill(options.kill)
+        elif options.sleep:
+            compare_sleepers(16, 8.0)
+        elif options.learning:
+            sides = options.sides or [side for side in LEARNERS if "Ray" not in side]
+            compare_learning(sides, options.seeds, options.n_timesteps or N_TIMESTEPS, options.plot)
+        else:
+            sides = options.sides or [side for side in SIDES if "Ray" not in side]
+            compare_speeds(sides, options.repetitions, options.n_timesteps or 50_000)
+
+
+if __name__ == "__main__":
+    main()
