@@ -3,6 +3,7 @@
     python benchmarks/actors.py --repetitions 5
     python benchmarks/actors.py --sleep
     python benchmarks/actors.py --learning --plot docs/images/impala_lag.png
+    python benchmarks/actors.py --simulate --plot docs/images/impala_actors.png
     python benchmarks/actors.py --kill 120
 
 All sides of a comparison run one after the other, again and again, and only the ratios of neighbours mean anything.
@@ -10,10 +11,12 @@ Speeds are those after the first 2000 steps, without start-up. Every process com
 
 With ``--learning`` every side trains on CartPole-v1 with the shipped configuration. A forced lag keeps every unroll back
 for so many updates. A finished run is a line of ``benchmarks/results/actors.jsonl``. With ``--kill`` a random actor is
-killed every 5 seconds, for so many seconds.
+killed every 5 seconds, for so many seconds. With ``--simulate`` seconds of unrolls and of updates are measured, and
+up to 1024 actors that take as long are simulated.
 """
 
 import argparse
+import heapq
 import os
 import random
 import signal
@@ -174,6 +177,117 @@ def plot(runs: list[Run], sides: list[str], path: Path) -> None:
     plt.close(figure)
 
 
+class Timed(IMPALA):
+    """Notes how long unrolls and updates take."""
+
+    def _take(self, delivery: Delivery) -> None:
+        self.__dict__.setdefault("unroll_seconds", []).append(delivery.working)
+        super()._take(delivery)
+
+    def train(self) -> None:
+        """Note how long it takes."""
+        begin = time.perf_counter()
+        super().train()
+        self.__dict__.setdefault("update_seconds", []).append(time.perf_counter() - begin)
+
+
+def simulate(n: int, batch_size: int, unroll: float, spread: float, update: float, n_updates: int) -> tuple[float, ...]:
+    """A learner and n actors, each with two unrolls to make.
+
+    :param n: number of actors
+    :param batch_size: unrolls for an update, B
+    :param unroll: mean of the seconds of an unroll, u, which are gamma-distributed
+    :param spread: their standard deviation, as a fraction of the mean
+    :param update: seconds of an update, s
+    :param n_updates: after so many it ends; the first half is not counted
+    :return: which part of its time the learner works, and mean and maximum of the lag
+    """
+    rng = np.random.default_rng(0)
+    shape = 1 / spread**2
+
+    def duration() -> float:
+        return float(rng.gamma(shape, unroll / shape))
+
+    version, updating_until, busy, counted_from = 0, None, 0.0, 0.0
+    to_make, lags = [1] * n, list[int]()
+    queue: deque[tuple[int, int]] = deque()
+    events = [(duration(), actor, 0) for actor in range(n)]
+    heapq.heapify(events)
+    working = [True] * n
+    fresh: list[tuple[int, int]] = []
+    now = 0.0
+    while version < n_updates:
+        now, actor, begun = heapq.heappop(events)
+        if actor == LEARNER:
+            version, updating_until, fresh = version + 1, None, []
+            if version == n_updates // 2:
+                busy, counted_from, lags = 0.0, now, []
+        else:
+            queue.append((actor, begun))
+            working[actor] = to_make[actor] > 0
+            if working[actor]:
+                to_make[actor] -= 1
+                heapq.heappush(events, (now + duration(), actor, version))
+        if updating_until is None:
+            while queue and len(fresh) < batch_size:
+                taken, made_with = queue.popleft()
+                fresh.append((taken, made_with))
+                lags.append(version - made_with)
+                if working[taken]:
+                    to_make[taken] += 1
+                else:
+                    working[taken] = True
+                    heapq.heappush(events, (now + duration(), taken, version))
+            if len(fresh) == batch_size:
+                updating_until, busy = now + update, busy + update
+                heapq.heappush(events, (updating_until, LEARNER, 0))
+    return busy / (now - counted_from), float(np.mean(lags)), float(np.max(lags))
+
+
+LEARNER = -1
+
+
+def simulate_all(figure: Path | None) -> None:
+    """Measure, simulate, and print a table."""
+    batch_size = 4
+    model = Timed("MlpPolicy", ENV_ID, n_actors=1, n_steps=40, batch_size=batch_size, seed=0, device="cpu")
+    model.learn(30_000, log_interval=None)
+    unrolls, updates = (np.array(vars(model)[name][20:]) for name in ("unroll_seconds", "update_seconds"))
+    unroll, update = float(np.mean(unrolls)), float(np.mean(updates))
+    spread = min(1.0, float(np.std(unrolls)) / unroll)
+    most = batch_size * unroll / update
+    print(f"an unroll takes {unroll * 1e3:.2f} ms (± {spread:.0%}), an update {update * 1e3:.2f} ms: n* = {most:.1f}")
+    fast, slow = (unroll, "CartPole"), (unroll + 40 * SLEEP, "CartPole, 5 ms a step")
+    print("| actors | learner works | lag: mean | max | learner works, 5 ms a step | lag: mean | max |")
+    print("|---|---|---|---|---|---|---|")
+    counts = [2**k for k in range(11)]
+    results = {
+        name: [simulate(n, batch_size, mean, spread, update, max(400, 20 * n)) for n in counts]
+        for mean, name in (fast, slow)
+    }
+    for i, n in enumerate(counts):
+        cells = [f"{used:.0%} | {lag:.1f} | {most:.0f}" for used, lag, most in (each[i] for each in results.values())]
+        print(f"| {n} | " + " | ".join(cells) + " |")
+    if figure is None:
+        return
+    canvas, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for color, (mean, name) in zip(("C0", "C1"), (fast, slow), strict=True):
+        used, lag, _ = map(np.array, zip(*results[name], strict=True))
+        left.plot(counts, used, "o-", color=color, label=name)
+        right.plot(counts, lag, "o-", color=color, label=name)
+        left.plot(counts, np.minimum(1, np.array(counts) * update / (batch_size * mean)), ":", color=color)
+        saturated = np.array(counts) > batch_size * mean / update
+        right.plot(counts, np.where(saturated, 2, 1) * np.array(counts) / batch_size, ":", color=color)
+    left.set(xscale="log", xlabel="actors", ylabel="part of its time that the learner works", ylim=(0, 1.05))
+    right.set(xscale="log", yscale="log", xlabel="actors", ylabel="mean lag, in updates")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(figure, dpi=110)
+    plt.close(canvas)
+
+
 class Killer(BaseCallback):
     """Kills a random actor every five seconds, and notes how much memory the learner has, in MiB."""
 
@@ -216,13 +330,16 @@ def main() -> None:
     parser.add_argument("--sleep", action="store_true", help="compare 16 actors with one, where a step takes 5 ms")
     parser.add_argument("--learning", action="store_true", help="compare what is learned")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of --learning")
-    parser.add_argument("--plot", type=Path, help="where the figure of --learning goes, as PNG")
+    parser.add_argument("--plot", type=Path, help="where the figure goes, as PNG")
+    parser.add_argument("--simulate", action="store_true", help="simulate up to 1024 actors")
     parser.add_argument("--kill", type=float, help="kill actors for so many seconds")
     options = parser.parse_args()
     th.set_num_threads(1)
     with threadpool_limits(1):
         if options.kill:
             kill(options.kill)
+        elif options.simulate:
+            simulate_all(options.plot)
         elif options.sleep:
             compare_sleepers(16, 8.0)
         elif options.learning:

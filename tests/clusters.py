@@ -17,6 +17,7 @@ def local_cluster(*folders: Path) -> Iterator[Cluster]:
     """
     here = Path(__file__).parent
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # on a busy machine those of Ray's default hardly start
         patch.setenv("PYTHONPATH", ":".join(map(str, [*folders, here, here.parent])))
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         try:

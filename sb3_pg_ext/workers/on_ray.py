@@ -84,7 +84,7 @@ class RayActors(Actors):
         self._first_failure: str | None = None
         n_cpus = options.get("num_cpus", 1)
         self._is_own = connect(address, n_cpus * len(makers))
-        self._class = ray.remote(RemoteActor).options(**{"num_cpus": 1, **options, "max_restarts": 0})
+        self._class: Any = ray.remote(RemoteActor).options(**{"num_cpus": 1, **options, "max_restarts": 0})
         self._handles: list[Handle] = []
         self.publish(0, parameters)
 

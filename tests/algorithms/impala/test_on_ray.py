@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from clusters import local_cluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 FOREVER = 10**9
 
@@ -105,14 +105,14 @@ def test_an_actor_is_killed(connected):
 
 
 def test_an_environment_raises(connected):
-    model = build(Troubled, partial(Troubled, "raise", at=60))
-    with pytest.raises(WorkerError, match=r"Worker 1 has failed:(.|\n)*ZeroDivisionError: the environment is out of"):
+    model = build(partial(Troubled, "raise", at=60))
+    with pytest.raises(WorkerError, match=r"Worker 0 has failed:(.|\n)*ZeroDivisionError: the environment is out of"):
         model.learn(FOREVER)
 
 
 def test_an_actor_hangs(connected):
-    model = build(Troubled, partial(Troubled, "block", at=60), worker_timeout=3)
-    with pytest.raises(WorkerError, match="Worker 1 has made no unroll for 3 seconds, worker_timeout=3"):
+    model = build(partial(Troubled, "block", at=60), worker_timeout=3)
+    with pytest.raises(WorkerError, match="Worker 0 has made no unroll for 3 seconds, worker_timeout=3"):
         model.learn(FOREVER)
 
 
