@@ -9,8 +9,8 @@
 All sides of a comparison run one after the other, again and again, and only the ratios of neighbours mean anything.
 Speeds are those after the first 2000 steps, without start-up. Every process computes with one thread.
 
-With ``--learning`` every side trains on CartPole-v1 with the shipped configuration. A forced lag keeps every unroll back
-for so many updates. A finished run is a line of ``benchmarks/results/actors.jsonl``. With ``--kill`` a random actor is
+With ``--learning`` every side trains on CartPole-v1 with the shipped configuration. A forced lag keeps every unroll
+back for so many updates. A finished run is a line of ``benchmarks/results/actors.jsonl``. With ``--kill`` some actor is
 killed every 5 seconds, for so many seconds. With ``--simulate`` seconds of unrolls and of updates are measured, and
 up to 1024 actors that take as long are simulated.
 """
@@ -219,7 +219,7 @@ def simulate(n: int, batch_size: int, unroll: float, spread: float, update: floa
     while version < n_updates:
         now, actor, begun = heapq.heappop(events)
         if actor == LEARNER:
-            version, updating_until, fresh = version + 1, None, []
+            version, updating_until, fresh, busy = version + 1, None, [], busy + update
             if version == n_updates // 2:
                 busy, counted_from, lags = 0.0, now, []
         else:
@@ -239,7 +239,7 @@ def simulate(n: int, batch_size: int, unroll: float, spread: float, update: floa
                     working[taken] = True
                     heapq.heappush(events, (now + duration(), taken, version))
             if len(fresh) == batch_size:
-                updating_until, busy = now + update, busy + update
+                updating_until = now + update
                 heapq.heappush(events, (updating_until, LEARNER, 0))
     return busy / (now - counted_from), float(np.mean(lags)), float(np.max(lags))
 
@@ -262,7 +262,7 @@ def simulate_all(figure: Path | None) -> None:
     print("|---|---|---|---|---|---|---|")
     counts = [2**k for k in range(11)]
     results = {
-        name: [simulate(n, batch_size, mean, spread, update, max(400, 20 * n)) for n in counts]
+        name: [simulate(n, batch_size, mean, spread, update, max(400, 6 * n)) for n in counts]
         for mean, name in (fast, slow)
     }
     for i, n in enumerate(counts):
