@@ -176,7 +176,7 @@ def plot(runs: list[dict[str, Any]], path: Path) -> None:
         axis.set(title=task, xlabel="processor time, s (logarithmic)", xscale="log")
         axis.set_ylabel(f"mean return of the last {what['episodes']} episodes")
         axis.grid(alpha=0.3)
-    axes[-1].legend(frameon=False, fontsize="small")
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
