@@ -124,13 +124,19 @@ def measure(name: str, setting: str, n_rollouts: int, folder: Path) -> dict[str,
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A Markdown table of the medians, and in brackets the smallest and the largest."""
+    """A Markdown table: medians, in brackets the smallest and the largest; then the median of the ratios to SB3."""
     lines = ["| steps/s | " + " | ".join(SETTINGS) + " |", "|---" * (1 + len(SETTINGS)) + "|"]
     for name, title in TITLES.items():
         cells = []
         for setting in SETTINGS:
-            found = [r["steps_per_second"] for r in results if (r["side"], r["setting"]) == (name, setting)]
-            cells.append(f"{statistics.median(found):.0f} ({min(found):.0f}–{max(found):.0f})" if found else "")
+            found, stock = (
+                [r["steps_per_second"] for r in results if (r["side"], r["setting"]) == (side, setting)]
+                for side in (name, "stock")
+            )
+            cell = f"{statistics.median(found):.0f} ({min(found):.0f}–{max(found):.0f})" if found else ""
+            if found and stock and name != "stock":
+                cell += f", {statistics.median(a / b for a, b in zip(found, stock, strict=True)):.1f}"
+            cells.append(cell)
         if any(cells):
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
