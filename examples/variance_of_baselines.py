@@ -80,6 +80,7 @@ OF_TRAINING = [
     for name in BASELINES
     if (not name.startswith(("optimal", "per ")) and name != "value, fitted") or "cross" in name
 ]
+STYLES = ("-", "--", ":")
 SLOW = [name for name in OF_TRAINING if "cross" in name]
 
 FROM_THE_BATCH = [name for name in BASELINES if name == "mean" or name.startswith(("leave", "optimal", "per "))]
@@ -459,10 +460,11 @@ def plot_learning(by_env: dict[str, list[Task]], path: Path) -> None:
     figure, panels = plt.subplots(1, len(by_env), figsize=(6 * len(by_env), 5.5), layout="constrained", squeeze=False)
     for axes, (env, lines) in zip(panels[0], by_env.items(), strict=True):
         grid, n_seeds = np.linspace(0, lines[0]["n_timesteps"], 60), len({line["seed"] for line in lines})
-        for number, name in enumerate(dict.fromkeys(line["baseline"] for line in lines)):
+        for name in dict.fromkeys(line["baseline"] for line in lines):
+            number = OF_TRAINING.index(name)
             curves = [np.interp(grid, *np.transpose(line["curve"])) for line in lines if line["baseline"] == name]
             mean, low, high = np.transpose([interval(column) for column in np.transpose(curves)])
-            axes.plot(grid, mean, "-" if number < 6 else "--", color=f"C{number % 6}", label=name)
+            axes.plot(grid, mean, STYLES[number // 5], color=f"C{number % 5}", label=name)
             axes.fill_between(grid, low, high, color=f"C{number % 6}", alpha=0.07, linewidth=0)
         axes.set(xlabel="environment steps", ylabel="return of training episodes", title=f"{env}, {n_seeds} seeds")
         axes.set_ylim(bottom=0)
