@@ -24,6 +24,8 @@ from sb3_pg_ext.functional.heads import Categorical
 from sb3_pg_ext.functional.surrogates import td_loss
 from sb3_pg_ext.gradients.networks import optimizer_of
 
+LEAST_TEMPERATURE = 0.01
+
 
 class Update(NamedTuple):
     """What the log tells of the latest update.
@@ -77,7 +79,7 @@ class GumbelDDPG(OffPolicyBase):
     :param max_grad_norm: gradients are scaled down to this norm, that of the actor and that of the critic each on its
         own; ``None`` for no clipping
     :param loss: of the temporal differences: ``"mse"``, or ``"huber"``, which is linear beyond ±1 and half the size
-    :param temperature: τ; a number, or a function of the remaining progress (1 to 0)
+    :param temperature: τ; a number, or a function of the remaining progress (1 to 0), which counts as 0.01 below that
     :param straight_through: whether the critic sees one-hot actions in the actor's loss, too
     :param logit_penalty: weight of the mean of the squared logits, which keeps them from growing without bounds
     :param exploration_eps: probability of a uniformly random action during training, beside the Gumbel noise; a number,
@@ -178,6 +180,11 @@ class GumbelDDPG(OffPolicyBase):
         """What a schedule is at this point of the training."""
         return FloatSchedule(schedule)(self._current_progress_remaining)
 
+    @property
+    def _temperature(self) -> float:
+        """τ at this point of the training; schedules may fall to 0, where y has no derivative."""
+        return max(self._now(self.temperature), LEAST_TEMPERATURE)
+
     def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
         actions, _ = super()._sample_action(learning_starts, *args, **kwargs)
         eps = self._now(self.exploration_eps)
@@ -207,7 +214,7 @@ class GumbelDDPG(OffPolicyBase):
         losses["critic_grad_norm"] = networks.critic.descend({"q_values": loss.gradient}, self.max_grad_norm)
 
         logits = networks.actor.predict(batch.observations)["logits"]
-        sampled = GumbelSoftmax(logits, self._noise(logits), sizes, self._now(self.temperature), self.straight_through)
+        sampled = GumbelSoftmax(logits, self._noise(logits), sizes, self._temperature, self.straight_through)
         of_sampled = networks.critic.predict(batch.observations, sampled.samples)["q_values"][:, 0]
         penalty = self.logit_penalty * float(np.square(logits).mean())
         losses["actor_loss"] = -float(of_sampled.mean()) + penalty
@@ -223,7 +230,7 @@ class GumbelDDPG(OffPolicyBase):
         td_errors = targets - q_values
         return {
             **losses,
-            "temperature": self._now(self.temperature),
+            "temperature": self._temperature,
             "td_error_mean": td_errors.mean(),
             "td_error_std": td_errors.std(),
             "explained_variance": 1 - td_errors.var() / targets.var(),

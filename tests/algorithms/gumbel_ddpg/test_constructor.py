@@ -56,6 +56,13 @@ def test_the_same_seed_gives_the_same_actions(space, n_envs):
     assert len(np.unique(chosen[0])) > 1
 
 
+def test_a_temperature_may_fall_to_0():
+    model = make_model(temperature=lambda remaining: remaining, learning_starts=8, batch_size=8, train_freq=1).learn(40)
+    assert model._current_progress_remaining == 0
+    assert model.n_skipped_updates == 0
+    assert model._summarize()["temperature"] == 0.01
+
+
 def test_random_actions_come_with_their_probability():
     """With ε = 1 all actions are uniformly distributed, however sure the policy is."""
     model = make_model(exploration_eps=lambda remaining: remaining, learning_starts=0)
