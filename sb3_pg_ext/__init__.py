@@ -1,7 +1,7 @@
 """Policy-gradient algorithms and pluggable advantage estimators for Stable-Baselines3."""
 
 from sb3_pg_ext.algorithms.a3c import A3C
-from sb3_pg_ext.algorithms.ac import ActorCritic
+from sb3_pg_ext.algorithms.ac import DAC, ActorCritic
 from sb3_pg_ext.algorithms.acktr import ACKTR
 from sb3_pg_ext.algorithms.gumbel_ddpg import GumbelDDPG
 from sb3_pg_ext.algorithms.impala import IMPALA
@@ -20,6 +20,7 @@ from sb3_pg_ext.version import __version__
 __all__ = [
     "A3C",
     "ACKTR",
+    "DAC",
     "IMPALA",
     "NAF",
     "NPG",

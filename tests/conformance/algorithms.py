@@ -103,6 +103,16 @@ TRAITS = {
         supports_sde=False,
         online=True,
     ),
+    "dac": Traits(
+        {},
+        {
+            "a compatible critic": {"critic": "compatible", "trace_lambda": 0.5},
+            "more exploration": {"exploration_std": 1.0, "actor_learning_rate": 1e-2},
+        },
+        action_spaces=frozenset({"Box", "Box of two dimensions"}),
+        supports_sde=False,
+        online=True,
+    ),
     "fast_a2c": Traits(
         variants={
             "Adam": {"use_rms_prop": False},

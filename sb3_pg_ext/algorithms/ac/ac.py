@@ -13,15 +13,11 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import nn
 
-from sb3_pg_ext.algorithms.ac.compiled import CompiledLearner, CompiledSamples
-from sb3_pg_ext.algorithms.ac.learner import Learner, Memory, Settings
+from sb3_pg_ext.algorithms.ac.learner import Settings
 from sb3_pg_ext.algorithms.ac.online import OnlineBase
-from sb3_pg_ext.algorithms.ac.q_network import QNetwork
-from sb3_pg_ext.algorithms.ac.samples import ArraySamples, AutogradSamples, Layout, SampleBackend, find_layouts
 from sb3_pg_ext.algorithms.ac.wrapping import Wrapping, is_raw, plan_wrapping, statistics_of, wrap
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.arguments import check_choice, check_flag, check_positive, check_range
-from sb3_pg_ext.gradients.choice import choose
 
 SelfActorCritic = TypeVar("SelfActorCritic", bound="ActorCritic")
 
@@ -270,27 +266,6 @@ class ActorCritic(OnlineBase):
             bool(self.discount_state_distribution),
             self.env_updates == "averaged",
         )
-
-    def _make_memory(self) -> Memory:
-        q_net = QNetwork(self.policy).to(self.device) if self.critic in ("q", "q_minus_v") else None
-        return Memory(find_layouts(self.policy), q_net, self.n_envs, self._settings, self.device)
-
-    def _make_learner(self, n_steps: int | None) -> tuple[Learner, str]:
-        settings, q_net = self._settings, self.memory.q_net
-        layouts = *find_layouts(self.policy), None if q_net is None else Layout(list(q_net.parameters()))
-        arguments = self.policy, q_net, layouts
-        if settings.critic_target == "sarsa":
-            n_steps = None  # an action more where an episode begins: how many there will be is not known
-        n_envs = self.n_envs
-        backend, path = choose(
-            self.engine,
-            lambda: ArraySamples(*arguments, n_envs, n_steps),
-            lambda: AutogradSamples(*arguments),
-            lambda: CompiledSamples(*arguments, n_envs, n_steps, settings=settings),
-        )
-        learner = CompiledLearner if isinstance(backend, CompiledSamples) else Learner
-        made: SampleBackend = backend
-        return learner(self.memory, made, settings, self._rates()), path
 
 
 STREAMING: dict[str, Any] = {

@@ -1,14 +1,18 @@
 """The base of algorithms that learn at every step: set-up, counting and the log around a learner."""
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg_ext.algorithms.ac.learner import Learner, Memory
+from sb3_pg_ext.algorithms.ac.compiled import CompiledLearner, CompiledSamples
+from sb3_pg_ext.algorithms.ac.learner import Learner, Memory, Settings
+from sb3_pg_ext.algorithms.ac.q_network import QNetwork
+from sb3_pg_ext.algorithms.ac.samples import ArraySamples, AutogradSamples, Layout, SampleBackend, find_layouts
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_count, check_range
+from sb3_pg_ext.gradients.choice import choose
 from sb3_pg_ext.policies.inputs import PolicyInputs
 from sb3_pg_ext.rollouts.online import OnlineCollector, Transition
 
@@ -18,10 +22,11 @@ SelfOnline = TypeVar("SelfOnline", bound="OnlineBase")
 class OnlineBase(OnlineCollector, OnPolicyBase):
     """Builds what learns at every step, keeps what it remembers with the model, and logs what it did.
 
-    A subclass has ``_make_memory`` and ``_make_learner``, and sets ``actor_learning_rate`` and ``critic_learning_rate``
-    before ``_setup_model()``.
+    A subclass has ``_settings``, and sets ``actor_learning_rate``, ``critic_learning_rate`` and ``engine`` before
+    ``_setup_model()``.
     """
 
+    learner_class: ClassVar[type[Learner]] = Learner
     actor_learning_rate: float | Schedule | None = None
     critic_learning_rate: float | Schedule | None = None
     memory: Memory
@@ -79,15 +84,35 @@ class OnlineBase(OnlineCollector, OnPolicyBase):
     def train(self) -> None:
         """Do nothing: every step has been learned from."""
 
-    def _make_memory(self) -> Memory:
+    @property
+    def _settings(self) -> Settings:
+        """What is chosen."""
         raise NotImplementedError
+
+    def _make_memory(self) -> Memory:
+        q_net = QNetwork(self.policy).to(self.device) if self._settings.critic in ("q", "q_minus_v") else None
+        return Memory(find_layouts(self.policy), q_net, self.n_envs, self._settings, self.device)
 
     def _make_learner(self, n_steps: int | None) -> tuple[Learner, str]:
         """What acts and learns, and in words what differentiates.
 
         :param n_steps: for so many steps
         """
-        raise NotImplementedError
+        settings, q_net = self._settings, self.memory.q_net
+        layouts = *find_layouts(self.policy), None if q_net is None else Layout(list(q_net.parameters()))
+        arguments = self.policy, q_net, layouts
+        if settings.critic_target == "sarsa":
+            n_steps = None  # an action more where an episode begins: how many there will be is not known
+        n_envs = self.n_envs
+        backend, path = choose(
+            self.engine,
+            lambda: ArraySamples(*arguments, n_envs, n_steps),
+            lambda: AutogradSamples(*arguments),
+            lambda: CompiledSamples(*arguments, n_envs, n_steps, settings=settings),
+        )
+        learner = CompiledLearner if isinstance(backend, CompiledSamples) else self.learner_class
+        made: SampleBackend = backend
+        return learner(self.memory, made, settings, self._rates()), path
 
     def _choose_backend(self) -> Any:
         return self._make_learner(None)
@@ -105,7 +130,7 @@ class OnlineBase(OnlineCollector, OnPolicyBase):
 
     def _act(self, inputs: PolicyInputs, starts: np.ndarray) -> np.ndarray:
         chosen = self._last_next_actions
-        if chosen is None:
+        if chosen is None or starts.all():  # there may be another number of environments than before
             return self._learner.backend.act(inputs)
         if starts.any():
             actions = self._learner.backend.act(inputs)

@@ -173,6 +173,26 @@ class SampleBackend(ABC):
         raise NotImplementedError
 
     @abstractmethod
+    def means(self, inputs: PolicyInputs) -> np.ndarray:
+        """μ(s) of Box actions, [B, action_dim]."""
+
+    @abstractmethod
+    def mean_gradient(self, inputs: PolicyInputs, u: np.ndarray) -> Vector:
+        """The gradient of Σ u·μ(s).
+
+        :param inputs: one state, [1, …]
+        :param u: [action_dim]
+        """
+
+    def action_gradient(self, inputs: PolicyInputs, actions: np.ndarray) -> np.ndarray:
+        """∇_a Q(s, a), [action_dim].
+
+        :param inputs: one state, [1, …]
+        :param actions: [1, action_dim]
+        """
+        raise NotImplementedError
+
+    @abstractmethod
     def finish(self) -> None:
         """The rollout is over."""
 
@@ -259,6 +279,29 @@ class AutogradSamples(SampleBackend):
         value = self.q_net(inputs.tensors(self.policy.device)[0], self._actions(actions)).sum()
         return value.item(), self._gradient(value, self.q)
 
+    def _mean(self, inputs: PolicyInputs) -> th.Tensor:
+        distribution: Any = self.policy.get_distribution(inputs.tensors(self.policy.device)[0]).distribution
+        return distribution.mean
+
+    @th.no_grad()
+    def means(self, inputs: PolicyInputs) -> np.ndarray:
+        """Ask the policy."""
+        with unvalidated_distributions():
+            return self._mean(inputs).cpu().numpy()
+
+    @th.enable_grad()
+    def mean_gradient(self, inputs: PolicyInputs, u: np.ndarray) -> Vector:
+        """By one backward pass."""
+        with unvalidated_distributions():
+            return self._gradient((self._mean(inputs) * self._actions(u)).sum(), self.actor)
+
+    @th.enable_grad()
+    def action_gradient(self, inputs: PolicyInputs, actions: np.ndarray) -> np.ndarray:
+        """By one backward pass."""
+        taken = self._actions(actions).requires_grad_(True)
+        value = self.q_net(inputs.tensors(self.policy.device)[0], taken).sum()
+        return th.autograd.grad(value, taken)[0][0].cpu().numpy()
+
     def finish(self) -> None:
         """Leave no graph in the policy."""
         _forget_graph(self.policy)
@@ -337,9 +380,14 @@ class SampleNet:
             if self._std_weight is not None:
                 np.multiply(beside.T, latent, out=of_std_weight)
                 of_latent += np.dot(beside, self._std_weight)
+        self._of_first = own
         if len(self.layers) > 1:
-            mlp.vjp(self.layers[:-1], self._trace[:-1], of_latent, self._gradients[:-1])
+            _, self._of_first = mlp.vjp(self.layers[:-1], self._trace[:-1], of_latent, self._gradients[:-1])
         return self.gradient
+
+    def of_inputs(self) -> np.ndarray:
+        """The gradient in the inputs, [inputs], after :meth:`backward` of a network without deviations beside."""
+        return np.dot(self._of_first, self.layers[0].weight)[0]
 
     def move(self, scale: float, direction: np.ndarray) -> None:
         """Add scale·direction to the parameters."""
@@ -463,6 +511,24 @@ class ArraySamples(SampleBackend):
         index = int(actions[0, 0]) if self.q_net.is_discrete else 0
         u[index] = 1
         return float(outputs[index]), self.q_sample_net.backward(u)
+
+    def means(self, inputs: PolicyInputs) -> np.ndarray:
+        """By one pass."""
+        return mlp.forward(self.actor_net.layers, network_input(inputs.observations))
+
+    def mean_gradient(self, inputs: PolicyInputs, u: np.ndarray) -> Vector:
+        """By two passes."""
+        self._acted_on = None
+        outputs = self.actor_net.forward(network_input(inputs.observations))[0]
+        of_outputs = np.zeros_like(outputs)
+        of_outputs[: len(u)] = u
+        return self.actor_net.backward(of_outputs)
+
+    def action_gradient(self, inputs: PolicyInputs, actions: np.ndarray) -> np.ndarray:
+        """By two passes."""
+        self.q_gradient(inputs, actions)
+        assert self.q_sample_net is not None
+        return self.q_sample_net.of_inputs()[-actions.shape[1] :]
 
     def finish(self) -> None:
         """Give back what was drawn ahead."""
