@@ -138,16 +138,21 @@ def test_another_cluster_is_refused(connected):
 def test_a_machine_is_lost(connected):
     """The actor there is made anew where there is room again, and meanwhile the other one works."""
     (node,) = [node for node in connected.list_all_nodes() if node is not connected.head_node]
-    timer = threading.Timer(1.0, partial(connected.add_node, num_cpus=1))
+    lost_at = []
 
     def lose(pids):
         connected.remove_node(node, allow_graceful=False)
-        timer.start()
+        lost_at.append(model.num_timesteps)
+
+    def watch_and_replace(caller, _):
+        if lost_at and model.num_timesteps >= lost_at[0] + 200:  # made by the other one
+            lost_at.clear()
+            connected.add_node(num_cpus=1)
+        return watch(caller, _)
 
     watch = Watch(lose)
     model = build(*[partial(Troubled, delay=0.002)] * 2, on_worker_failure="restart")
-    model.learn(FOREVER, watch)
-    timer.join()
+    model.learn(FOREVER, watch_and_replace)
     assert model._n_restarts == 1
     assert watch.n_new == 40
     watch.assert_gone()
