@@ -12,7 +12,9 @@ import yaml
 from rl_zoo3.utils import get_wrapper_class
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_pg_ext import IMPALA
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.zoo.bridge import register_minatar
@@ -54,12 +56,13 @@ class Entry:
     def arguments(self) -> list[str]:
         """What ``sb3-pg train`` needs for two updates with the entry's own settings."""
         given = ["--algo", self.algo, "--env", self.env_id, "-conf", str(self.config)]
-        if "learning_starts" in self.hyperparams:  # the first updates come once a batch was collected
-            start = self.hyperparams["batch_size"]
-            return [*given, "-n", str(start + 2), "-params", f"learning_starts:{start}"]
+        if issubclass(self.cls, OffPolicyAlgorithm):  # the first updates come once a batch was collected
+            start, every = self._argument("batch_size"), self._argument("train_freq")
+            return [*given, "-n", str(start + 2 * every), "-params", f"learning_starts:{start}"]
         episodes, limit = self.hyperparams.get("n_episodes"), gym.spec(self.env_id).max_episode_steps
         length = episodes * limit if episodes else self._argument("n_steps") * self.hyperparams.get("n_envs", 1)
-        return [*given, "-n", str(2 * length)]
+        unrolls = self._argument("batch_size") if issubclass(self.cls, IMPALA) else 1
+        return [*given, "-n", str(2 * unrolls * length)]
 
     def _argument(self, name: str) -> Any:
         """What the entry says, or the default of the first constructor that has one."""
