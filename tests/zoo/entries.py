@@ -14,7 +14,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pg_ext import IMPALA
+from sb3_pg_ext import IMPALA, GumbelDDPG
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.plugins.configs import find_config
 from sb3_pg_ext.zoo.bridge import register_minatar
@@ -24,6 +24,8 @@ register_minatar()
 SHIPPED = Path(__file__).parents[2] / "zoo_configs"
 STAND_INS = {"default": "Pusher-v5", "atari": "BreakoutNoFrameskip-v4"}
 """Environments for the entries that are named after none."""
+OF_CHOICES = "MountainCar-v0"
+"""Another, where actions have to be discrete."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ class Entry:
         return None
 
 
+def _stand_in(cls: type, name: str) -> str:
+    return OF_CHOICES if name == "default" and cls is GumbelDDPG else STAND_INS.get(name, name)
+
+
 def find_entries() -> list[Entry]:
     """Equal entries of a file once, for the last environment that has them."""
     algorithms = [registry().find(AlgorithmSpec, name) for name in registry().names(AlgorithmSpec)]
@@ -102,7 +108,6 @@ def find_entries() -> list[Entry]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
         distinct = {repr(hyperparams): (name, hyperparams) for name, hyperparams in entries.items()}
         found += [
-            Entry(algo, name, STAND_INS.get(name, name), path, hyperparams, cls)
-            for name, hyperparams in distinct.values()
+            Entry(algo, name, _stand_in(cls, name), path, hyperparams, cls) for name, hyperparams in distinct.values()
         ]
     return found
