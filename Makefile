@@ -15,10 +15,10 @@ demo: $(READY) ## train REINFORCE on CartPole-v1 and plot how it learns; make de
 	@$(BIN)/python examples/demo.py --seed $(SEED)
 
 test: $(READY) ## run the test suite but for slow tests; make test ARGS="-k returns" runs a part of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow" $(ARGS)
 
 slow: $(READY) ## run the slow tests: installed plug-ins, benchmarks in small, every shipped configuration, learning
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m slow $(ARGS)
 
 configs: $(READY) ## train and play every shipped configuration for a few steps, through the command line
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/zoo/run_every_entry.py

@@ -134,7 +134,7 @@ def test_models_are_those_of_load(name, policy, tmp_path):
     policy = policy.replace("Policy", recurrent)
     if policy not in cls.policy_aliases or (cls.__name__ == "HER"):
         pytest.skip("has no such policy")
-    discrete = {"DQN", "QRDQN", "MaskablePPO"} & {cls.__name__}
+    discrete = {"DQN", "QRDQN", "MaskablePPO", "GumbelDDPG"} & {cls.__name__}
     space = {"C": "image", "M": "Dict" if policy.startswith("Mul") else "Box"}[policy[0]]
     env = RandomEnv(ACTION_SPACES["Discrete" if discrete else "Box"], OBSERVATION_SPACES[space])
     kwargs = {"net_arch": [8]} if cls.__name__ != "ARS" else {}

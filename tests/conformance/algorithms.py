@@ -161,8 +161,8 @@ TRAITS = {
         variants={
             "a fixed step": {"step": "fixed", "step_size": 0.05},
             "a line search": {"line_search": True, "target_kl": 0.05},
-            "a compatible critic": {"direction": "compatible"},
-            "episodes": {"direction": "episodic", "gae_lambda": 1.0, "cg_damping": 0.3},
+            "a compatible critic": {"direction": "compatible", "cg_max_steps": 15},
+            "episodes": {"direction": "episodic", "cg_max_steps": 15, "gae_lambda": 1.0, "cg_damping": 0.3},
             "sub-sampling": {"sub_sampling_factor": 2, "normalize_advantage": False, "batch_size": 7},
         }
     ),
