@@ -6,19 +6,22 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow configs lint format clean
+.PHONY: help demo test slow thorough configs lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train REINFORCE on CartPole-v1 and plot how it learns; make demo SEED=3 takes another seed
 	@$(BIN)/python examples/demo.py --seed $(SEED)
 
 test: $(READY) ## run the test suite but for slow tests; make test ARGS="-k returns" runs a part of it
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not thorough" $(ARGS)
 
 slow: $(READY) ## run the slow tests: installed plug-ins, benchmarks in small, every shipped configuration, learning
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "slow and not thorough" $(ARGS)
+
+thorough: $(READY) ## run what is left of the tests: long ones that widen what others cover, for before a release
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m thorough $(ARGS)
 
 configs: $(READY) ## train and play every shipped configuration for a few steps, through the command line
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/zoo/run_every_entry.py
@@ -43,6 +46,6 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 		{ echo "sb3_pg_ext needs Python 3.10 or newer, not $$($(PYTHON) --version 2>&1): try make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV), which takes minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --constraint constraints.txt setuptools torch
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
 	@touch $@

@@ -121,6 +121,7 @@ def test_total_returns_are_discounted_without_weights():
     np.testing.assert_allclose(estimate, true_gradient(0.5), atol=ROUNDING)
 
 
+@pytest.mark.thorough
 @EITHER_RETURN
 def test_with_three_episodes_the_estimated_optimum_loses_to_the_mean(total_returns):
     """The mean is biased, but its whole error is smaller than the variance of optima estimated from two episodes."""

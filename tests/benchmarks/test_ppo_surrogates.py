@@ -71,7 +71,7 @@ def test_the_settings_are_those_of_the_paper():
     assert f"| {CLIPPING} | 0.56 | " in table(normalized(EXAMPLE))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_a_miniature_goes_on_where_it_stopped(tmp_path, capsys):
     results, figure = tmp_path / "runs.jsonl", tmp_path / "plot.png"

@@ -27,7 +27,7 @@ def start(name, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [PPO, DQN])
+@pytest.mark.parametrize("cls", [PPO, pytest.param(DQN, marks=pytest.mark.thorough)])
 def test_a_killed_training_ends_as_one_that_was_not(cls, tmp_path):
     name, whole, killed = cls.__name__, tmp_path / "whole", tmp_path / "killed"
     undisturbed, process = start(name, whole), start(name, killed)

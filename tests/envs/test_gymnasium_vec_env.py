@@ -98,6 +98,7 @@ def play_ten_thousand_steps():
     return returned
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("mode", "copy"), list(zip(MODES, (True, False, False), strict=True)))
 def test_ten_thousand_steps_are_those_of_a_dummy(mode, copy):
     theirs = play_ten_thousand_steps()

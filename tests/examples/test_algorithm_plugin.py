@@ -62,6 +62,7 @@ def test_rl_zoo_trains_it_from_the_yaml_that_the_wheel_brings(zoo, tmp_path):
     zoo("enjoy", "--no-render", n_timesteps=50, folder=tmp_path)
 
 
+@pytest.mark.thorough
 def test_rl_zoo_searches_its_hyper_parameters_and_trains_the_trial(zoo, tmp_path):
     study = {"seed": 1, "storage": tmp_path / "study.log", "study_name": "spo", "log_folder": tmp_path}
     zoo("train", "-optimize", "--no-optim-plots", n_trials=1, n_timesteps=256, sampler="random", pruner="none", **study)

@@ -14,7 +14,7 @@ def compare(output):
     return subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_runs_are_written_reported_and_resumed(tmp_path):
     first = compare(tmp_path)
     assert "| leave_one_out | 0 of 2 |" in first.stdout

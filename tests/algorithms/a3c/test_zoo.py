@@ -79,7 +79,7 @@ def test_training(make, vec_env, start_method):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "atari" else [])  # 16 processes
+        pytest.param(name, marks=[pytest.mark.thorough] if name == "atari" else [])  # 16 processes
         for name in yaml.safe_load(find_config(SHIPPED).read_text())
         if name[:7] != "MinAtar" or "Breakout" in name
     ],

@@ -151,7 +151,7 @@ def test_the_best_arm_is_found(space, rewards, best):
     np.testing.assert_array_equal(model.predict(np.ones(1, np.float32), deterministic=True)[0], best)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_logits_stay_bounded_over_50_000_steps():
     """One arm is always better: without the penalty its logit would grow for ever."""
     model = GumbelDDPG(

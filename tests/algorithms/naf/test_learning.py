@@ -46,7 +46,7 @@ def test_a_continuous_action(seed, arguments):
     np.testing.assert_allclose(actions, 2 * observations, atol=0.3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_large_rewards_do_not_make_it_diverge():
     env = gym.wrappers.TransformReward(gym.make("Pendulum-v1"), lambda reward: 1e3 * reward)
     model = NAF(
