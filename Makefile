@@ -46,6 +46,6 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 		{ echo "sb3_pg_ext needs Python 3.10 or newer, not $$($(PYTHON) --version 2>&1): try make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV), which takes minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
-	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
+	@$(BIN)/pip install --quiet --constraint constraints.txt setuptools torch
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
 	@touch $@
