@@ -41,11 +41,13 @@ clean: ## remove the virtual environment and everything else that was made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first, on its own: the constraint picks the build for this machine before other packages ask for one.
+# Then all cores compile what pip would compile with one; some templates among it are no Python.
 $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "sb3_pg_ext needs Python 3.10 or newer, not $$($(PYTHON) --version 2>&1): try make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV), which takes minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --constraint constraints.txt setuptools torch
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
+	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@touch $@

@@ -34,6 +34,8 @@ from stable_baselines3.common.vec_env import (
 )
 from torch import nn
 
+pytestmark = pytest.mark.thorough
+
 each_actor_critic = pytest.mark.parametrize("pair", [PPO, A2C], ids=["PPO", "A2C"])
 
 

@@ -26,6 +26,8 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 
+pytestmark = pytest.mark.thorough
+
 
 class KnownValues(AskedItself):
     """Its ``forward()``, from which a rollout takes values, gives a constant; ``predict_values()`` is SB3's."""

@@ -465,6 +465,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.thorough
 @each_model
 @pytest.mark.parametrize(("optimizer", "kwargs"), OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 def test_every_optimizer(optimizer, kwargs, cls):
@@ -554,6 +555,7 @@ class Change(BaseCallback):
             self.change(self.model)
 
 
+@pytest.mark.thorough
 @each_model
 @pytest.mark.parametrize("event", ["before", "after"])
 @pytest.mark.parametrize(

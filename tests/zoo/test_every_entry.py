@@ -28,7 +28,7 @@ LONG = {
 
 
 def as_parameter(entry):
-    return pytest.param(entry, id=str(entry), marks=[pytest.mark.slow] if str(entry) in LONG else [])
+    return pytest.param(entry, id=str(entry), marks=[pytest.mark.thorough] if str(entry) in LONG else [])
 
 
 OF_RL_ZOO = ("CartPole-v1",)
