@@ -49,5 +49,5 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true
 	@touch $@
