@@ -40,6 +40,7 @@ def test_both_engines_give_the_same_training(algorithm: Algorithm, action_space)
     assert_same_training(algorithm, action_space)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size of 7:UserWarning")
 @pytest.mark.parametrize("action_space", ["Box", "MultiDiscrete"])
 @pytest.mark.parametrize(

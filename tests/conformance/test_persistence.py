@@ -98,6 +98,7 @@ def test_a_loaded_copy_goes_on_like_the_original(algorithm: Algorithm, tmp_path,
     assert not th.equal(before, vector(model))
 
 
+@pytest.mark.thorough
 def test_a_loaded_copy_goes_on_like_the_original_with_dict_observations(algorithm: Algorithm, tmp_path):
     space = OBSERVATION_SPACES["Dict"]
     if "MultiInputPolicy" not in algorithm.traits.policies:

@@ -40,6 +40,7 @@ def test_it_is_registered_where_it_is_installed(python):
     assert "spo" not in registry().names(AlgorithmSpec)
 
 
+@pytest.mark.thorough
 def test_its_own_tests_pass(python):
     assert "17 passed" in python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_spo.py")
 
@@ -53,6 +54,7 @@ def test_the_readme_trains_it(python):
     assert python("-c", f"{code}print(type(model).__name__, model.num_timesteps)").endswith("SPO 10240\n")
 
 
+@pytest.mark.thorough
 def test_rl_zoo_trains_it_from_the_yaml_that_the_wheel_brings(zoo, tmp_path):
     zoo("train", n_timesteps=512, eval_freq=-1, log_folder=tmp_path)
     (saved,) = tmp_path.glob("spo/CartPole-v1_1/CartPole-v1/config.yml")

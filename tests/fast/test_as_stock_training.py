@@ -51,6 +51,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+pytestmark = pytest.mark.thorough
+
 
 class Counter(BaseCallback):
     """Notes everything that happens to it; from step ``stop`` on it gives ``answer``."""

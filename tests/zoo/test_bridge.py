@@ -276,6 +276,7 @@ def test_train_then_enjoy(zoo, capsys):
     assert "Mean reward" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algo", registry().names(AlgorithmSpec))
 def test_every_algorithm_plays_what_it_has_learned(zoo, monkeypatch, algo, capsys):
     monkeypatch.setattr(__main__, "registry", registry)

@@ -60,7 +60,7 @@ def test_a_number_of_seeds_that_makes_no_sense(zoo, config, capsys, arguments, m
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_share_a_study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
