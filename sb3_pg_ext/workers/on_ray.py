@@ -16,7 +16,7 @@ import torch as th
 from ray.exceptions import RayError, RayTaskError
 
 from sb3_pg_ext.workers.actors import Actors, Delivery, Layout, MakeActor
-from sb3_pg_ext.workers.pool import GRACE_SECONDS, START_SECONDS, WorkerError, pack
+from sb3_pg_ext.workers.pool import GRACE_SECONDS, START_SECONDS, out_of_restarts, pack
 from sb3_pg_ext.workers.shared_memory import SharedArray
 from sb3_pg_ext.workers.shared_statistics import Slots
 
@@ -180,13 +180,10 @@ class RayActors(Actors):
         return None
 
     def _replace(self, index: int, handle: Handle) -> None:
+        assert handle.fault is not None
         ray.kill(handle.remote)
         if self.n_restarts >= self._max_restarts:
-            after = f" after {self.n_restarts} restarts" if self.n_restarts else ""
-            message = f"Worker {index} {handle.fault}{after}"
-            if self._first_failure not in (None, f"Worker {index} {handle.fault}"):
-                message += f"\n\nThe first exception was that of another: {self._first_failure}"
-            raise WorkerError(message)
+            raise out_of_restarts(index, handle.fault, self.n_restarts, self._first_failure)
         self.n_restarts += 1
         self._handles[index] = self._start_actor(index)
         for _ in range(self.n_requested[index]):

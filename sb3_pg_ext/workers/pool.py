@@ -38,6 +38,21 @@ class WorkerError(RuntimeError):
     """A worker has failed. The message says which, how, and, where it has raised an exception, its traceback."""
 
 
+def out_of_restarts(index: int, fault: str, n_restarts: int, first_failure: str | None) -> WorkerError:
+    """What to raise where a worker is not replaced.
+
+    :param index: which
+    :param fault: what is wrong with it, in words
+    :param n_restarts: how many workers have been replaced before
+    :param first_failure: the first exception of any worker, with its traceback
+    """
+    after = f" after {n_restarts} restarts" if n_restarts else ""
+    message = f"Worker {index} {fault}{after}"
+    if first_failure not in (None, f"Worker {index} {fault}"):
+        message += f"\n\nThe first exception was that of another: {first_failure}"
+    return WorkerError(message)
+
+
 def pack(config: Any, start_method: str) -> Any:
     """Make what a worker has to know ready for another process.
 
@@ -252,11 +267,7 @@ class WorkerPool:
         if handle.failure is not None and self._first_failure is None:
             self._first_failure = f"Worker {index} {fault}"
         if self.n_restarts >= self._max_restarts:
-            after = f" after {self.n_restarts} restarts" if self.n_restarts else ""
-            message = f"Worker {index} {fault}{after}"
-            if self._first_failure not in (None, f"Worker {index} {fault}"):
-                message += f"\n\nThe first exception was that of another: {self._first_failure}"
-            raise WorkerError(message)
+            raise out_of_restarts(index, fault, self.n_restarts, self._first_failure)
         self.n_restarts += 1
         self._on_restart(index)
         self._start_worker(index)

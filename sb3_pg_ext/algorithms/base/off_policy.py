@@ -31,8 +31,21 @@ from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.guards.counting import NonFiniteGuard
 from sb3_pg_ext.guards.normalization import remember_statistics
 from sb3_pg_ext.policies.observations import Observations, arrays_of
+from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, check_methods
 
 SelfOffPolicyBase = TypeVar("SelfOffPolicyBase", bound="OffPolicyBase")
+
+
+def summarize_q(q_values: np.ndarray, targets: np.ndarray) -> dict[str, SupportsFloat]:
+    """What is logged of every critic of state and action: Q, and how far it is from its targets, [B, …]."""
+    td_errors = targets - q_values
+    return {
+        "td_error_mean": td_errors.mean(),
+        "td_error_std": td_errors.std(),
+        "explained_variance": 1 - td_errors.var() / targets.var(),
+        "q_mean": q_values.mean(),
+        "q_max": q_values.max(),
+    }
 
 
 class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
@@ -118,8 +131,25 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         return super()._setup_learn(*args, **kwargs)
 
     def _make_action_sampler(self) -> ActionSampler:
-        """How actions are chosen, faster than by ``predict`` where that is possible."""
-        return ModelActionSampler(self)
+        """How actions are chosen: as ``predict`` does, faster where that is possible."""
+        try:
+            check_methods(self, OffPolicyAlgorithm, ("predict",))
+            return self._make_fast_action_sampler()
+        except UnsupportedPolicyError:
+            return ModelActionSampler(self)
+
+    def _make_fast_action_sampler(self) -> ActionSampler:
+        """The faster way, which follows every in-place change of the policy's parameters.
+
+        :raises UnsupportedPolicyError: if there is none for the policy
+        """
+        raise UnsupportedPolicyError("there is none for this algorithm")
+
+    def _numbers_of(self, batch: ReplayBufferSamples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rewards, discounts of V(s') or Q(s', a'), which are 0 where the episode terminated, and actions."""
+        rewards, terminated, actions = (x.detach().cpu().numpy() for x in (batch.rewards, batch.dones, batch.actions))
+        gamma: Any = self.gamma if batch.discounts is None else batch.discounts.cpu().numpy()
+        return rewards, (1 - terminated) * gamma, actions
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1

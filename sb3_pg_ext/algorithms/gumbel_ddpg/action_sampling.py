@@ -2,16 +2,14 @@
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
 from sb3_pg_ext.algorithms.gumbel_ddpg.backends import check_actor
 from sb3_pg_ext.algorithms.gumbel_ddpg.policies import GumbelPolicy
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.finite import check_step
 from sb3_pg_ext.functional.gumbel_softmax import largest
 from sb3_pg_ext.policies.observations import Observations
-from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, Watch, check_methods, layers_of, network_input
+from sb3_pg_ext.policies.plain_mlp import Watch, check_methods, layers_of, network_input
 
 
 class MLPActionSampler:
@@ -39,17 +37,3 @@ class MLPActionSampler:
     def is_current(self) -> bool:
         """Whether the actor consists of what it consisted of."""
         return self._watch.is_unchanged()
-
-
-def make_action_sampler(model: OffPolicyAlgorithm) -> ActionSampler:
-    """Choose actions as the model's ``predict`` does, faster where that is possible.
-
-    :param model: the model; the sampler follows every in-place change of its policy's parameters
-    """
-    policy = model.policy
-    assert isinstance(policy, GumbelPolicy)
-    try:
-        check_methods(model, OffPolicyAlgorithm, ("predict",))
-        return MLPActionSampler(policy)
-    except UnsupportedPolicyError:
-        return ModelActionSampler(model)

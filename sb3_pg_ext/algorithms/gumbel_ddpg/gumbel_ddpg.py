@@ -13,9 +13,9 @@ from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
-from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
+from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase, summarize_q
 from sb3_pg_ext.algorithms.base.targets import Target
-from sb3_pg_ext.algorithms.gumbel_ddpg.action_sampling import make_action_sampler
+from sb3_pg_ext.algorithms.gumbel_ddpg.action_sampling import MLPActionSampler
 from sb3_pg_ext.algorithms.gumbel_ddpg.backends import GumbelBackend, make_backend
 from sb3_pg_ext.algorithms.gumbel_ddpg.policies import CnnPolicy, GumbelPolicy, MlpPolicy, MultiInputPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_range, check_schedule
@@ -162,8 +162,8 @@ class GumbelDDPG(OffPolicyBase):
         super()._setup_model()
         self._check_engine()
 
-    def _make_action_sampler(self) -> ActionSampler:
-        return make_action_sampler(self)
+    def _make_fast_action_sampler(self) -> ActionSampler:
+        return MLPActionSampler(self.policy)
 
     def _make_backend(self) -> tuple[GumbelBackend, str]:
         return make_backend(self.policy, self.engine)
@@ -198,8 +198,7 @@ class GumbelDDPG(OffPolicyBase):
         return -np.log(th.empty(logits.shape).exponential_().numpy())
 
     def _improve(self, batch: ReplayBufferSamples) -> None:
-        rewards, terminated, taken = (x.detach().cpu().numpy() for x in (batch.rewards, batch.dones, batch.actions))
-        discounts: Any = self.gamma if batch.discounts is None else batch.discounts.cpu().numpy()
+        rewards, discounts, taken = self._numbers_of(batch)
         networks: GumbelBackend = self._current_backend()
         sizes = self.policy.sizes
         losses: dict[str, float] = {}
@@ -207,7 +206,7 @@ class GumbelDDPG(OffPolicyBase):
         next_logits = networks.target_logits(batch.next_observations)
         next_actions = one_hot(largest(next_logits + self._noise(next_logits), sizes), sizes)
         next_values = networks.target_q(batch.next_observations, next_actions).min(1, keepdims=True)
-        targets = rewards + (1 - terminated) * discounts * next_values
+        targets = rewards + discounts * next_values
         q_values = networks.critic.predict(batch.observations, one_hot(taken, sizes))["q_values"]
         loss = td_loss(q_values - targets, self.loss)
         losses["critic_loss"] = loss.value
@@ -227,15 +226,10 @@ class GumbelDDPG(OffPolicyBase):
         assert self._latest is not None
         losses, *arrays = self._latest
         q_values, targets, logits = (array.astype(np.float64) for array in arrays)
-        td_errors = targets - q_values
         return {
             **losses,
             "temperature": self._temperature,
-            "td_error_mean": td_errors.mean(),
-            "td_error_std": td_errors.std(),
-            "explained_variance": 1 - td_errors.var() / targets.var(),
-            "q_mean": q_values.mean(),
-            "q_max": q_values.max(),
+            **summarize_q(q_values, targets),
             "entropy": Categorical(logits, self.policy.sizes).entropy().mean(),
             "logit_max": np.abs(logits).max(),
         }

@@ -2,15 +2,12 @@
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
 from sb3_pg_ext.algorithms.naf.policies import NAFPolicy, QuadraticCritic
 from sb3_pg_ext.functional import mlp, quadratic
 from sb3_pg_ext.functional.finite import check_step
 from sb3_pg_ext.policies.observations import Observations
 from sb3_pg_ext.policies.plain_mlp import (
-    UnsupportedPolicyError,
     Watch,
     check_input,
     check_methods,
@@ -23,29 +20,15 @@ ACTING_METHODS = ("predict", "obs_to_tensor", "forward", "_predict", "choose_act
 """The methods of a policy between an observation and an action: a policy that overrides one is asked itself."""
 
 
-def make_action_sampler(model: OffPolicyAlgorithm) -> ActionSampler:
-    """Choose actions as the model's ``predict`` does, faster where that is possible.
-
-    :param model: the model; the sampler follows every in-place change of its policy's parameters
-    """
-    policy = model.policy
-    assert isinstance(policy, NAFPolicy)
-    try:
-        check_methods(model, OffPolicyAlgorithm, ("predict",))
-        return MLPActionSampler(policy, action_layers(policy))
-    except UnsupportedPolicyError:
-        return ModelActionSampler(model)
-
-
 class MLPActionSampler:
     """The fast path, in NumPy.
 
-    :param policy: a policy that :func:`action_layers` finds fit
-    :param layers: what it finds
+    :param policy: a policy whose network is a plain MLP
+    :raises UnsupportedPolicyError: if it is none
     """
 
-    def __init__(self, policy: NAFPolicy, layers: list[mlp.Layer]) -> None:
-        self._policy, self._layers = policy, layers
+    def __init__(self, policy: NAFPolicy) -> None:
+        self._policy, self._layers = policy, action_layers(policy)
         self._action_dim = policy.critic.action_dim
         self._watch = Watch(policy)
 

@@ -13,9 +13,9 @@ from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, S
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
-from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
+from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase, summarize_q
 from sb3_pg_ext.algorithms.base.targets import Target
-from sb3_pg_ext.algorithms.naf.action_sampling import make_action_sampler
+from sb3_pg_ext.algorithms.naf.action_sampling import MLPActionSampler
 from sb3_pg_ext.algorithms.naf.backends import QuadraticBackend, make_backend
 from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
@@ -187,8 +187,8 @@ class NAF(OffPolicyBase):
         self.policy.temperature = sampled if self.exploration == "covariance" else None
         self._check_engine()
 
-    def _make_action_sampler(self) -> ActionSampler:
-        return make_action_sampler(self)
+    def _make_fast_action_sampler(self) -> ActionSampler:
+        return MLPActionSampler(self.policy)
 
     def _make_backend(self) -> tuple[QuadraticBackend, str]:
         return make_backend(self.policy, self.engine)
@@ -200,11 +200,10 @@ class NAF(OffPolicyBase):
         return [Target(self.policy.critic.value, self.policy.value_target, self.tau, self.target_update_interval)]
 
     def _improve(self, batch: ReplayBufferSamples) -> None:
-        rewards, terminated, actions = (x.detach().cpu().numpy() for x in (batch.rewards, batch.dones, batch.actions))
-        discounts: Any = self.gamma if batch.discounts is None else batch.discounts.cpu().numpy()
+        rewards, discounts, actions = self._numbers_of(batch)
         backend = self._current_backend()
         next_values = backend.target_values(batch.next_observations).min(1, keepdims=True)
-        targets = rewards + (1 - terminated) * discounts * next_values
+        targets = rewards + discounts * next_values
         values, outputs, q_values = backend.predict_q(batch.observations, actions)
         loss = td_loss(q_values - targets, self.loss)
         grad_norm = backend.descend({"q_values": loss.gradient}, self.max_grad_norm)
@@ -218,18 +217,14 @@ class NAF(OffPolicyBase):
 def summarize(update: Update, action_dim: int) -> dict[str, SupportsFloat]:
     """What is logged of an update with actions [B, d]."""
     values, q_values, targets = (x.astype(np.float64) for x in (update.values, update.q_values, update.targets))
-    td_errors, advantages = targets - q_values, q_values - values
+    advantages = q_values - values
     _, factor = quadratic.best_action_and_factor(update.outputs, action_dim)
     eigenvalues = quadratic.precision_eigenvalues(factor)
     size_of_advantage, size_of_value = np.abs(advantages).mean(), np.abs(values).mean()
     return {
         "critic_loss": update.loss,
         "grad_norm": update.grad_norm,
-        "td_error_mean": td_errors.mean(),
-        "td_error_std": td_errors.std(),
-        "explained_variance": 1 - td_errors.var() / targets.var(),
-        "q_mean": q_values.mean(),
-        "q_max": q_values.max(),
+        **summarize_q(q_values, targets),
         "value_mean": values.mean(),
         "advantage_mean": advantages.mean(),
         "advantage_std": advantages.std(),

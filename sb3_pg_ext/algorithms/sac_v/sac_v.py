@@ -14,9 +14,9 @@ from stable_baselines3.sac.policies import Actor
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
-from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
+from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase, summarize_q
 from sb3_pg_ext.algorithms.base.targets import Target
-from sb3_pg_ext.algorithms.sac_v.action_sampling import make_action_sampler
+from sb3_pg_ext.algorithms.sac_v.action_sampling import MLPActionSampler
 from sb3_pg_ext.algorithms.sac_v.backends import SACVBackend, make_backend
 from sb3_pg_ext.algorithms.sac_v.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, SACVPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_positive, check_range
@@ -184,8 +184,8 @@ class SACV(OffPolicyBase):
         """The actor, of which SB3 asks for new noise with gSDE."""
         return self.policy.actor
 
-    def _make_action_sampler(self) -> ActionSampler:
-        return make_action_sampler(self)
+    def _make_fast_action_sampler(self) -> ActionSampler:
+        return MLPActionSampler(self.policy)
 
     def _make_backend(self) -> tuple[SACVBackend, str]:
         return make_backend(self.policy, self.engine)
@@ -204,8 +204,7 @@ class SACV(OffPolicyBase):
         return [Target(self.policy.value, self.policy.value_target, self.tau, self.target_update_interval)]
 
     def _improve(self, batch: ReplayBufferSamples) -> None:
-        rewards, terminated, taken = (x.detach().cpu().numpy() for x in (batch.rewards, batch.dones, batch.actions))
-        discounts: Any = self.gamma if batch.discounts is None else batch.discounts.cpu().numpy()
+        rewards, discounts, taken = self._numbers_of(batch)
         networks: SACVBackend = self._current_backend()
         if self.use_sde:
             self.actor.reset_noise()
@@ -215,9 +214,7 @@ class SACV(OffPolicyBase):
         losses: dict[str, float] = {}
         ent_coef = self._step_ent_coef(log_probs, losses)
 
-        targets = self.reward_scale * rewards + (1 - terminated) * discounts * networks.target_values(
-            batch.next_observations
-        )
+        targets = self.reward_scale * rewards + discounts * networks.target_values(batch.next_observations)
         q_values = networks.critic.predict(batch.observations, taken)["q_values"]
         loss = td_loss(q_values - targets)
         losses["critic_loss"] = 0.5 * loss.value
@@ -257,16 +254,11 @@ class SACV(OffPolicyBase):
         assert self._latest is not None
         losses, *arrays = self._latest
         q_values, targets, values, log_probs = (array.astype(np.float64) for array in arrays)
-        td_errors = targets - q_values
         learned = self.ent_coef_optimizer is not None
         return {
             **losses,
             "ent_coef": self.log_ent_coef.exp().item() if learned else self.ent_coef_tensor.item(),
-            "td_error_mean": td_errors.mean(),
-            "td_error_std": td_errors.std(),
-            "explained_variance": 1 - td_errors.var() / targets.var(),
-            "q_mean": q_values.mean(),
-            "q_max": q_values.max(),
+            **summarize_q(q_values, targets),
             "value_mean": values.mean(),
             "entropy": -log_probs.mean(),
         }

@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_pg_ext import NAF
-from sb3_pg_ext.algorithms.naf.action_sampling import action_layers, make_action_sampler
+from sb3_pg_ext.algorithms.naf.action_sampling import action_layers
 from sb3_pg_ext.algorithms.naf.policies import MlpPolicy
 from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError
 
@@ -110,7 +110,7 @@ def test_numpy_chooses_what_the_policy_would(layer_norm, activation_fn, double, 
     kwargs = {"net_arch": [8, 8], "layer_norm": layer_norm, "activation_fn": activation_fn}
     model = make_model(double=double, exploration=exploration, policy_kwargs=kwargs)
     action_layers(model.policy)
-    act = make_action_sampler(model)
+    act = model._make_action_sampler()
     with th.no_grad():
         for parameter in model.policy.parameters():
             parameter.mul_(1.5)  # in place: the actor has to follow
@@ -138,4 +138,4 @@ def test_other_policies_are_asked_themselves(policy, env, reason):
         action_layers(model.policy)
     obs = model.env.reset()
     expected = model.policy.scale_action(model.predict(obs)[0])
-    np.testing.assert_array_equal(make_action_sampler(model)(obs), expected)
+    np.testing.assert_array_equal(model._make_action_sampler()(obs), expected)

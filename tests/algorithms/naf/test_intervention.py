@@ -210,11 +210,11 @@ def test_a_hook_that_was_there_before(where):
 def test_an_engine_is_kept_while_nothing_happens(monkeypatch):
     """A new one takes as long as an update."""
     made = []
-    for name in ("make_backend", "make_action_sampler"):
+    for name in ("make_backend", "MLPActionSampler"):
         make = getattr(naf, name)
         monkeypatch.setattr(naf, name, lambda *args, make=make, name=name: made.append(name) or make(*args))
     make_model().learn(100)
-    assert sorted(made) == ["make_action_sampler", "make_backend"]
+    assert sorted(made) == ["MLPActionSampler", "make_backend"]
 
 
 def test_hooks_of_a_callback_that_begins_with_the_training():
