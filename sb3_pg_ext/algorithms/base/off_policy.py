@@ -263,7 +263,6 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         if self._rollout_was_dropped:
             self._rollout_was_dropped = False
             return
-        assert self.replay_buffer is not None
         start = time.perf_counter()
         optimizers = [*self._optimizers().values()]
         self._update_learning_rate(optimizers)
@@ -271,7 +270,7 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
             for optimizer in optimizers:
                 scope.enter_context(fused_step(optimizer))
             for _ in range(gradient_steps):
-                batch = self.replay_buffer.sample(batch_size or self.batch_size, env=self.get_vec_normalize_env())
+                batch = self._sample(batch_size or self.batch_size)
                 undo = self._keep_for_undo(optimizers)
                 try:
                     self._improve(batch)
@@ -285,6 +284,11 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
                     self._keep_update()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/update_seconds", time.perf_counter() - start)
+
+    def _sample(self, batch_size: int) -> ReplayBufferSamples:
+        """Transitions from the replay buffer, for one update."""
+        assert self.replay_buffer is not None
+        return self.replay_buffer.sample(batch_size, env=self.get_vec_normalize_env())
 
     def _let_targets_follow(self) -> None:
         for target in self._targets():

@@ -80,6 +80,16 @@ class QuadraticBackend(GradientBackend):
         advantages, self._of_outputs, _ = quadratic.advantage(outputs, actions[:, None])
         return QEvaluation(values, outputs, values + advantages)
 
+    def advantages(self, observations: Any, actions: np.ndarray) -> np.ndarray:
+        """Q(s, a) − V(s) by every head, [B, heads], of which nothing is differentiated.
+
+        :param observations: as for :meth:`predict_q`
+        :param actions: as for :meth:`predict_q`
+        """
+        with th.no_grad():
+            _, outputs = self._forward(observations)
+        return quadratic.advantage(outputs, actions[:, None]).value
+
     def backward(self, derivatives: Derivatives) -> None:
         """Add a gradient to the parameters'."""
         of_q = derivatives["q_values"]

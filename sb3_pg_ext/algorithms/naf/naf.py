@@ -5,7 +5,7 @@ from typing import Any, ClassVar, NamedTuple, SupportsFloat
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -17,6 +17,7 @@ from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase, summarize_q
 from sb3_pg_ext.algorithms.base.targets import Target
 from sb3_pg_ext.algorithms.naf.action_sampling import MLPActionSampler
 from sb3_pg_ext.algorithms.naf.backends import QuadraticBackend, make_backend
+from sb3_pg_ext.algorithms.naf.paths import PathSamples, sample_paths
 from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
 from sb3_pg_ext.functional import quadratic
@@ -59,6 +60,14 @@ class NAF(OffPolicyBase):
     where V' is a target network that follows V slowly, θ' ← θ' + tau·(θ − θ'). A time limit is no termination: there
     the target bootstraps.
 
+    With ``n_step_correction`` a target over n steps is
+
+        y = Σ_{k<n} γᵏ·(r_k − 1[k ≥ 1]·A(s_k, a_k)) + γⁿ·V'(s_n),  A = Q − V
+
+    by the present network, with the A nearest to 0 of several heads. As V(s_k) = Q(s_k, a_k) − A(s_k, a_k), what an
+    action lost against the best one is given back, and at the fixed point y is the Q of the greedy policy whatever
+    acted. It is Q*(λ = 1) over n steps (Harutyunyan et al., 2016, https://arxiv.org/abs/1602.04951).
+
     Actions are scaled to [−1, 1], where μ is bounded by a tanh. How L is bounded says
     :func:`~sb3_pg_ext.functional.quadratic.best_action_and_factor`.
 
@@ -72,18 +81,21 @@ class NAF(OffPolicyBase):
     :param tau: by which part of the way the target network follows, in (0, 1]
     :param train_freq: number of steps between updates, or such a pair as ``(2, "episode")``
     :param gradient_steps: number of updates in a row; −1 for as many as there were steps
-    :param action_noise: with ``exploration="noise"``, what is added to μ in [−1, 1]; ``None`` for nothing
+    :param action_noise: what is added to μ in [−1, 1]
     :param replay_buffer_class: class of the replay buffer; ``None`` for SB3's choice
     :param replay_buffer_kwargs: its arguments
     :param optimize_memory_usage: whether next observations are not stored apart, see SB3
     :param n_steps: number of steps whose rewards go into a target, after which V' goes on
+    :param n_step_correction: whether a target over several steps is corrected for actions that were not the best;
+        not with a replay buffer of one's own
     :param target_update_interval: number of updates after which the target network follows
     :param max_grad_norm: gradients are scaled down to this norm; ``None`` for no clipping
     :param loss: of the temporal differences: ``"mse"``, or ``"huber"``, which is linear beyond ±1 and half the size
     :param double: whether to use two heads, each with its own V, μ and P, of which the smaller V' makes the target,
         against over-estimation; the losses of both are added, the first head acts
-    :param exploration: ``"noise"``, or ``"covariance"`` to sample from N(μ, temperature·P⁻¹), clipped to [−1, 1]
-    :param temperature: of ``exploration="covariance"``, in the unit of Q; ``None`` for 1
+    :param exploration: ``"noise"``, to add ``action_noise`` to μ, or ``"covariance"``, to sample from
+        N(μ, temperature·P⁻¹), clipped to [−1, 1]; ``"auto"`` for noise if there is an ``action_noise``, else covariance
+    :param temperature: of exploration by covariance, in the unit of Q; ``None`` for 1
     :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.algorithms.naf.NAFPolicy`
     :raises ValueError: for arguments that contradict each other or lie outside of what is allowed
     """
@@ -117,7 +129,8 @@ class NAF(OffPolicyBase):
         max_grad_norm: float | None = None,
         loss: str = "mse",
         double: bool = False,
-        exploration: str = "noise",
+        n_step_correction: bool = False,
+        exploration: str = "auto",
         temperature: float | None = None,
         engine: str = "auto",
         stats_window_size: int = 100,
@@ -138,6 +151,7 @@ class NAF(OffPolicyBase):
         self.max_grad_norm = max_grad_norm
         self.loss = loss
         self.double = double
+        self.n_step_correction = n_step_correction
         self.exploration = exploration
         self.temperature = temperature
         self.engine = engine
@@ -150,15 +164,24 @@ class NAF(OffPolicyBase):
         if self.max_grad_norm is not None:
             check_range("max_grad_norm", self.max_grad_norm, 0)
         check_choice("loss", self.loss, LOSSES)
-        check_choice("exploration", self.exploration, ("noise", "covariance"))
+        check_choice("exploration", self.exploration, ("auto", "noise", "covariance"))
         self._check_exploration()
+        check_flag("n_step_correction", self.n_step_correction)
+        if self.n_step_correction and self.n_steps == 1:
+            raise ValueError("n_step_correction=True together with n_steps=1; allowed: n_steps ≥ 2")
+
+    @property
+    def _explores_by(self) -> str:
+        chosen = "covariance" if self.action_noise is None else "noise"
+        return chosen if self.exploration == "auto" else self.exploration
 
     def _check_exploration(self) -> None:
-        by_noise = self.exploration == "noise"
+        by_noise = self._explores_by == "noise"
         ignored = {"temperature": self.temperature} if by_noise else {"action_noise": self.action_noise}
         for name, value in ignored.items():
             if value is not None:
-                raise ValueError(f"{name}={value!r} together with exploration={self.exploration!r}; allowed: None")
+                other = "action_noise" if self.exploration == "auto" else f"exploration={self.exploration!r}"
+                raise ValueError(f"{name}={value!r} together with {other}; allowed: None")
         if self.temperature is not None:
             check_positive("temperature", self.temperature)
 
@@ -184,7 +207,7 @@ class NAF(OffPolicyBase):
         finally:
             self.policy_kwargs = given  # load() compares them with what its caller gives
         sampled = 1.0 if self.temperature is None else self.temperature
-        self.policy.temperature = sampled if self.exploration == "covariance" else None
+        self.policy.temperature = sampled if self._explores_by == "covariance" else None
         self._check_engine()
 
     def _make_fast_action_sampler(self) -> ActionSampler:
@@ -199,11 +222,24 @@ class NAF(OffPolicyBase):
     def _targets(self) -> list[Target]:
         return [Target(self.policy.critic.value, self.policy.value_target, self.tau, self.target_update_interval)]
 
+    def _sample(self, batch_size: int) -> ReplayBufferSamples:
+        if not self.n_step_correction:
+            return super()._sample(batch_size)
+        if not isinstance(self.replay_buffer, NStepReplayBuffer):
+            kind = type(self.replay_buffer).__name__
+            raise ValueError(f"n_step_correction=True with a {kind}; allowed: an NStepReplayBuffer")
+        return sample_paths(self.replay_buffer, batch_size, self.get_vec_normalize_env())  # type: ignore[return-value]
+
     def _improve(self, batch: ReplayBufferSamples) -> None:
         rewards, discounts, actions = self._numbers_of(batch)
-        backend = self._current_backend()
+        backend: QuadraticBackend = self._current_backend()
         next_values = backend.target_values(batch.next_observations).min(1, keepdims=True)
         targets = rewards + discounts * next_values
+        path: Any = batch
+        if isinstance(path, PathSamples):
+            advantages = backend.advantages(path.path_observations, path.path_actions.cpu().numpy()).max(1)
+            weights = path.path_discounts.cpu().numpy()
+            targets = targets - (weights * advantages.reshape(weights.shape)).sum(1, keepdims=True)
         values, outputs, q_values = backend.predict_q(batch.observations, actions)
         loss = td_loss(q_values - targets, self.loss)
         grad_norm = backend.descend({"q_values": loss.gradient}, self.max_grad_norm)

@@ -32,10 +32,22 @@ BAD = {
     "no interval": ({"target_update_interval": 0}, "target_update_interval=0; allowed: an integer ≥ 1"),
     "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
     "misspelt loss": ({"loss": "hubert"}, r"loss='hubert' \(did you mean 'huber'\?\); allowed: 'mse', 'huber'"),
-    "misspelt exploration": ({"exploration": "noisy"}, "exploration='noisy'.*allowed: 'noise', 'covariance'"),
+    "misspelt exploration": ({"exploration": "noisy"}, "exploration='noisy'.*allowed: 'auto', 'noise', 'covariance'"),
     "cold": ({"exploration": "covariance", "temperature": 0}, "temperature=0; allowed: a number > 0"),
     "colder": ({"exploration": "covariance", "temperature": -1.0}, "temperature=-1.0; allowed"),
-    "temperature without a use": ({"temperature": 1.0}, "temperature=1.0 together with exploration='noise'"),
+    "temperature without a use": (
+        {"temperature": 1.0, "exploration": "noise"},
+        "temperature=1.0 together with exploration='noise'",
+    ),
+    "temperature beside noise": (
+        {"temperature": 1.0, "action_noise": NOISE},
+        "temperature=1.0 together with action_noise",
+    ),
+    "nothing to correct": (
+        {"n_step_correction": True},
+        "n_step_correction=True together with n_steps=1; allowed: n_steps ≥ 2",
+    ),
+    "correction by name": ({"n_step_correction": "no"}, "n_step_correction='no'; allowed: True or False"),
     "noise without a use": (
         {"exploration": "covariance", "action_noise": NOISE},
         "action_noise=NormalActionNoise.*together with exploration='covariance'; allowed: None",
@@ -133,6 +145,7 @@ def test_the_number_of_heads_has_one_source():
         {"exploration": "covariance", "temperature": 1e-3},
         {"action_noise": NOISE},
         {"n_steps": 3},
+        {"n_steps": 3, "n_step_correction": True},
         {
             "n_steps": 3,
             "replay_buffer_class": NStepReplayBuffer,

@@ -38,9 +38,18 @@ def collect(**kwargs):
 
 
 def test_without_noise_it_takes_the_best_action():
-    model = collect()
+    model = collect(exploration="noise")
     np.testing.assert_allclose(stored_actions(model)[10:], best_actions(model)[10:], atol=1e-6)
     assert np.abs(stored_actions(model)[:10] - best_actions(model)[:10]).mean() > 0.3
+
+
+def test_by_default_it_explores():
+    """By the noise that is given, else by the covariance, at temperature 1."""
+    model, sampled = collect(), collect(exploration="covariance", temperature=1.0)
+    np.testing.assert_array_equal(stored_actions(model), stored_actions(sampled))
+    assert np.abs(stored_actions(model)[10:] - best_actions(model)[10:]).mean() > 0.1
+    noise = NormalActionNoise(np.zeros(2), np.full(2, 0.1))
+    assert make_model(action_noise=noise).policy.temperature is None
 
 
 def test_noise_is_added_to_the_best_action_and_clipped():
@@ -133,7 +142,7 @@ class Bold(MlpPolicy):
     ],
 )
 def test_other_policies_are_asked_themselves(policy, env, reason):
-    model = make_model(policy, env)
+    model = make_model(policy, env, exploration="noise")
     with pytest.raises(UnsupportedPolicyError, match=reason):
         action_layers(model.policy)
     obs = model.env.reset()

@@ -9,8 +9,10 @@ from envs import RandomEnv
 from gymnasium import spaces
 from scripted import Script, ScriptedEnv
 from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pg_ext import NAF
+from sb3_pg_ext.algorithms.naf.paths import paths
 
 ACTIONS = spaces.Box(-2, 2, (2,), np.float32)
 
@@ -96,6 +98,69 @@ def test_the_target_of_several_steps():
             if t + 2 < len(rewards) or truncated:
                 expected += 0.9 ** len(used) * next_values[n].item()
             assert model._latest.targets[n].item() == pytest.approx(expected, rel=1e-5)
+
+
+def everything(model):
+    """The paths from every transition of a single environment."""
+    places = np.arange(model.replay_buffer.size())
+    return paths(model.replay_buffer, places, np.zeros_like(places), model.get_vec_normalize_env())
+
+
+@pytest.mark.parametrize("buffer_size", [200, 23])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_paths_are_sb3s_transitions_of_several_steps(buffer_size, normalized):
+    env = DummyVecEnv([lambda: ScriptedEnv(ACTIONS, *SCRIPTS)])
+    model = fill(make_model(VecNormalize(env) if normalized else env, n_steps=3, buffer_size=buffer_size))
+    buffer = model.replay_buffer
+    samples, theirs = everything(model), buffer._get_samples(np.arange(buffer.size()), model.get_vec_normalize_env())
+    for ours, expected in zip(samples[:6], theirs, strict=True):
+        th.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("n_steps", [2, 4])
+def test_corrected_targets_are_exact_whatever_acted(n_steps):
+    """Where rewards are such that V and Q are the optimal ones, every target is the Q of the action taken."""
+    model = fill(make_model(ScriptedEnv(ACTIONS, *SCRIPTS), n_steps=n_steps, n_step_correction=True))
+    model.policy.value_target.load_state_dict(model.policy.critic.value.state_dict())
+    buffer = model.replay_buffer
+    model.replay_buffer.n_steps = 1
+    single = everything(model)
+    with th.no_grad():
+        _, q = values_and_q(model, single)
+        next_values = model.policy.critic(single.next_observations)[0].double()
+    buffer.rewards[:30] = q - 0.9 * (1 - single.dones) * next_values
+    buffer.n_steps = n_steps
+    model._improve(everything(model))
+    np.testing.assert_allclose(model._latest.targets, q, atol=1e-4)
+    model = fill(make_model(ScriptedEnv(ACTIONS, *SCRIPTS), n_steps=n_steps))
+    model.replay_buffer.rewards[:30] = buffer.rewards[:30]
+    model.policy.value_target.load_state_dict(model.policy.critic.value.state_dict())
+    model._improve(sample_of_everything(model))
+    assert (model._latest.targets - q.numpy() < -0.1).any()
+
+
+def test_two_heads_are_corrected_by_the_smaller_loss():
+    model = fill(make_model(ScriptedEnv(ACTIONS, *SCRIPTS), n_steps=2, double=True, n_step_correction=True))
+    samples = everything(model)
+    with th.no_grad():
+        values, q = values_and_q(
+            model, samples._replace(observations=samples.path_observations, actions=samples.path_actions)
+        )
+        next_values = model.policy.value_target(samples.next_observations).min(1, keepdim=True).values
+        lost = (values - q).min(1, keepdim=True).values
+        expected = samples.rewards + samples.path_discounts * lost
+        expected += (1 - samples.dones) * samples.discounts * next_values
+    model._improve(samples)
+    np.testing.assert_allclose(model._latest.targets, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_with_corrected_targets():
+    for kwargs in ({}, {"engine": "autograd"}):
+        model = make_model(RandomEnv(ACTIONS), n_steps=3, n_step_correction=True, **kwargs).learn(40)
+        assert model._n_updates == 24
+    model.replay_buffer = make_model(RandomEnv(ACTIONS)).replay_buffer
+    with pytest.raises(ValueError, match="n_step_correction=True with a ReplayBuffer; allowed: an NStepReplayBuffer"):
+        model.train(1)
 
 
 @pytest.mark.parametrize("double", [False, True])
