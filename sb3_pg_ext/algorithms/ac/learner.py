@@ -9,7 +9,7 @@ import torch as th
 from torch import nn
 
 from sb3_pg_ext.algorithms.ac.q_network import QNetwork
-from sb3_pg_ext.algorithms.ac.samples import Layout, SampleBackend, Vector, vector_of
+from sb3_pg_ext.algorithms.ac.samples import Layout, SampleBackend, Vector, union, vector_of
 from sb3_pg_ext.functional.eligibility import (
     LONGEST_STEP,
     Step,
@@ -63,7 +63,7 @@ class Memory(nn.Module):
         super().__init__()
         self.q_net = q_net
         actor, critic = (layout.size for layout in layouts)
-        shared = Layout(union(*layouts)).size
+        shared = union(*layouts).size
         sizes: dict[str, int] = {}
         match settings.critic:
             case "v" if settings.optimizer == "rmsprop":
@@ -98,11 +98,6 @@ class Memory(nn.Module):
         return super().load_state_dict(
             {name: own[name] if name in left_out else tensor for name, tensor in state_dict.items()}, strict, assign
         )
-
-
-def union(*layouts: Layout) -> list[th.Tensor]:
-    """The parameters of all of them, each once."""
-    return list(dict.fromkeys(parameter for layout in layouts for parameter in layout.parameters))
 
 
 class Report:
@@ -143,7 +138,7 @@ class Learner:
         self.moments = {n.removesuffix("_moments"): vector_of(b) for n, b in buffers.items() if n.endswith("_moments")}
         self.weights = vector_of(buffers["weights"]) if "weights" in buffers else None
         self.discounts: Any = vector_of(buffers["discounts"])
-        self.layouts = {"actor": backend.actor, "critic": backend.critic}
+        self.layouts = {"actor": backend.actor, "critic": backend.critic, "shared": backend.both}
         if backend.q is not None:
             self.layouts["q"] = backend.q
         self.n_updates = int(buffers["n_updates"])
@@ -232,34 +227,17 @@ class Learner:
 
     def _shared_trace(self, step: "OneStep") -> None:
         """The AC(λ) of MinAtar: one trace of V + ½ log π over all parameters."""
-        backend = self.backend
-        both = Layout(union(backend.actor, backend.critic))
-        value, of_value = backend.value_gradient(step.inputs)
+        value, log_prob, entropy, gradient, of_entropy = self.backend.gradients_of_both(step.inputs, step.actions)
         delta = self._td_error(step, value)
-        of_value = _copy(of_value)
-        log_prob, _, of_actor = backend.actor_gradient(step.inputs, step.actions, 0.0)
-        of_actor = _copy(of_actor)
-        _, entropy, with_entropy = backend.actor_gradient(step.inputs, step.actions, 1.0)
         check_number("log-probability", log_prob)
         check_number("entropy", entropy)
-        gradient = _zeros_like(self.moments["shared"])
-        of_entropy = _zeros_like(gradient)
-        _add(both, gradient, backend.critic, of_value, 1.0)
-        _add(both, gradient, backend.actor, of_actor, 0.5)
-        _add(both, of_entropy, backend.actor, with_entropy - of_actor, 1.0)
         self._remember("shared", step.i, gradient)
-        total = delta * self.traces["shared"][step.i] + self.settings.ent_coef * of_entropy
-        made = rmsprop(total, self.actor_rate, self.moments["shared"], self.settings.beta2, self.settings.optimizer_eps)
+        of_entropy *= self.settings.ent_coef
+        of_entropy += delta * self.traces["shared"][step.i]
+        moments, beta2, eps = self.moments["shared"], self.settings.beta2, self.settings.optimizer_eps
+        made = rmsprop(of_entropy, self.actor_rate, moments, beta2, eps)
         _check(made, "step")
-        pieces = both.pieces(made.direction)
-        for name in ("critic", "actor"):
-            layout = self.layouts[name]
-            mine = {*layout.parameters} - ({*backend.critic.parameters} if name == "actor" else set())
-            direction = _zeros_like(of_value if name == "critic" else of_actor)
-            for parameter, part in zip(layout.parameters, layout.slices, strict=True):
-                if parameter in mine:
-                    direction[part] = pieces[parameter].reshape(-1)
-            self._move(name, made.scale, direction)
+        self._move("shared", made.scale, made.direction)
         self._count(delta, value, log_prob, entropy, {"actor": made, "critic": made})
 
     # ---- Q ----------------------------------------------------------------------------------------------------------
@@ -387,10 +365,7 @@ class Learner:
     def _clear_frozen(self) -> None:
         """Let traces forget frozen parameters."""
         for name, traces in self.traces.items():
-            if name == "shared":
-                layout = Layout(union(self.backend.actor, self.backend.critic))
-            else:
-                layout = self.layouts.get(name, self.backend.actor)
+            layout = self.layouts.get(name, self.backend.actor)
             for parameter, part in zip(layout.parameters, layout.slices, strict=True):
                 if not parameter.requires_grad:
                     traces[:, part] = 0
@@ -416,14 +391,3 @@ def _check(step: Step, name: str) -> None:
 
 def _copy(vector: Vector) -> Vector:
     return vector.copy() if isinstance(vector, np.ndarray) else vector.clone()
-
-
-def _zeros_like(vector: Vector) -> Vector:
-    return np.zeros_like(vector) if isinstance(vector, np.ndarray) else th.zeros_like(vector)
-
-
-def _add(whole: Layout, total: Vector, layout: Layout, part: Vector, factor: float) -> None:
-    """Add a vector of some parameters to one of more."""
-    places = dict(zip(whole.parameters, whole.slices, strict=True))
-    for parameter, piece in zip(layout.parameters, layout.slices, strict=True):
-        total[places[parameter]] += factor * part[piece]

@@ -7,7 +7,7 @@ vector is a NumPy array where the policy is on the CPU, else a tensor.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
@@ -68,6 +68,11 @@ class Layout:
         return {p: vector[part].reshape(tuple(p.shape)) for p, part in zip(self.parameters, self.slices, strict=True)}
 
 
+def union(*layouts: Layout) -> Layout:
+    """The parameters of all of them, each once."""
+    return Layout(list(dict.fromkeys(parameter for layout in layouts for parameter in layout.parameters)))
+
+
 def vector_of(tensor: th.Tensor) -> Vector:
     """A tensor as a vector: the same memory."""
     return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
@@ -113,6 +118,23 @@ def _zeros(space: spaces.Space) -> Any:
     return np.zeros(space.shape, space.dtype)
 
 
+class OfBoth(NamedTuple):
+    """What actor and V give for a state and an action, and gradients in the parameters of both.
+
+    :param value: V(s)
+    :param log_prob: log π(a|s)
+    :param entropy: H(π(·|s))
+    :param gradient: of V + ½ log π, [P]
+    :param of_entropy: of H, [P]
+    """
+
+    value: float
+    log_prob: float
+    entropy: float
+    gradient: Vector
+    of_entropy: Vector
+
+
 class SampleBackend(ABC):
     """Acts with a policy, and differentiates it and a Q-network at single states.
 
@@ -124,6 +146,7 @@ class SampleBackend(ABC):
     def __init__(self, policy: ActorCriticPolicy, q_net: Any, layouts: tuple[Layout, Layout, Layout | None]) -> None:
         self.policy, self.q_net = policy, q_net
         self.actor, self.critic, self.q = layouts
+        self.both = union(self.actor, self.critic)
 
     @abstractmethod
     def act(self, inputs: PolicyInputs) -> np.ndarray:
@@ -150,6 +173,14 @@ class SampleBackend(ABC):
         """V(s) and its gradient.
 
         :param inputs: one state, [1, …]
+        """
+
+    @abstractmethod
+    def gradients_of_both(self, inputs: PolicyInputs, actions: np.ndarray) -> OfBoth:
+        """Gradients of V + ½ log π and of the entropy, in the parameters of :attr:`both`.
+
+        :param inputs: one state, [1, …]
+        :param actions: [1, action_dim]
         """
 
     @abstractmethod
@@ -254,6 +285,19 @@ class AutogradSamples(SampleBackend):
         """By one backward pass."""
         value = self.policy.predict_values(inputs.tensors(self.policy.device)[0]).sum()
         return value.item(), self._gradient(value, self.critic)
+
+    @th.enable_grad()
+    def gradients_of_both(self, inputs: PolicyInputs, actions: np.ndarray) -> OfBoth:
+        """By two backward passes through one forward pass."""
+        policy = self.policy
+        obs, more = inputs.tensors(policy.device)
+        taken = action_tensor(actions, policy.action_space, policy.device)
+        with unvalidated_distributions():
+            value, log_prob, entropy = policy.evaluate_actions(obs, taken, **more)
+        entropy = -log_prob if entropy is None else entropy
+        gradient = self._gradient((value + 0.5 * log_prob).sum(), self.both, keep=True)
+        of_entropy = self._gradient(entropy.sum(), self.both)
+        return OfBoth(value.item(), log_prob.item(), entropy.item(), gradient, of_entropy)
 
     @th.no_grad()
     def probabilities(self, inputs: PolicyInputs) -> np.ndarray:
@@ -482,6 +526,16 @@ class ArraySamples(SampleBackend):
         value = self.critic_net.forward(network_input(inputs.observations))[0, 0]
         return float(value), self.critic_net.backward(np.ones(1, np.float32))
 
+    def gradients_of_both(self, inputs: PolicyInputs, actions: np.ndarray) -> OfBoth:
+        """From the passes that give each of them: actor and V share nothing here."""
+        value, of_value = self.value_gradient(inputs)
+        log_prob, entropy, of_actor = self.actor_gradient(inputs, actions, 0.0)
+        of_actor = of_actor.copy()
+        with_entropy = self.actor_gradient(inputs, actions, 1.0)[2]
+        gradient = np.concatenate([0.5 * of_actor, of_value])
+        of_entropy = np.concatenate([with_entropy - of_actor, np.zeros_like(of_value)])
+        return OfBoth(value, log_prob, entropy, gradient, of_entropy)
+
     def probabilities(self, inputs: PolicyInputs) -> np.ndarray:
         """The softmax of the outputs."""
         logits = mlp.forward(self.actor_net.layers, network_input(inputs.observations))
@@ -536,9 +590,13 @@ class ArraySamples(SampleBackend):
 
     def move(self, layout: Layout, scale: float, direction: Vector) -> None:
         """In the memory of the policy's own parameters."""
-        if layout is self.actor:
+        if layout is not self.critic:
             self._acted_on = None
-        self._nets[id(layout)].move(scale, direction)
+        if layout is self.both:
+            self.actor_net.move(scale, direction[: self.actor.size])
+            self.critic_net.move(scale, direction[self.actor.size :])
+        else:
+            self._nets[id(layout)].move(scale, direction)
 
 
 def head_of(policy: ActorCriticPolicy) -> tuple[int, np.ndarray]:
