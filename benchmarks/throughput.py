@@ -62,6 +62,7 @@ OWN_COLUMNS = {
     "images-ppo": [IMAGES],
     "images-a2c": [IMAGES],
     "images-ppo_kl": [IMAGES],
+    "images-acktr": [IMAGES],
     "minatar-ppo": [MINATAR],
     "minatar-ppo_kl": [MINATAR],
     "dict-ppo": [("Parts-v0", 8)],
@@ -320,6 +321,11 @@ COMPARISONS: dict[str, tuple[str, Callable[[VecEnv], Run], Callable[[VecEnv], Ru
         "`fast.A2C` ÷ stock A2C, 5 steps",
         lambda env: training(fast.A2C, env, "CnnPolicy", n_steps=5),
         lambda env: training(stable_baselines3.A2C, env, "CnnPolicy", n_steps=5),
+    ),
+    "images-acktr": (
+        "`ACKTR` ÷ stock A2C, 20 steps",
+        lambda env: training(ACKTR, env, "CnnPolicy", n_steps=20),
+        lambda env: training(stable_baselines3.A2C, env, "CnnPolicy", n_steps=20),
     ),
     "minatar-ppo": (
         "`fast.PPO` ÷ stock PPO, `SmallCNN`, 128 steps, minibatches of 256, 4 epochs",
