@@ -2,6 +2,7 @@
 
 from sb3_pg_ext.callbacks.diagnostics import DiagnosticsCallback
 from sb3_pg_ext.callbacks.episode_eval import EpisodeEvalCallback
+from sb3_pg_ext.callbacks.gradient_plots import plot_gradient_variance
 from sb3_pg_ext.callbacks.gradient_variance import GradientVarianceCallback
 from sb3_pg_ext.callbacks.off_policy_evaluation import OffPolicyEvaluationCallback
 from sb3_pg_ext.callbacks.training_checkpoint import TrainingCheckpointCallback
@@ -12,4 +13,5 @@ __all__ = [
     "GradientVarianceCallback",
     "OffPolicyEvaluationCallback",
     "TrainingCheckpointCallback",
+    "plot_gradient_variance",
 ]

@@ -223,3 +223,23 @@ class EpisodeTransitions(Transitions):
         self.inputs = self.inputs.map(function)
         for name in ("actions", "rewards", "terminated", "truncated", "active"):
             setattr(self, name, function(getattr(self, name)))
+
+
+def episodes_side_by_side(rollouts: Sequence[EpisodeTransitions]) -> EpisodeTransitions:
+    """Complete episodes of several rollouts as those of one of all their environments, in that order.
+
+    :param rollouts: all complete; with action masks, or all without
+    """
+    n_steps = max(len(each.rewards) for each in rollouts)
+    padded = []
+    for each in rollouts:
+        missing = n_steps - len(each.rewards)
+        longer = copy(each)
+        longer._reallocate(lambda array, missing=missing: np.pad(array, [(0, missing), *[(0, 0)] * (array.ndim - 1)]))  # type: ignore[misc]
+        padded.append(longer)
+    joined = side_by_side(padded)
+    assert isinstance(joined, EpisodeTransitions)
+    joined.active = np.concatenate([each.active for each in padded], axis=1)
+    joined._missing = np.zeros(joined.active.shape[1], int)
+    joined.evaluated = None
+    return joined

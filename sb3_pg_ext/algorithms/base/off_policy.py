@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
+from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
@@ -284,6 +285,13 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
                     self._keep_update()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("time/update_seconds", time.perf_counter() - start)
+
+    def actor_losses(self) -> dict[str, ActorLoss]:
+        """What the actor could minimise, as it and the critic are now, by the name of the gradient.
+
+        ``"reparametrized"`` is differentiated through the sampled action, ``"score"`` by the score function.
+        """
+        return {}
 
     def _sample(self, batch_size: int) -> ReplayBufferSamples:
         """Transitions from the replay buffer, for one update."""

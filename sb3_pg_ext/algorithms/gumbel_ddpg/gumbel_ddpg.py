@@ -12,10 +12,12 @@ from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, S
 from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler
+from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase, summarize_q
 from sb3_pg_ext.algorithms.base.targets import Target
 from sb3_pg_ext.algorithms.gumbel_ddpg.action_sampling import MLPActionSampler
+from sb3_pg_ext.algorithms.gumbel_ddpg.actor_losses import actor_losses
 from sb3_pg_ext.algorithms.gumbel_ddpg.backends import GumbelBackend, make_backend
 from sb3_pg_ext.algorithms.gumbel_ddpg.policies import CnnPolicy, GumbelPolicy, MlpPolicy, MultiInputPolicy
 from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_range, check_schedule
@@ -161,6 +163,10 @@ class GumbelDDPG(OffPolicyBase):
     def _setup_model(self) -> None:
         super()._setup_model()
         self._check_engine()
+
+    def actor_losses(self) -> dict[str, ActorLoss]:
+        """Both gradients, without the penalty on logits."""
+        return actor_losses(self.policy, self._temperature, self.straight_through)
 
     def _make_fast_action_sampler(self) -> ActionSampler:
         return MLPActionSampler(self.policy)

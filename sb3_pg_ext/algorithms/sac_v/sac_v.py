@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, S
 from stable_baselines3.sac.policies import Actor
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler
+from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss, soft_actor_losses
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase, summarize_q
 from sb3_pg_ext.algorithms.base.targets import Target
@@ -183,6 +184,13 @@ class SACV(OffPolicyBase):
     def actor(self) -> Actor:  # type: ignore[override]
         """The actor, of which SB3 asks for new noise with gSDE."""
         return self.policy.actor
+
+    def actor_losses(self) -> dict[str, ActorLoss]:
+        """Both gradients, with V for the baseline of the score function."""
+        critic, value = self.policy.critic, self.policy.value
+        learned = self.ent_coef_optimizer is not None
+        ent_coef = self.log_ent_coef.detach().exp() if learned else self.ent_coef_tensor
+        return soft_actor_losses(self.actor, lambda *sa: critic(*sa)[0][:, 0], lambda obs: value(obs)[:, 0], ent_coef)
 
     def _make_fast_action_sampler(self) -> ActionSampler:
         return MLPActionSampler(self.policy)
