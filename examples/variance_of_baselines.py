@@ -72,7 +72,14 @@ rewards-to-go. The critic of "value, one step" makes a single step for every upd
 fitted" is fitted to the policy that is measured, which training does not do."""
 
 OF_VARIANCE = [name for name in BASELINES if name not in ("value", "value_time", "q_prop")]
-OF_ACTIONS = ["value", "value_time", "q_prop", "q_prop, full", "action_factorized"]
+OF_ACTIONS = {
+    "value": ("value", {}),
+    "value_time": ("value_time", {}),
+    "q_prop": ("q_prop", {}),
+    "q_prop, full": ("q_prop", {"conservative": False}),
+    "action_factorized": ("action_factorized", {}),
+    "rewards-to-go": ("none", {}),
+}
 """Fitted to 200 episodes of the policy that is measured, like the critic that all of them have."""
 
 OF_TRAINING = [
@@ -133,7 +140,7 @@ def make_tasks(quick: bool) -> Iterable[Task]:
             yield {"study": "variance", "env": env, "seed": seed, "n_episodes": 10, **measured}
     for env, level in levels.items():
         for seed in range(2 if quick else 5):
-            size = {"n_episodes": 10, "n_batches": measured["n_batches"]}
+            size = {"n_episodes": 10, "n_batches": measured["n_batches"], "n_states": 4 if quick else 100}
             yield {"study": "actions", "env": env, "seed": seed, "level": level, **size}
     for env, n_seeds in seeds.items():
         for seed in range(n_seeds):
@@ -193,10 +200,7 @@ def measure_actions(task: Task) -> Task:
     episodes = player._fresh
     with th.no_grad():
         values = model.policy.predict_values(th.as_tensor(episodes.observations)).flatten().numpy()
-    made = {
-        name: make_baseline(name.split(",")[0], **({"conservative": False} if "full" in name else {}))
-        for name in OF_ACTIONS
-    }
+    made = {name: make_baseline(registered, **kwargs) for name, (registered, kwargs) in OF_ACTIONS.items()}
     for baseline in made.values():
         if hasattr(baseline, "fit"):
             for _ in range(2):  # q_prop looks back at what it had predicted
@@ -224,13 +228,14 @@ def train_halfway(env_id: str, seed: int, level: float, gamma: float = 1.0, **cr
 
 
 def statistics_of(model: REINFORCE, task: Task, to_go: dict[str, Any], total: dict[str, Any]) -> dict[str, Any]:
-    """Variance, signal-to-noise ratio and cosine by the baseline's name."""
+    """By the baseline's name variance, signal-to-noise ratio and cosine, and, with ``n_states``, Σ_τ, Σ_a and Σ_s."""
     env = make_vec_env(task["env"], 2)
-    sizes = {"n_batches": task["n_batches"], "n_episodes": task["n_episodes"]}
-    callback = GradientVarianceCallback(env, to_go, total, seed=1000 + task["seed"], **sizes)
+    sizes = {key: task[key] for key in ("n_batches", "n_episodes", "n_states") if key in task}
+    reference = "mean" if "mean" in to_go else next(iter(to_go))
+    callback = GradientVarianceCallback(env, to_go, total, seed=1000 + task["seed"], reference=reference, **sizes)
     callback.init_callback(model)
     return {
-        name.removeprefix("total_"): [float(f"{x:.4g}") for x in (s.variance, s.snr, s.cosine)]
+        name.removeprefix("total_"): [float(f"{x:.4g}") for x in (s.variance, s.snr, s.cosine, *(s.parts or ()))]
         for name, s in callback.measure().items()
     }
 
@@ -339,6 +344,7 @@ def report(lines: list[Task], images: Path) -> None:
         print(variance_table(env, of("variance", env=env)), end="\n\n")
     of_actions = {env: of("actions", env=env) for env in dict.fromkeys(line["env"] for line in of("actions"))}
     print(actions_table(of_actions), end="\n\n")
+    print(parts_table(of_actions), end="\n\n")
     print(batch_size_table(of("batch_size")), end="\n\n")
     print(learning_table(of("learning", env="CartPole-v1")), end="\n\n")
     print(*(f"{x['seconds']} s for {x['n_steps']} rows of {x['n_parameters']} numbers" for x in of("speed")))
@@ -361,9 +367,22 @@ def variance_table(env: str, lines: list[Task]) -> str:
 def actions_table(by_env: dict[str, list[Task]]) -> str:
     """Markdown: variances as ratios to that of V."""
     rows = ["| fitted baseline | " + " | ".join(by_env) + " |", "|---" * (len(by_env) + 1) + "|"]
-    for name in OF_ACTIONS[1:]:
+    for name in list(OF_ACTIONS)[1:]:
         ratios = [ratio(lines, name, "value") for lines in by_env.values()]
         rows.append(f"| {name} | " + " | ".join(f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in ratios) + " |")
+    return "\n".join(rows)
+
+
+def parts_table(by_env: dict[str, list[Task]]) -> str:
+    """Markdown: what the variance of a single step consists of, in relation to all of it without a baseline."""
+    rows = ["| environment, baseline | Σ_τ | Σ_a | Σ_s | removable |", "|---|---|---|---|---|"]
+    for env, lines in by_env.items():
+        for name in ("rewards-to-go", "value", "value_time", "q_prop"):
+            parts = np.array([line["statistics"][name][3:] for line in lines])
+            whole = np.array([sum(line["statistics"]["rewards-to-go"][3:]) for line in lines])
+            cells = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in map(interval, (parts.T / whole))]
+            share, low, high = interval(parts[:, 1] / parts.sum(axis=1))
+            rows.append(f"| {env}, {name} | {' | '.join(cells)} | {share:.2f} ({low:.2f} to {high:.2f}) |")
     return "\n".join(rows)
 
 
@@ -371,7 +390,7 @@ def plot_actions(by_env: dict[str, list[Task]], path: Path) -> None:
     """The same with one panel an environment."""
     figure, panels = plt.subplots(1, len(by_env), figsize=(4 * len(by_env), 2.8), layout="constrained", squeeze=False)
     for axes, (env, lines) in zip(panels[0], by_env.items(), strict=True):
-        names = OF_ACTIONS[:0:-1]
+        names = list(OF_ACTIONS)[:0:-1]
         mean, low, high = np.transpose([ratio(lines, name, "value") for name in names])
         axes.errorbar(mean, names, xerr=(mean - low, high - mean), fmt="o", color="tab:blue", capsize=3)
         axes.axvline(1, color="grey", linewidth=0.8)
