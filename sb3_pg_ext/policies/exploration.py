@@ -49,21 +49,42 @@ class TemperedLinear(nn.Linear):
         return super().forward(input) / self.temperature
 
 
+class SideBySide(nn.Module):
+    """Two networks of the same input, whose outputs are joined.
+
+    :param first: gives the first half of the output
+    :param second: gives the other half
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, features: th.Tensor) -> th.Tensor:
+        """Both outputs, [B, 2·width]."""
+        return th.cat([self.first(features), self.second(features)], dim=1)
+
+
 class GaussianHead(nn.Module):
     """Two linear layers side by side: the mean, and by how much log σ(s) differs from ``log_std``.
 
     :param latent_dim: number of latent features
     :param action_dim: number d of action dimensions
+    :param separate: whether the first half of the features is for the mean alone, and the other for σ
     """
 
-    def __init__(self, latent_dim: int, action_dim: int) -> None:
+    def __init__(self, latent_dim: int, action_dim: int, separate: bool = False) -> None:
         super().__init__()
+        self.separate = separate
+        latent_dim //= 1 + separate
         self.mean = nn.Linear(latent_dim, action_dim)
         self.log_std = nn.Linear(latent_dim, action_dim, bias=False)  # the policy's log_std is its bias
 
     def forward(self, latent: th.Tensor) -> th.Tensor:
         """Both, [B, 2d]."""
-        return th.cat([self.mean(latent), self.log_std(latent)], dim=1)
+        of_mean, of_std = latent.chunk(2, dim=1) if self.separate else (latent, latent)
+        return th.cat([self.mean(of_mean), self.log_std(of_std)], dim=1)
 
 
 class StateDependentGaussianDistribution(DiagGaussianDistribution):
@@ -72,15 +93,18 @@ class StateDependentGaussianDistribution(DiagGaussianDistribution):
         μ(s) = W h(s) + b,   log σ(s) = clamp(log_std + U h(s), −20, 2)
 
     with the actor's latent features h, and the parameter ``log_std``, [d], that SB3's Gaussian has alone. The bounds
-    are those of SB3's SAC. With ``std_function="softplus"`` the same sum x makes σ(s) = log(1 + eˣ), x ≥ −20.
+    are those of SB3's SAC. With ``std_function="softplus"`` the same sum x makes σ(s) = log(1 + eˣ), x ≥ −20. If they
+    are separate, μ sees the first half of h, and σ the other.
 
     :param action_dim: number d of action dimensions
     :param std_function: ``"exp"`` or ``"softplus"``
+    :param separate: whether the latent features of μ and σ are separate
     """
 
-    def __init__(self, action_dim: int, std_function: str = "exp") -> None:
+    def __init__(self, action_dim: int, std_function: str = "exp", separate: bool = False) -> None:
         super().__init__(action_dim)
         self.std_function = std_function
+        self.separate = separate
 
     def proba_distribution_net(self, latent_dim: int, log_std_init: float = 0.0) -> tuple[nn.Module, nn.Parameter]:
         """Create the layers and the parameter ``log_std``.
@@ -88,7 +112,8 @@ class StateDependentGaussianDistribution(DiagGaussianDistribution):
         :param latent_dim: number of latent features of the actor
         :param log_std_init: initial value of ``log_std``
         """
-        return GaussianHead(latent_dim, self.action_dim), nn.Parameter(th.full((self.action_dim,), log_std_init))
+        head = GaussianHead(latent_dim, self.action_dim, self.separate)
+        return head, nn.Parameter(th.full((self.action_dim,), log_std_init))
 
     def proba_distribution(self: SelfGaussian, mean_actions: th.Tensor, log_std: th.Tensor) -> SelfGaussian:
         """Create the distribution.
@@ -124,7 +149,8 @@ class ExploringPolicy(MaskablePolicy):
         actions: above 1 it flattens the distribution, below it sharpens it; the most probable action stays the same
     :param state_dependent_std: whether the standard deviation of a Gaussian is a function of the state, for Box
         actions without gSDE: see :class:`StateDependentGaussianDistribution`. ``log_std_init`` is its initial
-        logarithm, up to the small random weights of its layer
+        logarithm, up to the small random weights of its layer. ``"separate"`` gives it hidden layers of its own, as
+        many and as wide as those of the mean; not with layers that actor and critic share
     :param std_function: how that function makes a standard deviation of the output x of its layer: ``"exp"``, eˣ, or
         ``"softplus"``, log(1 + eˣ), for which ``log_std_init`` is the initial x
     :param layer_norm: whether the outputs of every hidden layer, before its activation function, are normalised to
@@ -139,7 +165,7 @@ class ExploringPolicy(MaskablePolicy):
         self,
         *args: Any,
         temperature: float = 1.0,
-        state_dependent_std: bool = False,
+        state_dependent_std: bool | str = False,
         std_function: str = "exp",
         layer_norm: bool = False,
         sparse_init: float = 0.0,
@@ -155,7 +181,10 @@ class ExploringPolicy(MaskablePolicy):
     def _check_exploration(self) -> None:
         continuous = isinstance(self.action_space, spaces.Box)
         check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
-        check_flag("state_dependent_std", self.state_dependent_std)
+        if self.state_dependent_std not in (False, True, "separate"):
+            raise ValueError(f"state_dependent_std={self.state_dependent_std!r}; allowed: True, False or 'separate'")
+        if self.state_dependent_std == "separate" and has_trunk(self.net_arch):
+            raise ValueError(f"state_dependent_std='separate' with net_arch={self.net_arch}; allowed: no shared layers")
         check_flag("layer_norm", self.layer_norm)
         check_range("sparse_init", self.sparse_init, 0, 1)
         check_choice("std_function", self.std_function, ("exp", "softplus"))
@@ -178,6 +207,16 @@ class ExploringPolicy(MaskablePolicy):
         check_range("log_std_init", self.log_std_init, LOG_STD_MIN, LOG_STD_MAX)
 
     def _build_mlp_extractor(self) -> None:
+        self._build_one_extractor()
+        if self.state_dependent_std == "separate":
+            extractor = self.mlp_extractor
+            self._build_one_extractor()
+            both = SideBySide(extractor.policy_net, self.mlp_extractor.policy_net)
+            extractor.policy_net = both  # type: ignore[assignment]
+            extractor.latent_dim_pi *= 2
+            self.mlp_extractor = extractor
+
+    def _build_one_extractor(self) -> None:
         if not has_trunk(self.net_arch):
             super()._build_mlp_extractor()
         else:
@@ -191,7 +230,8 @@ class ExploringPolicy(MaskablePolicy):
         self._check_exploration()
         if self.state_dependent_std:
             action_dim = get_action_dim(self.action_space)
-            self.action_dist = StateDependentGaussianDistribution(action_dim, self.std_function)
+            separate = self.state_dependent_std == "separate"
+            self.action_dist = StateDependentGaussianDistribution(action_dim, self.std_function, separate)
         super()._build(lr_schedule)
         if self.temperature != 1:
             assert isinstance(self.action_net, nn.Linear)

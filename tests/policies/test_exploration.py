@@ -126,6 +126,42 @@ def test_log_probability_of_the_gaussian():
     np.testing.assert_allclose(entropy, (log_std + 0.5 * np.log(2 * np.pi * np.e)).sum(1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"net_arch": []}, {"layer_norm": True}, {"std_function": "softplus"}])
+def test_a_separate_deviation_shares_nothing_with_the_mean(kwargs):
+    policy = make_policy(GAUSSIAN, state_dependent_std="separate", **kwargs)
+    gaussian = policy.get_distribution(th.as_tensor(observe())).distribution
+    parameters = dict(policy.named_parameters())
+
+    def reached(output):
+        gradients = th.autograd.grad(output.sum(), list(parameters.values()), retain_graph=True, allow_unused=True)
+        return {
+            name
+            for name, gradient in zip(parameters, gradients, strict=True)
+            if gradient is not None and gradient.any()
+        }
+
+    of_mean, of_std = reached(gaussian.mean), reached(gaussian.stddev)
+    hidden = len(policy.net_arch) and 2
+    assert len(of_mean) == len(of_std) == hidden + 2
+    assert not of_mean & of_std
+    assert not any("value" in name for name in of_mean | of_std)
+
+
+def test_a_separate_deviation_in_double_precision():
+    policy = make_policy(GAUSSIAN, state_dependent_std="separate", log_std_init=-0.5)
+    layers, head, obs = policy.mlp_extractor.policy_net, policy.action_net, observe()
+    gaussian = distribution_of(policy, obs).distribution
+    for of_layer, of_head, found in (
+        (layers.first[0], head.mean, gaussian.mean),
+        (layers.second[0], head.log_std, gaussian.stddev.log() + 0.5),
+    ):
+        weight, bias = double(of_layer)
+        last_weight, last_bias = double(of_head)
+        expected = np.tanh(obs @ weight.T + bias) @ last_weight.T + (0 if last_bias is None else last_bias)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert gaussian.stddev.std(0).min() > 0.01
+
+
 @pytest.mark.parametrize(("log_std", "bound"), [(-50.0, -20.0), (9.0, 2.0)])
 def test_the_deviation_stays_within_bounds(log_std, bound):
     policy = make_state_dependent()
@@ -224,6 +260,7 @@ def test_temperature_leaves_the_initial_parameters_alone():
 EXPLORATION = {
     "temperature": (spaces.Discrete(3), {"temperature": 0.5}),
     "deviation": (GAUSSIAN, {"state_dependent_std": True}),
+    "separate deviation": (GAUSSIAN, {"state_dependent_std": "separate"}),
 }
 each_exploration = pytest.mark.parametrize(("action_space", "kwargs"), EXPLORATION.values(), ids=EXPLORATION.keys())
 
@@ -285,7 +322,16 @@ BAD = {
         {"state_dependent_std": True},
         "state_dependent_std=True with the action space Discrete.*allowed: False, or a Box",
     ),
-    "by name": (GAUSSIAN, {"state_dependent_std": "no"}, "state_dependent_std='no'; allowed: True or False"),
+    "by name": (
+        GAUSSIAN,
+        {"state_dependent_std": "no"},
+        "state_dependent_std='no'; allowed: True, False or 'separate'",
+    ),
+    "separate and shared": (
+        GAUSSIAN,
+        {"state_dependent_std": "separate", "net_arch": {"shared": [4], "pi": [], "vf": []}},
+        "state_dependent_std='separate' with net_arch=.*allowed: no shared layers",
+    ),
     "with gSDE": (GAUSSIAN, {"state_dependent_std": True, "use_sde": True}, "use_sde=True; allowed: False, or"),
     "out of bounds": (
         GAUSSIAN,
