@@ -4,6 +4,7 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow thorough configs lint format clean
@@ -14,7 +15,9 @@ help: ## list the targets
 demo: $(READY) ## train REINFORCE on CartPole-v1 and plot how it learns; make demo SEED=3 takes another seed
 	@$(BIN)/python examples/demo.py --seed $(SEED)
 
+# Collecting first lets one process compile what three would otherwise compile each for itself.
 test: $(READY) ## run the test suite but for slow tests; make test ARGS="-k returns" runs a part of it
+	@test -e $(VENV)/compiled || { $(BIN)/python -m pytest --collect-only -qq > /dev/null; touch $(VENV)/compiled; }
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow and not thorough" $(ARGS)
 
 slow: $(READY) ## run the slow tests: installed plug-ins, benchmarks in small, every shipped configuration, learning
@@ -40,14 +43,14 @@ clean: ## remove the virtual environment and everything else that was made
 	rm -rf $(VENV) demo_logs build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch comes first, on its own: the constraint picks the build for this machine before other packages ask for one.
-# Then all cores compile what pip would compile with one; some templates among it are no Python.
+# An older pip takes twice as long. torch comes first, on its own: the constraint picks the build for this machine before
+# other packages ask for one. Nothing is compiled here: Python keeps the bytecode of what it imports, a quarter of all.
 $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "sb3_pg_ext needs Python 3.10 or newer, not $$($(PYTHON) --version 2>&1): try make PYTHON=python3.11"; exit 1; }
 	@echo "Setting up $(VENV), which takes minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --no-compile --upgrade 'pip>=25'
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
-	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
 	@touch $@
