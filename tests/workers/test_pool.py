@@ -168,38 +168,32 @@ import jobs, multiprocessing, os, signal, sys
 from sb3_pg_ext.workers.pool import WorkerPool
 from sb3_pg_ext.workers.shared_memory import SharedArray
 
-def main():
+def start(target, start_method):
     shared = SharedArray(2)
     pool = WorkerPool(
-        {target}, [None] * 2, shared, progress=lambda index: shared.array[index], on_restart=print, name="worker",
-        no_progress="no progress", entropy=0, start_method="{start_method}", worker_timeout=60.0, max_restarts=3,
+        target, [None] * 2, shared, progress=lambda index: shared.array[index], on_restart=print, name="worker",
+        no_progress="no progress", entropy=0, start_method=start_method, worker_timeout=60.0, max_restarts=3,
     )
     pool.start()
-    {body}
+    return pool
+
+def live(start_method):
+    pool = start(jobs.count, start_method)
+    while not pool.shared.array.all(): pool.receive()
+    print("workers", *pool.pids, flush=True)
+
+def optimize():
+    pool = start(jobs.optimize, "forkserver")
+    while not pool.finished: print("imported", *[report for _, report in pool.receive()], flush=True)
+    pool.stop()
 
 if __name__ == "__main__":
-    {main}
-"""
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-
-
-def test_what_pytorch_imports_late_is_there_when_a_fork_server_starts_a_worker():
-    """In a process of its own, whose fork server nobody has started."""
-    body = "while not pool.finished: print(*[report for _, report in pool.receive()])\n    pool.stop()"
-    script = SCRIPT.format(target="jobs.optimize", start_method="forkserver", body=body, main="main()")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=ENVIRONMENT)
-    assert done.stdout.split() == ["[]", "[]"]
-
-
-LIVE = "while not shared.array.all(): pool.receive()\n    print(*pool.pids, flush=True)"
-EACH = """
-    for ending in endings:
+    for life in LIVES:
         if os.fork() == 0:
-            main()
+            exec(life)
             break
         os.wait()
 """
-CHILD = "process = multiprocessing.get_context('fork').Process(target=main); process.start(); process.join()"
 ENDINGS = {
     "return": "pass",
     "exit": "sys.exit(5)",
@@ -209,32 +203,39 @@ ENDINGS = {
     "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
     "SIGINT": "os.kill(os.getpid(), signal.SIGINT)",
 }
+CHILD = "multiprocessing.get_context('fork').Process(target=live, args=('fork',))"
+LIVES = {
+    **{name: f"live('fork'); {ending}" for name, ending in ENDINGS.items()},
+    "a child of the parent": f"process = {CHILD}; process.start(); process.join()",
+    "forkserver": "optimize(); live('forkserver')",
+    "forkserver killed": f"live('forkserver'); {ENDINGS['SIGKILL']}",
+}
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
-@pytest.mark.parametrize(
-    ("start_method", "body", "main", "n_parents"),
-    [
-        ("fork", f"{LIVE}; exec(ending)", f"endings = {[*ENDINGS.values()]}; {EACH}", len(ENDINGS)),
-        ("fork", LIVE, CHILD, 1),
-        ("forkserver", LIVE, "main()", 1),
-        ("forkserver", f"{LIVE}; {ENDINGS['SIGKILL']}", "main()", 1),
-    ],
-    ids=["every ending", "a child of the parent", "forkserver", "forkserver killed"],
-)
-def test_workers_that_nobody_stops_do_not_outlive_the_parent(start_method, body, main, n_parents):
-    script = SCRIPT.format(target="jobs.count", start_method=start_method, body=body, main=main)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
+@pytest.fixture(scope="module")
+def told():
+    """What parents tell that nobody has told to stop their workers, one after the other, each with its fork server."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.replace("LIVES", repr([*LIVES.values()]))],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=ENVIRONMENT,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        check=True,
     )
-    output, _ = process.communicate(timeout=60)
-    workers = [int(pid) for pid in output.split()]
-    assert len(workers) == 2 * n_parents
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_what_pytorch_imports_late_is_there_when_a_fork_server_starts_a_worker(told):
+    assert [report for what, *reports in told if what == "imported" for report in reports] == ["[]", "[]"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
+def test_workers_that_nobody_stops_do_not_outlive_the_parent(told):
+    workers = [[int(pid) for pid in pids] for what, *pids in told if what == "workers"]
+    assert [len(pids) for pids in workers] == [2] * len(LIVES)
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(map(alive, workers)):
+    while time.monotonic() < deadline and any(alive(pid) for pids in workers for pid in pids):
         time.sleep(0.05)
-    assert not any(map(alive, workers))
+    assert [name for name, pids in zip(LIVES, workers, strict=True) if any(map(alive, pids))] == []
