@@ -1,8 +1,5 @@
 """The compiled gradient of a minibatch is that of NumPy: for every network, distribution and objective."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch as th
@@ -255,12 +252,3 @@ def test_its_matrix_products_have_one_thread():
         threads = Threads()
         fast.PPO("MlpPolicy", "CartPole-v1", device="cpu", n_steps=16, batch_size=16).learn(16, threads)
     assert threads.counts == {1}
-
-
-def run(code, **environment):
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    return result.stdout.strip()
-
-
-def test_importing_the_package_does_not_import_numba():
-    assert run("import sys, sb3_pg_ext, sb3_pg_ext.zoo.bridge; print('numba' in sys.modules)") == "False"

@@ -152,6 +152,7 @@ def test_the_registry_is_loaded_once():
     assert registry() is registry()
 
 
-def test_importing_the_package_loads_no_plugin():
-    code = "import sb3_pg_ext, sb3_pg_ext.plugins as p; assert p.registry.cache_info().currsize == 0"
+def test_importing_the_package_loads_no_plugin_and_not_numba():
+    code = "import sys, sb3_pg_ext, sb3_pg_ext.zoo.bridge, sb3_pg_ext.plugins as p"
+    code += "; assert p.registry.cache_info().currsize == 0; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

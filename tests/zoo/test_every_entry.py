@@ -42,7 +42,7 @@ ELSEWHERE = {"acktr-atari"}
 
 
 SMALLER = {"atari": {"n_envs": 2, "n_steps": 16, "batch_size": 32}}
-"""Sizes that say nothing about whether an entry works, and cost much: ``make configs`` runs them as they are shipped."""
+"""Sizes that say nothing about whether an entry works, but cost time; ``make configs`` runs what is shipped."""
 
 
 ENTRIES = [entry for entry in find_entries() if str(entry) not in ELSEWHERE]

@@ -169,6 +169,13 @@ if __name__ == "__main__":
 """
 
 
+def workers_of(process, line):
+    """The process ids that a new process tells."""
+    workers = [int(pid) for pid in line.split()]
+    assert len(workers) == 2, f"{process} told {line!r}"
+    return workers
+
+
 def start(script):
     """Start a script that tells the process ids of its workers."""
     process = subprocess.Popen(
@@ -178,9 +185,27 @@ def start(script):
         env={**os.environ, "PYTHONPATH": str(Path(troubled.__file__).parent)},
         start_new_session=True,
     )
-    workers = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(workers) == 2
-    return process, workers
+    return process, workers_of(process, process.stdout.readline())
+
+
+def start_child(*environments):
+    """Fork a child that trains and tells the process ids of its workers."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def train():
+        def tell(caller, _):
+            if caller["n_calls"] == 0:
+                caller["self"].env.close()
+                sender.send(" ".join(map(str, caller["self"]._pool.pids)))
+            return True
+
+        build(*environments).learn(FOREVER, tell)
+
+    process = context.Process(target=train)
+    process.start()
+    assert receiver.poll(60)
+    return process, workers_of(process, receiver.recv())
 
 
 def assert_ends(pids, seconds=10):
@@ -203,10 +228,10 @@ def test_ctrl_c_at_the_keyboard_reaches_all_processes_and_the_parent_saves(tmp_p
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
-def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path):
-    process, workers = start(SCRIPT.format(path=tmp_path / "model"))
+def test_workers_do_not_outlive_a_parent_that_is_killed():
+    process, workers = start_child(partial(Troubled, "block"), partial(Troubled, delay=0.01))
     process.kill()
-    process.communicate(timeout=10)
+    process.join(10)
     assert_ends(workers)
 
 
@@ -224,7 +249,7 @@ def tell(caller, _):
 
 if __name__ == "__main__":
     trains = threading.Event()
-    model = A3C("MlpPolicy", [lambda: Assisted("{folder}")] * 2, seed=0)
+    model = A3C("MlpPolicy", [lambda: Assisted("{folder}")] * 2, seed=0, start_method="fork")
     threading.Thread(target=train, daemon=True).start()
     trains.wait()
     model.env.close()
@@ -271,11 +296,9 @@ def test_a_worker_that_is_killed_takes_along_what_it_has_started(trouble, messag
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the states of processes from /proc")
 def test_what_workers_have_started_does_not_outlive_a_parent_that_is_killed(tmp_path):
-    process, workers = start(
-        LEAVING.format(start_method="forkserver", folder=tmp_path) + "    threading.Event().wait()"
-    )
+    process, workers = start_child(*[partial(Assisted, str(tmp_path))] * 2)
     process.kill()
-    process.communicate(timeout=10)
+    process.join(10)
     assert_ends([*workers, *assistants(tmp_path)])
 
 
