@@ -78,13 +78,25 @@ def test_scripts_that_are_programs_are_run_as_such(zoo, capsys):
     assert "toy" in shown
 
 
-@pytest.mark.parametrize("script", ["train", "plot_train"])
-def test_without_rl_zoo_the_error_says_what_to_install(script):
-    program = "import sys; sys.modules['rl_zoo3'] = None; from sb3_pg_ext.zoo.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, script], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert f"{script} needs rl_zoo3" in done.stderr
-    assert 'pip install "sb3_pg_ext[zoo]"' in done.stderr
+WITHOUT_RL_ZOO = """
+import sys
+sys.modules["rl_zoo3"] = None
+from sb3_pg_ext.zoo.__main__ import main
+for script in ("train", "plot_train"):
+    sys.argv = ["sb3-pg", script]
+    try:
+        main()
+    except SystemExit as exit_:
+        print(exit_.code)
+"""
+
+
+def test_without_rl_zoo_the_error_says_what_to_install():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_RL_ZOO], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "2"]
+    for script in ("train", "plot_train"):
+        assert f"{script} needs rl_zoo3" in done.stderr
+    assert done.stderr.count('pip install "sb3_pg_ext[zoo]"') == 2
 
 
 def test_plugins_as_a_table(zoo, capsys):
