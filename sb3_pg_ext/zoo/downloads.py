@@ -29,6 +29,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.checkpoints import UnsafeFileError, safe_load, safe_load_normalization, safe_load_replay_buffer
 from sb3_pg_ext.checkpoints.safety.archives import check_archive, read_file
+from sb3_pg_ext.checkpoints.safety.loading import MAX_LISTED, RefusedPartsError
 from sb3_pg_ext.checkpoints.safety.pickles import Refusing
 from sb3_pg_ext.checkpoints.safety.yaml_files import BoundedLoader
 from sb3_pg_ext.zoo import runs
@@ -189,7 +190,11 @@ def _loaded_safely(cls: Any) -> type[Any]:
         def load(
             kind, path: str, env: Any = None, device: Any = "auto", custom_objects: Any = None, **kwargs: Any
         ) -> Any:
-            return safe_load(path, cls, env, custom_objects=custom_objects, device=device, **kwargs)
+            try:
+                return safe_load(path, cls, env, custom_objects=custom_objects, device=device, **kwargs)
+            except RefusedPartsError as problem:  # which tells what to give to safe_load
+                lines = (f"- {refusal}" for refusal in problem.refusals[:MAX_LISTED])
+                raise UnsafeFileError(f"parts of {Path(path).name} are refused:", *lines) from problem
 
     return Distrusting
 

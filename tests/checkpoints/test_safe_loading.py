@@ -325,7 +325,7 @@ def test_schedules_of_older_versions_are_made_anew(good, save):
 
 def test_the_algorithm_is_told_from_what_is_stored(tmp_path):
     small(TD3, buffer_size=10).save(tmp_path / "model")
-    with pytest.raises(UnsafeFileError, match=r"candidates: stable_baselines3.DDPG, stable_baselines3.TD3; say algo"):
+    with pytest.raises(UnsafeFileError, match=r"candidates: stable_baselines3.DDPG, stable_baselines3.TD3; give algo"):
         safe_load(tmp_path / "model")
     assert type(safe_load(tmp_path / "model", TD3)) is TD3
     with pytest.raises(ValueError, match=r"algorithm='PPOO'; allowed"):

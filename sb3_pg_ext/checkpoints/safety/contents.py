@@ -28,6 +28,7 @@ from sb3_pg_ext.checkpoints.safety.pickles import (
 
 DOCUMENT, TENSORS, ARRAYS = "model.json", "tensors.safetensors", "arrays.npz"
 """The members of a file without pickles."""
+VERSION = "_stable_baselines3_version"
 MAX_DATA = 256 * 1024**2
 MAX_JSON_DEPTH = 100
 MAX_TENSORS_HEADER = 4 * 1024**2
@@ -54,13 +55,12 @@ class Refusal:
     def __str__(self) -> str:
         kind = f" ({self.kind})" if self.kind else ""
         others = [name for name in self.names if name not in self.reason]
-        wants = f"; it wants {', '.join(others)}" if others else ""
-        ways = [f"custom_objects={{{self.key!r}: …}}"]
-        if self.key in OF_THE_ENVIRONMENT:
-            ways.append("env=…, which has it")
-        if self.trusted:
-            ways.append(f"trusted={self.trusted}, if you know {'it' if len(self.trusted) == 1 else 'them'}")
-        return f"{self.key}{kind}: {self.reason}{wants}; give {', or '.join(reversed(ways))}"
+        return f"{self.key}{kind}: {self.reason}" + (f"; it wants {', '.join(others)}" if others else "")
+
+    @property
+    def trust(self) -> str:
+        """The argument with which it can be had, if its classes are known to be good."""
+        return f"trusted={self.trusted}, if you know {'it' if len(self.trusted) == 1 else 'them'}"
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Contents:
     file: bytes
     budget: Budget
     data: dict[str, Any] = field(default_factory=dict)
-    tensors: dict[str, bytes] = field(default_factory=dict)
+    tensors: dict[str, bytes | memoryview] = field(default_factory=dict)
     names: dict[str, frozenset[Name]] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     system_info: str = ""
@@ -109,9 +109,10 @@ def read_contents(
         return contents
     if "data" not in members:
         raise UnsafeFileError(f"no model of SB3's: there is no 'data' among {sorted(members)[:5]}")
-    contents.system_info = members.get("system_info.txt", b"").decode(errors="replace")
-    contents.version = members.get("_stable_baselines3_version", b"").decode(errors="replace").strip()
-    for key, item in read_json(members["data"], contents.budget).items():
+    contents.system_info, contents.version = (
+        bytes(members.get(name, b"")).decode(errors="replace") for name in ("system_info.txt", VERSION)
+    )
+    for key, item in read_json(bytes(members["data"]), contents.budget).items():
         if key not in instead:
             _read_attribute(contents, key, item, classes)
     for name, content in members.items():
@@ -181,9 +182,9 @@ def _refusal(key: str, kind: str, names: Iterable[Name], problem: Exception, tru
 
 
 def _read_document(
-    contents: Contents, members: Mapping[str, bytes], classes: Mapping[Name, type], instead: Iterable[str]
+    contents: Contents, members: Mapping[str, memoryview], classes: Mapping[Name, type], instead: Iterable[str]
 ) -> None:
-    document = read_json(members[DOCUMENT], contents.budget)
+    document = read_json(bytes(members[DOCUMENT]), contents.budget)
     if document.get("format") != 1 or not {TENSORS, ARRAYS} <= set(members):
         raise UnsafeFileError(f"{DOCUMENT} of format {document.get('format')!r}; allowed: 1")
     attributes, of_modules = (document.get(part, {}) for part in ("data", "tensors"))
@@ -192,7 +193,7 @@ def _read_document(
     if int.from_bytes(members[TENSORS][:8], "little") > MAX_TENSORS_HEADER:
         raise UnsafeFileError(f"{TENSORS} has too long a header")
     with Refusing(f"{TENSORS} is damaged"):
-        tensors = safetensors.torch.load(members[TENSORS])
+        tensors = safetensors.torch.load(bytes(members[TENSORS]))
     reader = Reader(read_arrays(read_archive(members[ARRAYS])), tensors)
     contents.is_document = True
     contents.version = str(document.get("stable_baselines3", ""))

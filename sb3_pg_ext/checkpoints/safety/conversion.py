@@ -16,9 +16,9 @@ from stable_baselines3.common.save_util import save_to_zip_file
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_pg_ext.checkpoints.safety.archives import read_file
-from sb3_pg_ext.checkpoints.safety.contents import ARRAYS, DOCUMENT, TENSORS, Contents, read_contents
+from sb3_pg_ext.checkpoints.safety.contents import ARRAYS, DOCUMENT, TENSORS, Contents, Refusal, read_contents
 from sb3_pg_ext.checkpoints.safety.documents import Writer
-from sb3_pg_ext.checkpoints.safety.loading import VARIABLES, refuse_parts
+from sb3_pg_ext.checkpoints.safety.loading import VARIABLES, RefusedPartsError
 from sb3_pg_ext.checkpoints.safety.objects import object_of, read_object, write_object
 from sb3_pg_ext.checkpoints.safety.tensors import read_tensors
 
@@ -39,7 +39,14 @@ def safe_save(model: BaseAlgorithm, path: str | PathLike[str], trusted: Iterable
     file = io.BytesIO()
     model.save(file)
     file.seek(0)
-    _write(read_contents(file, trusted), _with_suffix(path))
+    contents = read_contents(file, trusted)
+    if contents.refusals:
+        raise RefusedPartsError(contents.refusals, _how_to_save)
+    _write(contents, _with_suffix(path))
+
+
+def _how_to_save(refusal: Refusal) -> str:
+    return f"give {refusal.trust}" if refusal.trusted else f"set model.{refusal.key} to something else"
 
 
 def convert(source: str | PathLike[str], target: str | PathLike[str], trusted: Iterable[str] = ()) -> None:
@@ -62,15 +69,22 @@ def convert(source: str | PathLike[str], target: str | PathLike[str], trusted: I
             write_object(name, state, target)
         return
     contents = read_contents(io.BytesIO(content), trusted)
-    refuse_parts(contents)
+    if contents.refusals:
+        raise RefusedPartsError(contents.refusals, _how_to_convert)
     if contents.is_document:
         save_to_zip_file(_with_suffix(target), contents.data, *_tensors(contents))
     else:
         _write(contents, _with_suffix(target))
 
 
+def _how_to_convert(refusal: Refusal) -> str:
+    load = f"load it by safe_load with custom_objects={{{refusal.key!r}: …}}, and save that by safe_save"
+    if not refusal.trusted:
+        return load
+    return f"give {refusal.trust} (--trusted {' '.join(refusal.trusted)}), or {load}"
+
+
 def _write(contents: Contents, path: Path) -> None:
-    refuse_parts(contents)
     writer = Writer()
     document = {
         "format": FORMAT,

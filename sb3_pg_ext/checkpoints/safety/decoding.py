@@ -54,7 +54,9 @@ class Decoder:
     :param memory: what lies beside a pickle of PyTorch's, by key
     """
 
-    def __init__(self, classes: Classes, budget: Budget, memory: Mapping[Any, bytes] = MappingProxyType({})) -> None:
+    def __init__(
+        self, classes: Classes, budget: Budget, memory: Mapping[Any, bytes | memoryview] = MappingProxyType({})
+    ) -> None:
         self._classes = classes
         self._memory = memory
         self._budget = budget
@@ -434,7 +436,7 @@ TORCH_TYPES = {
 }
 
 
-def _numbers_of(storage: Storage, memory: bytes) -> th.Tensor:
+def _numbers_of(storage: Storage, memory: bytes | memoryview) -> th.Tensor:
     """The numbers of a tensor's memory, flat.
 
     :param storage: what the pickle says of it

@@ -172,7 +172,7 @@ class Reader:
         return tensor.requires_grad_() if more.get("requires_grad") else tensor
 
 
-def read_arrays(members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+def read_arrays(members: Mapping[str, memoryview]) -> dict[str, np.ndarray]:
     """The arrays of an ``.npz``.
 
     :param members: what is in it

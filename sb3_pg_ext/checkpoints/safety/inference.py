@@ -42,8 +42,11 @@ def infer_algorithm(data: Mapping[str, Any], refused: Iterable[str] = ()) -> typ
     fitting = candidates(data, refused)
     if len(fitting) == 1:
         return next(iter(fitting.values()))
-    found = ", ".join(sorted(fitting)) or "none that is known"
-    raise UnsafeFileError(f"the file does not say of which algorithm it is; candidates: {found}; say algorithm=…")
+    found = sorted(fitting)
+    raise UnsafeFileError(
+        f"the file does not say of which algorithm it is; candidates: {', '.join(found) or 'none that is known'}; "
+        f"give algorithm={found[-1] if found else '…'!r}, if it is that"
+    )
 
 
 def candidates(data: Mapping[str, Any], refused: Iterable[str] = ()) -> dict[str, type[BaseAlgorithm]]:

@@ -4,7 +4,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from typing import Any, BinaryIO
@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion as Version
 
-from sb3_pg_ext.checkpoints.safety.contents import OF_THE_ENVIRONMENT, Contents, read_contents
+from sb3_pg_ext.checkpoints.safety.contents import OF_THE_ENVIRONMENT, Contents, Refusal, read_contents
 from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm, never_saved
 from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
 from sb3_pg_ext.checkpoints.safety.tensors import check_tensors_file, read_tensors
@@ -57,6 +57,8 @@ def safe_load(
     :raises ValueError: for an unknown algorithm, or a name in ``trusted`` that is no class
     """
     supplied = dict(custom_objects or {})
+    if "learning_rate" in supplied:  # of which each model makes it anew
+        supplied.setdefault("lr_schedule", None)
     contents = read_contents(path, trusted, instead=supplied)
     data = {**contents.data, **supplied}
     if env is not None:  # it has the spaces that cannot be read
@@ -64,7 +66,10 @@ def safe_load(
             refusal.key: getattr(env, refusal.key) for refusal in contents.refusals if refusal.key in OF_THE_ENVIRONMENT
         }
         contents.refusals = [refusal for refusal in contents.refusals if refusal.key not in OF_THE_ENVIRONMENT]
-    refuse_parts(contents)
+    if contents.refusals:
+        raise RefusedPartsError(
+            contents.refusals, how_to_load, "Files of your own are loaded by the algorithm's load()."
+        )
     cls = infer_algorithm(data) if algorithm is None else find_algorithm(algorithm)
     data["tensorboard_log"] = supplied.get("tensorboard_log")
     check_attributes(cls, data)
@@ -85,17 +90,27 @@ MAX_LISTED = 20
 """So many refused parts are named."""
 
 
-def refuse_parts(contents: Contents) -> None:
-    """Raise an error if parts of a file cannot be had, with each of them."""
-    if contents.refusals:
-        listed = [f"- {refusal}" for refusal in contents.refusals[:MAX_LISTED]]
-        if len(contents.refusals) > MAX_LISTED:
-            listed.append(f"- and {len(contents.refusals) - MAX_LISTED} more")
-        raise UnsafeFileError(
-            "not loaded, since parts of the file are refused:",
-            *listed,
-            "Files of your own are loaded by the algorithm's load().",
-        )
+class RefusedPartsError(UnsafeFileError):
+    """Parts of a file cannot be had.
+
+    :param refusals: these
+    :param advise: says of each what can be done
+    :param more: further lines
+    """
+
+    def __init__(self, refusals: Sequence[Refusal], advise: Callable[[Refusal], str], *more: str) -> None:
+        listed = [f"- {refusal}; {advise(refusal)}" for refusal in refusals[:MAX_LISTED]]
+        if len(refusals) > MAX_LISTED:
+            listed.append(f"- and {len(refusals) - MAX_LISTED} more")
+        super().__init__("parts of the file are refused:", *listed, *more)
+        self.refusals = refusals
+
+
+def how_to_load(refusal: Refusal) -> str:
+    """What to give to :func:`safe_load` for a part that is refused."""
+    ways = [refusal.trust] if refusal.trusted else []
+    ways += ["env=…, which has it"] if refusal.key in OF_THE_ENVIRONMENT else []
+    return f"give {', or '.join([*ways, f'custom_objects={{{refusal.key!r}: …}}'])}"
 
 
 def check_attributes(cls: type[BaseAlgorithm], data: Mapping[str, Any]) -> None:

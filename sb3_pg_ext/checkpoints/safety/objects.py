@@ -145,7 +145,7 @@ def write_object(name: Name, state: Mapping[str, Any], path: str | PathLike[str]
     Path(path).write_bytes(file.getvalue())
 
 
-def _from_npz(members: Mapping[str, bytes], budget: Budget) -> tuple[Any, frozenset[Name]]:
+def _from_npz(members: Mapping[str, memoryview], budget: Budget) -> tuple[Any, frozenset[Name]]:
     arrays = read_arrays(members)
     if DOCUMENT not in arrays:
         raise UnsafeFileError(f"there is no {DOCUMENT!r} among {sorted(arrays)[:5]}")

@@ -8,7 +8,7 @@ from sb3_pg_ext.checkpoints.safety.decoding import Decoder, UnknownNameError
 from sb3_pg_ext.checkpoints.safety.pickles import Budget, Call, Name, Refusing, UnsafeFileError, read_pickle
 
 
-def check_tensors_file(content: bytes, budget: Budget) -> list[Any]:
+def check_tensors_file(content: bytes | memoryview, budget: Budget) -> list[Any]:
     """Refuse a file of PyTorch's that would import anything but what tensors need, without reading its tensors.
 
     :param content: the file
@@ -35,7 +35,7 @@ def _check_names(names: Iterable[Name], decoder: Decoder) -> None:
             raise UnknownNameError(name)
 
 
-def read_tensors(content: bytes, budget: Budget) -> tuple[Any, frozenset[Name]]:
+def read_tensors(content: bytes | memoryview, budget: Budget) -> tuple[Any, frozenset[Name]]:
     """What ``torch.save`` has written: state dictionaries, on the CPU.
 
     :param content: the file
@@ -50,7 +50,7 @@ def read_tensors(content: bytes, budget: Budget) -> tuple[Any, frozenset[Name]]:
             raise UnsafeFileError("its numbers are big-endian")
         prefix = f"{folder}/data/"
         memory = {name.removeprefix(prefix): part for name, part in members.items() if name.startswith(prefix)}
-        pickled = read_pickle(members[f"{folder}/data.pkl"], budget)
+        pickled = read_pickle(bytes(members[f"{folder}/data.pkl"]), budget)
     decoder = Decoder({}, budget, memory)
     _check_names(pickled.names, decoder)
     return decoder.decode(pickled.tree), pickled.names
