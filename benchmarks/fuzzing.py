@@ -4,7 +4,8 @@ python benchmarks/fuzzing.py --seed 0 --seconds 900
 
 Models as SB3 writes them and without pickles, statistics of VecNormalize and replay buffers in both forms, and the
 YAML of runs. Each spoilt file has to end in a clear error (``ValueError``) or in a model; a line of the output file
-says how many did, and how many seconds of the processor the longest took. What must not happen is counted by kinds, and the first file of each kind is kept beside the output.
+says how many did, and how many seconds of the processor the longest took. What must not happen is counted by kinds,
+and the first file of each kind is kept beside the output.
 """
 
 import argparse

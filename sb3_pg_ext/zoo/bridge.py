@@ -405,7 +405,10 @@ class PluginExperimentManager(ExperimentManager):
             with loading_safely():
                 yield
         except UnsafeFileError as problem:
-            raise UserError(f"-i {self.trained_agent}: it was downloaded, and is not trusted: {problem}") from problem
+            raise UserError(
+                f"-i {self.trained_agent}: it was downloaded, and is not trusted: {problem}\n"
+                "If you trust it, copy it to a folder of your own without the file 'downloaded'."
+            ) from problem
 
     @contextmanager
     def _explain_refusals(self) -> Iterator[None]:

@@ -43,13 +43,19 @@ def check() -> None:
     print(f"{name} passes all checks")
 
 
+def _add_trusted(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trusted", action="append", default=[], metavar="CLASS", help="a class that it may refer to; may be repeated"
+    )
+
+
 def inspect() -> None:
     """Say what a model's file holds; exit with status 1 unless it is safe."""
     parser = argparse.ArgumentParser(
         description="Say what a model's file holds and whether it is safe to load, without running any of it."
     )
     parser.add_argument("file", metavar="FILE", help="a model of SB3, sb3-contrib or this package")
-    parser.add_argument("--trusted", nargs="+", default=[], metavar="CLASS", help="classes that it may refer to")
+    _add_trusted(parser)
     parser.add_argument("--json", action="store_true", help="write JSON for programs")
     options = parser.parse_args()
     try:
@@ -86,7 +92,7 @@ def convert() -> None:
     )
     parser.add_argument("source", metavar="FILE")
     parser.add_argument("target", metavar="TARGET")
-    parser.add_argument("--trusted", nargs="+", default=[], metavar="CLASS", help="classes that it may refer to")
+    _add_trusted(parser)
     options = parser.parse_args()
     try:
         convert_file(options.source, options.target, options.trusted)

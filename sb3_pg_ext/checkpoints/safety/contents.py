@@ -29,9 +29,13 @@ from sb3_pg_ext.checkpoints.safety.pickles import (
 DOCUMENT, TENSORS, ARRAYS = "model.json", "tensors.safetensors", "arrays.npz"
 """The members of a file without pickles."""
 VERSION = "_stable_baselines3_version"
+PROTO = b"\x80"
+"""With which pickles begin."""
 MAX_DATA = 256 * 1024**2
 MAX_JSON_DEPTH = 100
 MAX_TENSORS_HEADER = 4 * 1024**2
+MADE_OF = {"lr_schedule": "learning_rate"}
+"""Of which attribute each model makes another anew."""
 OF_THE_ENVIRONMENT = ("observation_space", "action_space")
 
 
@@ -56,6 +60,11 @@ class Refusal:
         kind = f" ({self.kind})" if self.kind else ""
         others = [name for name in self.names if name not in self.reason]
         return f"{self.key}{kind}: {self.reason}" + (f"; it wants {', '.join(others)}" if others else "")
+
+    @property
+    def supply(self) -> str:
+        """The argument with which something else is taken instead."""
+        return f"custom_objects={{{MADE_OF.get(self.key, self.key)!r}: …}}"
 
     @property
     def trust(self) -> str:
@@ -101,6 +110,11 @@ def read_contents(
         want is found among its ``refusals``
     """
     file = read_file(path)
+    if file[:1] == PROTO:
+        raise UnsafeFileError(
+            "a pickle, and no model; statistics are read by safe_load_normalization, replay buffers by "
+            "safe_load_replay_buffer"
+        )
     members = read_archive(file)
     classes = {**known_classes(), **trusted_classes(trusted)}
     contents = Contents(file, Budget.of_file(len(file), sum(map(len, members.values()))))

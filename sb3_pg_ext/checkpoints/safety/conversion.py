@@ -78,10 +78,10 @@ def convert(source: str | PathLike[str], target: str | PathLike[str], trusted: I
 
 
 def _how_to_convert(refusal: Refusal) -> str:
-    load = f"load it by safe_load with custom_objects={{{refusal.key!r}: …}}, and save that by safe_save"
+    load = f"load it by safe_load with {refusal.supply}, and save that by safe_save"
     if not refusal.trusted:
         return load
-    return f"give {refusal.trust} (--trusted {' '.join(refusal.trusted)}), or {load}"
+    return f"give {refusal.trust} ({' '.join(f'--trusted {name}' for name in refusal.trusted)}), or {load}"
 
 
 def _write(contents: Contents, path: Path) -> None:

@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch.overrides import TorchFunctionMode
 from torch.torch_version import TorchVersion as Version
 
-from sb3_pg_ext.checkpoints.safety.contents import OF_THE_ENVIRONMENT, Contents, Refusal, read_contents
+from sb3_pg_ext.checkpoints.safety.contents import MADE_OF, OF_THE_ENVIRONMENT, Contents, Refusal, read_contents
 from sb3_pg_ext.checkpoints.safety.inference import find_algorithm, infer_algorithm, never_saved
 from sb3_pg_ext.checkpoints.safety.pickles import UnsafeFileError
 from sb3_pg_ext.checkpoints.safety.tensors import check_tensors_file, read_tensors
@@ -57,8 +57,7 @@ def safe_load(
     :raises ValueError: for an unknown algorithm, or a name in ``trusted`` that is no class
     """
     supplied = dict(custom_objects or {})
-    if "learning_rate" in supplied:  # of which each model makes it anew
-        supplied.setdefault("lr_schedule", None)
+    supplied = {made: None for made, of in MADE_OF.items() if of in supplied} | supplied
     contents = read_contents(path, trusted, instead=supplied)
     data = {**contents.data, **supplied}
     if env is not None:  # it has the spaces that cannot be read
@@ -110,7 +109,7 @@ def how_to_load(refusal: Refusal) -> str:
     """What to give to :func:`safe_load` for a part that is refused."""
     ways = [refusal.trust] if refusal.trusted else []
     ways += ["env=…, which has it"] if refusal.key in OF_THE_ENVIRONMENT else []
-    return f"give {', or '.join([*ways, f'custom_objects={{{refusal.key!r}: …}}'])}"
+    return f"give {', or '.join([*ways, refusal.supply])}"
 
 
 def check_attributes(cls: type[BaseAlgorithm], data: Mapping[str, Any]) -> None:
