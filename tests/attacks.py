@@ -320,7 +320,15 @@ def variables(good: bytes, name: str) -> bytes:
     return archive_of(members(good) | {"pytorch_variables.pth": file.getvalue()})
 
 
+def with_other_numbers(good: bytes) -> bytes:
+    """A model's file in whose largest tensor a byte is another than its checksum says."""
+    largest = max(members(good).values(), key=len)
+    place = good.index(largest) + len(largest) // 2
+    return good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :]
+
+
 FILES: dict[str, Callable[[bytes, Path], bytes]] = {
+    "a checksum that is wrong": lambda good, _: with_other_numbers(good),
     "two members of a name": lambda good, _: duplicate(good),
     "a member above": lambda good, _: archive_of(members(good) | {"../../mark": b""}),
     "an absolute member": lambda good, _: archive_of(members(good) | {"/tmp/mark": b""}),

@@ -122,8 +122,12 @@ def _distrusting(run: Callable[[], object]) -> Callable[[], object]:
     trusts = downloads.take_trust(sys.argv)
 
     def run_distrusting() -> None:
-        with downloads.playing(trusts):
-            run()
+        try:
+            with downloads.playing(trusts):
+                run()
+        finally:
+            if {"-h", "--help"} & {*sys.argv}:  # of RL Zoo's script, which does not know it
+                print("  --trust               play a downloaded run as RL Zoo does: its files may run code")
 
     return run_distrusting
 

@@ -232,8 +232,29 @@ def test_functions_have_to_be_supplied(tmp_path):
     ) in str(caught.value)
     assert inspect_model(tmp_path / "model").verdict == "refused"
     schedule = LinearSchedule(1e-3, 0.0, 1.0)
-    loaded = safe_load(tmp_path / "model", custom_objects={"learning_rate": schedule, "lr_schedule": schedule})
+    loaded = safe_load(tmp_path / "model", custom_objects={"learning_rate": schedule})
     assert loaded.learning_rate is schedule
+    assert loaded.lr_schedule(0.5) == 5e-4
+    with pytest.raises(
+        UnsafeFileError, match=r"safe_load with custom_objects={'learning_rate': …}, and save .* safe_save"
+    ):
+        convert(f"{tmp_path}/model.zip", tmp_path / "safe.zip")
+    safe_save(loaded, tmp_path / "safe.zip")
+    with pytest.raises(UnsafeFileError, match=r"set model\.learning_rate to something else"):
+        safe_save(model, tmp_path / "safe.zip")
+
+
+def test_open_files_are_read_from_their_beginning():
+    file = io.BytesIO()
+    small().save(file)
+    assert isinstance(safe_load(file), PPO)
+    assert inspect_model(file).verdict == "safe"
+
+
+def test_what_is_no_model_is_said_to_be_none(tmp_path):
+    VecNormalize(DummyVecEnv([RandomEnv])).save(str(tmp_path / "statistics.pkl"))
+    with pytest.raises(UnsafeFileError, match="statistics are read by safe_load_normalization"):
+        safe_load(tmp_path / "statistics.pkl")
 
 
 class MySpace(spaces.Box):
@@ -439,6 +460,7 @@ def test_the_command_line(tmp_path, good):
     assert run("convert", tmp_path / "good.zip", tmp_path / "safe.zip").returncode == 0
     assert "posix.system" in run("convert", tmp_path / "bad.zip", tmp_path / "safe.zip").stderr
     assert run("inspect", tmp_path / "none.zip").returncode == 2
+    assert run("inspect", "--trusted", "collections.Counter", tmp_path / "good.zip").returncode == 0
     assert not (tmp_path / "mark").exists()
 
 
