@@ -4,10 +4,11 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+SITE_READY := $(VENV)/site_ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow thorough configs lint format clean
+.PHONY: help demo test slow thorough configs lint format docs gallery clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +40,15 @@ format: $(READY) ## bring the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(SITE_READY) ## build the site into docs/_build/html; every warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+
+gallery: $(READY) ## run every example of the gallery in full and draw its picture anew
+	for example in examples/gallery/[a-z]*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
+
 clean: ## remove the virtual environment and everything else that was made
-	rm -rf $(VENV) demo_logs build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo_logs docs/_build build dist *.egg-info
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An older pip takes twice as long. torch comes first, on its own: the constraint picks the build for this machine before
@@ -53,4 +61,8 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --no-compile --upgrade 'pip>=25'
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
 	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
+	@touch $@
+
+$(SITE_READY): $(READY)
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --no-build-isolation --editable '.[docs]'
 	@touch $@

@@ -10,6 +10,7 @@ PROJECT = "sb3_pg_ext"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plug-in as the implementation of the hook that has its name; a decorator."""
 
 # The specifications below are never called: pluggy compares implementations with their names and signatures.
 

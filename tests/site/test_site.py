@@ -1,0 +1,179 @@
+"""The site: equations are drawn, every public name is documented, every page is reached, and the whole is built."""
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import sb3_pg_ext
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+ROOMS = (
+    "sb3_pg_ext",
+    *(f"sb3_pg_ext.{room}" for room in ("algorithms.base", "baselines", "callbacks", "checkpoints", "envs")),
+    *(f"sb3_pg_ext.{room}" for room in ("estimators", "fast", "plugins", "policies", "rollouts", "testing")),
+)
+PUBLIC = sorted(
+    f"{room}.{name}"
+    for room in ROOMS
+    for name in importlib.import_module(room).__all__
+    if name not in ("__version__", "SUPPORTED_ACTION_SPACES")
+)
+
+
+def load(name):
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@pytest.fixture(scope="module")
+def documented():
+    """What the pages of the API reference describe."""
+    text = "".join(page.read_text() for page in sorted(DOCS.glob("api/*.md")))
+    found = {id(load(name)) for name in re.findall(r"^\.\. auto(?:class|function|data):: (\S+)", text, re.MULTILINE)}
+    for name in re.findall(r"^\.\. automodule:: (\S+)", text, re.MULTILINE):
+        module = importlib.import_module(name)
+        found |= {id(getattr(module, each)) for each in getattr(module, "__all__", vars(module))}
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_stand_in_the_reference_and_say_what_they_take(name, documented):
+    public = load(name)
+    assert id(public) in documented
+    if not (inspect.isclass(public) or inspect.isfunction(public)):
+        return  # the reference describes it, and its docstring is another's
+    assert len((public.__doc__ or "").strip()) > 10
+    if inspect.isfunction(public):
+        told = set(re.findall(r":param (\w+):", public.__doc__))
+        assert told >= set(inspect.signature(public).parameters)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    ["REINFORCE", "NPG", "AdaptiveKLPPO", "ACKTR", "ActorCritic", "DAC", "A3C", "IMPALA", "NAF", "SACV", "GumbelDDPG"],
+)
+def test_algorithms_document_every_argument(algorithm):
+    cls = getattr(sb3_pg_ext, algorithm)
+    told = set(re.findall(r":param (\w+):", cls.__doc__))
+    assert told >= {name for name in inspect.signature(cls).parameters if not name.startswith("_")}
+
+
+def test_every_page_is_in_a_table_of_contents():
+    contents = "".join(
+        block
+        for page in (DOCS / "index.md", DOCS / "gallery" / "index.md")
+        for block in re.findall(r"```{toctree}\n(.*?)```", page.read_text(), re.DOTALL)
+    ).split()
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("api/*.md"), *DOCS.glob("gallery/*.md")]:
+        name = page.relative_to(DOCS).with_suffix("").as_posix()
+        assert name in contents or name.removeprefix("gallery/") in contents or name == "index", name
+
+
+def test_pictures_have_descriptions():
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("gallery/*.md")]:
+        for description, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text()):
+            assert len(description) > 15, (page, target)
+            assert (page.parent / target).is_file(), (page, target)
+
+
+@pytest.fixture
+def equations(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
+    return importlib.import_module("equations")
+
+
+def test_equations_become_mathml(equations):
+    math = ET.fromstring(equations.to_mathml("A_t = √(σ² + x_{t+1}) − ½γ^n·V'(s)"))
+    assert [each.tag for each in math.iter("msub")] == ["msub"] * 2
+    assert "".join(math.find(".//msqrt").itertext()) == "σ2+xt+1"
+    assert ["".join(each.itertext()) for each in math.iter("msup")] == ["σ2", "γn", "V′"]
+    assert "".join(math.find(".//mfrac").itertext()) == "12"
+
+
+def test_names_of_several_letters_stay_together(equations):
+    math = ET.fromstring(equations.to_mathml("−mean(log π_θ(a|s)·A) + ent_coef·H"))
+    assert {"mean", "log", "ent_coef", "π"} <= {each.text for each in math.iter("mi")}
+
+
+@pytest.mark.parametrize("text", ['model = resume("runs/1")', "python train.py", "inputs ─ backend ─→ V·s", "a = b"])
+def test_code_and_diagrams_are_no_equations(equations, text):
+    assert not equations.is_equation(text)
+
+
+def test_every_equation_of_the_package_can_be_read(equations):
+    lines = [
+        line
+        for path in sorted((ROOT / "sb3_pg_ext").rglob("*.py"))
+        for line in re.findall(r"^ {8,}(\S.*)$", path.read_text(), re.MULTILINE)
+        if " ← " in line or "Σ_" in line
+    ]
+    assert len(lines) > 20
+    for line in lines:
+        ET.fromstring(equations.to_mathml(line.replace("\\", "")))
+
+
+class Anything(gym.Env):
+    """An environment with some spaces, of which nothing is asked."""
+
+    def __init__(self, action_space, as_dict):
+        box = spaces.Box(-1, 1, (3,))
+        self.action_space, self.observation_space = action_space, spaces.Dict(x=box) if as_dict else box
+
+
+ACTIONS = {
+    "Discrete": [spaces.Discrete(3)],
+    "MultiDiscrete, MultiBinary": [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2)],
+    "Box actions": [spaces.Box(-1, 1, (2,), np.float32)],
+}
+
+
+@pytest.mark.slow
+def test_the_table_of_spaces_is_true():
+    page = (DOCS / "which_algorithm.md").read_text()
+    section = page.partition("## Can I use it?")[2].partition("\n\n## ")[0]
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.split("\n") if "|" in line
+    ]
+    for algorithms, *cells in rows[:-1]:
+        for algorithm in algorithms.split(", "):
+            table = dict(zip(header[1:], cells, strict=True))
+            works = []
+            for column, kinds in ACTIONS.items():
+                for space in kinds:
+                    expected = table[column] in ("yes", type(space).__name__)
+                    assert can_be_made(algorithm, "MlpPolicy", Anything(space, False)) is expected, (algorithm, space)
+                    works += [space] * expected
+            assert can_be_made(algorithm, "MultiInputPolicy", Anything(works[0], True)) is (
+                table["Dict observations"] == "yes"
+            )
+
+
+def can_be_made(algorithm, policy, env):
+    """Whether the constructor takes an environment."""
+    try:
+        getattr(sb3_pg_ext, algorithm)(policy, env, device="cpu")
+    except (AssertionError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.thorough
+def test_the_site_is_built_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-d", tmp_path / "trees"]
+    done = subprocess.run([*command, DOCS, tmp_path / "html"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    index = (tmp_path / "html" / "searchindex.js").read_text()
+    assert "natur" in index
+    assert "gradient" in index
+    assert "<math" in (tmp_path / "html" / "api" / "algorithms.html").read_text()
