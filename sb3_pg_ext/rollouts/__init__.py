@@ -1,12 +1,19 @@
 """Collecting: actions, transitions, rollout buffers, and what a rollout is worth.
 
-The buffers for Dict observations live here as far as saved files are concerned; those that give them, in
-:mod:`sb3_pg_ext`.
+Saved files name the classes of rollout buffers by their modules. The buffers for Dict observations live here, those
+that give them in :mod:`sb3_pg_ext`: these paths stay, wherever the classes are defined.
 """
 
-from sb3_pg_ext.rollouts.buffers import EstimatorDictRolloutBuffer, MaskableEstimatorDictRolloutBuffer
+from sb3_pg_ext.rollouts.buffers import (
+    EstimatorDictRolloutBuffer,
+    EstimatorRolloutBuffer,
+    MaskableEstimatorDictRolloutBuffer,
+    MaskableEstimatorRolloutBuffer,
+)
 
 __all__ = ["EstimatorDictRolloutBuffer", "MaskableEstimatorDictRolloutBuffer"]
 
 for _public in (EstimatorDictRolloutBuffer, MaskableEstimatorDictRolloutBuffer):
     _public.__module__ = __name__
+for _public in (EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer):
+    _public.__module__ = "sb3_pg_ext"
