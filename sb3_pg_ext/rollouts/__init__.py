@@ -13,7 +13,5 @@ from sb3_pg_ext.rollouts.buffers import (
 
 __all__ = ["EstimatorDictRolloutBuffer", "MaskableEstimatorDictRolloutBuffer"]
 
-for _public in (EstimatorDictRolloutBuffer, MaskableEstimatorDictRolloutBuffer):
-    _public.__module__ = __name__
-for _public in (EstimatorRolloutBuffer, MaskableEstimatorRolloutBuffer):
-    _public.__module__ = "sb3_pg_ext"
+EstimatorDictRolloutBuffer.__module__ = MaskableEstimatorDictRolloutBuffer.__module__ = __name__
+EstimatorRolloutBuffer.__module__ = MaskableEstimatorRolloutBuffer.__module__ = "sb3_pg_ext"
