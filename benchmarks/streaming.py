@@ -138,11 +138,9 @@ def parts_table(result: dict[str, Any]) -> str:
 
 def widths(repetitions: int) -> dict[str, Any]:
     """Microseconds of a step by the width of both hidden layers."""
-    took: dict[str, list[float]] = {engine: [] for engine in ENGINES}
-    for width in WIDTHS:
-        speeds = alternate({engine: training(make(engine, width), 500) for engine in ENGINES}, repetitions)
-        for engine, values in speeds.items():
-            took[engine].append(1e6 / statistics.median(values))
+    sides = {(engine, width): training(make(engine, width), 500) for engine in ENGINES for width in WIDTHS}
+    speeds = alternate({str(side): run for side, run in sides.items()}, repetitions)
+    took = {engine: [1e6 / statistics.median(speeds[str((engine, w))]) for w in WIDTHS] for engine in ENGINES}
     return {"widths": WIDTHS, "microseconds": took}
 
 
