@@ -21,6 +21,7 @@ each_engine = pytest.mark.parametrize("engine", ["array", "autograd"])
 
 def make_model(policy="MlpPolicy", **kwargs):
     arguments = {"policy_kwargs": {"net_arch": [8]}, "buffer_size": 300, "learning_starts": 10, "batch_size": 16}
+    arguments["exploration"] = "noise"  # none: what the policy says is what acts
     env = RandomEnv(spaces.Box(-1, 1, (2,)))
     return NAF(policy, env, seed=0, device="cpu", **{**arguments, **kwargs})
 
