@@ -149,7 +149,11 @@ TRAITS = {
     "gumbel_ddpg": Traits(
         variants={
             "soft actions": {"straight_through": False, "temperature": 0.5, "loss": "huber", "max_grad_norm": None},
-            "two critics": {"policy_kwargs": {"n_critics": 2}, "n_steps": 3, "exploration_eps": 0.2},
+            "two linear critics": {
+                "policy_kwargs": {"n_critics": 2, "linear_critic": True},
+                "n_steps": 3,
+                "exploration_eps": 0.2,
+            },
         },
         action_spaces=frozenset({"Discrete", "MultiDiscrete"}),
         usual_action_space="Discrete",

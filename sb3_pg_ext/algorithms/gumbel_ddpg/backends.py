@@ -7,7 +7,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ContinuousCritic
 
-from sb3_pg_ext.algorithms.gumbel_ddpg.policies import GumbelPolicy
+from sb3_pg_ext.algorithms.gumbel_ddpg.policies import GumbelPolicy, LinearCritic
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.gradients.choice import choose
 from sb3_pg_ext.gradients.networks import (
@@ -15,9 +15,11 @@ from sb3_pg_ext.gradients.networks import (
     ArrayNetworkBackend,
     AutogradNetworkBackend,
     NetworkBackend,
+    Numbers,
     array_of,
     optimizer_of,
 )
+from sb3_pg_ext.gradients.protocol import Derivatives
 from sb3_pg_ext.policies.plain_mlp import Watch, check_hooks, check_input, check_methods, layers_of
 from sb3_pg_ext.policies.trunk_and_head import TrunkAndHead
 
@@ -70,7 +72,8 @@ def array_backend(policy: GumbelPolicy) -> GumbelBackend:
     for network in (policy.actor, policy.actor_target):
         check_actor(network)
     for critic in (policy.critic, policy.critic_target):
-        check_methods(critic, ContinuousCritic, ("forward", "extract_features"))
+        its_class = LinearCritic if policy.linear_critic else ContinuousCritic
+        check_methods(critic, its_class, ("forward", "extract_features"))
         check_input(critic, critic.features_extractor)
         check_hooks(critic)
     q_networks: Any = policy.critic.q_networks
@@ -79,12 +82,16 @@ def array_backend(policy: GumbelPolicy) -> GumbelBackend:
         [ArrayNetwork(policy.actor.trunk, {"logits": policy.actor.head})], optimizer_of(policy.actor)
     )
     of_critic = [ArrayNetwork(net[:-1], {"q_values": net[-1]}) for net in q_networks]
-    networks = actor, ArrayNetworkBackend(of_critic, optimizer_of(policy.critic))
+    backend_of_critic = LinearCriticBackend if policy.linear_critic else ArrayNetworkBackend
+    networks = actor, backend_of_critic(of_critic, optimizer_of(policy.critic))
     of_target_actor = layers_of(policy.actor_target.trunk, policy.actor_target.head)
     of_target_critics = [layers_of(net[:-1], net[-1]) for net in q_targets]
 
     def target_q(observations: Any, actions: np.ndarray) -> np.ndarray:
-        x = np.concatenate([array_of(observations), actions], 1)
+        x = array_of(observations)
+        if policy.linear_critic:
+            return np.stack([(mlp.forward(layers, x) * actions).sum(1) for layers in of_target_critics], 1)
+        x = np.concatenate([x, actions], 1)
         return np.concatenate([mlp.forward(layers, x) for layers in of_target_critics], 1)
 
     watch = Watch(policy)
@@ -94,6 +101,27 @@ def array_backend(policy: GumbelPolicy) -> GumbelBackend:
         target_q,
         lambda: all(network.is_current() for network in networks) and watch.is_unchanged(),
     )
+
+
+class LinearCriticBackend(ArrayNetworkBackend):
+    """That of a :class:`LinearCritic`, whose networks take observations alone and give q of every choice."""
+
+    def predict(self, observations: Any, actions: np.ndarray | None = None) -> Numbers:
+        """Ask the networks."""
+        assert actions is not None
+        self._actions = actions
+        self._of_choices = super().predict(observations)["q_values"].reshape(len(actions), -1, actions.shape[1])
+        return {"q_values": np.einsum("bij,bj->bi", self._of_choices, actions)}
+
+    def backward(self, derivatives: Derivatives) -> None:
+        """Add a gradient to the parameters'."""
+        of_choices = np.einsum("bi,bj->bij", derivatives["q_values"], self._actions)
+        super().backward({"q_values": of_choices.reshape(len(of_choices), -1)})
+
+    def action_gradient(self, c: np.ndarray) -> np.ndarray:
+        """It is c times q of every choice."""
+        gradient: np.ndarray = c[:, None] * self._of_choices[:, 0]
+        return gradient
 
 
 def check_actor(actor: TrunkAndHead) -> None:

@@ -151,6 +151,7 @@ class GumbelDDPG(OffPolicyBase):
         super()._check_arguments()
         check_count("target_update_interval", self.target_update_interval)
         check_count("policy_kwargs' n_critics", self.policy_kwargs.get("n_critics", 1))
+        check_flag("policy_kwargs' linear_critic", self.policy_kwargs.get("linear_critic", False))
         if self.max_grad_norm is not None:
             check_range("max_grad_norm", self.max_grad_norm, 0)
         check_choice("loss", self.loss, ("mse", "huber"))

@@ -26,6 +26,7 @@ SPACE = Space(
         "policy_kwargs": {
             "net_arch": named_choice({"small": [64, 64], "medium": [256, 256]}),
             "n_critics": choice(1, 2),
+            "linear_critic": choice(False, True),
         },
     },
     conditional={"using_her_replay_buffer": {"replay_buffer_kwargs": HINDSIGHT}},

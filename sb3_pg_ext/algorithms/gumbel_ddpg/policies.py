@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy, ContinuousCritic
+from stable_baselines3.common.policies import BaseModel, BasePolicy, ContinuousCritic
 from stable_baselines3.common.torch_layers import (
     BaseFeaturesExtractor,
     CombinedExtractor,
     FlattenExtractor,
     NatureCNN,
+    create_mlp,
     get_actor_critic_arch,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
@@ -31,6 +32,41 @@ def block_sizes(action_space: spaces.Space) -> list[int]:
     return [int(size) for size in action_space.nvec.flatten()]
 
 
+class LinearCritic(BaseModel):
+    """Q_i(s, a) = Σ_j a_j·q_ij(s), of one-hot actions a side by side: linear in a, and so its own mean between them.
+
+    Its arguments are those of SB3's ``ContinuousCritic``.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Box,
+        net_arch: list[int],
+        features_extractor: BaseFeaturesExtractor,
+        features_dim: int,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        normalize_images: bool = True,
+        n_critics: int = 2,
+        share_features_extractor: bool = True,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor=features_extractor,
+            normalize_images=normalize_images,
+        )
+        self.share_features_extractor = share_features_extractor
+        sizes = features_dim, action_space.shape[0], net_arch, activation_fn
+        self.q_networks = nn.ModuleList(nn.Sequential(*create_mlp(*sizes)) for _ in range(n_critics))
+
+    def forward(self, obs: PyTorchObs, actions: th.Tensor) -> tuple[th.Tensor, ...]:
+        """Q of every network, [B, 1] each."""
+        assert self.features_extractor is not None
+        features = self.extract_features(obs, self.features_extractor)
+        return tuple((net(features) * actions).sum(1, keepdim=True) for net in self.q_networks)
+
+
 class GumbelPolicy(BasePolicy):
     """Samples softmax(l(s)), by the largest of l + g with Gumbel noise g, or takes the largest of l.
 
@@ -40,6 +76,8 @@ class GumbelPolicy(BasePolicy):
     :param net_arch: widths of the layers, or those of each network as ``dict(pi=[…], qf=[…])``; ``None`` for 64 and 64
     :param activation_fn: activation function
     :param n_critics: number of Q-networks
+    :param linear_critic: whether Q is linear in the one-hot action, Σ_j a_j·q_j(s), instead of a network of s and a;
+        of several choices it is a sum over them then
     :param features_extractor_class: features extractor, of which actor and critic have one each
     :param features_extractor_kwargs: its arguments
     :param normalize_images: whether images are divided by 255
@@ -57,6 +95,7 @@ class GumbelPolicy(BasePolicy):
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.ReLU,
         n_critics: int = 1,
+        linear_critic: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] = FlattenExtractor,
         features_extractor_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
@@ -75,6 +114,7 @@ class GumbelPolicy(BasePolicy):
         self.net_arch = [64, 64] if net_arch is None else net_arch
         self.activation_fn = activation_fn
         self.n_critics = n_critics
+        self.linear_critic = linear_critic
         self.sizes = block_sizes(action_space)
         actor_arch, critic_arch = get_actor_critic_arch(self.net_arch)
         self.actor = TrunkAndHead(
@@ -87,7 +127,8 @@ class GumbelPolicy(BasePolicy):
             normalize_images=normalize_images,
         )
         extractor = self.make_features_extractor()
-        self.critic = ContinuousCritic(
+        make_critic = LinearCritic if linear_critic else ContinuousCritic
+        self.critic = make_critic(
             observation_space,
             spaces.Box(0, 1, (sum(self.sizes),), np.float32),  # one-hot vectors
             critic_arch,
@@ -111,6 +152,7 @@ class GumbelPolicy(BasePolicy):
             "net_arch": self.net_arch,
             "activation_fn": self.activation_fn,
             "n_critics": self.n_critics,
+            "linear_critic": self.linear_critic,
             "lr_schedule": self._dummy_schedule,
             "features_extractor_class": self.features_extractor_class,
             "features_extractor_kwargs": self.features_extractor_kwargs,

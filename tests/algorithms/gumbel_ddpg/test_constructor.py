@@ -18,6 +18,10 @@ BAD = {
     "loss": ({"loss": "hubert"}, r"loss='hubert' \(did you mean 'huber'\?\)"),
     "straight through by name": ({"straight_through": "no"}, "straight_through='no'; allowed: True or False"),
     "no critics": ({"policy_kwargs": {"n_critics": 0}}, "n_critics=0; allowed: an integer ≥ 1"),
+    "a linear critic by name": (
+        {"policy_kwargs": {"linear_critic": "no"}},
+        "linear_critic='no'; allowed: True or False",
+    ),
     "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
 }
 

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch.nn import functional
 
 from sb3_pg_ext import GumbelDDPG
+from sb3_pg_ext.algorithms.gumbel_ddpg.policies import LinearCritic
 
 each_engine = pytest.mark.parametrize("engine", ["array", "autograd"])
 
@@ -36,6 +37,8 @@ def blocks_of(actions, sizes):
 
 def q_of(critic, observations, actions):
     """Q in double precision; SB3's own forward passes turn observations into single precision."""
+    if isinstance(critic, LinearCritic):
+        return th.stack([(net(observations) * actions).sum(1) for net in critic.q_networks], 1)
     return th.cat([net(th.cat([observations, actions], 1)) for net in critic.q_networks], 1)
 
 
@@ -50,8 +53,9 @@ def gumbel(shape):
 @each_engine
 @pytest.mark.parametrize("n_critics", [1, 2])
 @pytest.mark.parametrize("straight_through", [False, True])
+@pytest.mark.parametrize("linear_critic", [False, True])
 @pytest.mark.parametrize(("space", "sizes"), [("Discrete", [3]), ("MultiDiscrete", [3, 2])])
-def test_every_loss_and_every_step(engine, n_critics, straight_through, space, sizes):
+def test_every_loss_and_every_step(engine, n_critics, straight_through, linear_critic, space, sizes):
     model = make_model(
         RandomEnv(ACTION_SPACES[space]),
         engine=engine,
@@ -59,7 +63,7 @@ def test_every_loss_and_every_step(engine, n_critics, straight_through, space, s
         temperature=0.7,
         logit_penalty=0.2,
         max_grad_norm=None,
-        policy_kwargs={"n_critics": n_critics},
+        policy_kwargs={"n_critics": n_critics, "linear_critic": linear_critic},
     )
     with th.no_grad():
         for target in (model.policy.actor_target, model.policy.critic_target):

@@ -1,0 +1,98 @@
+"""Whether GumbelDDPG's actor is led to the action that its own critic prefers, by kind of critic and of samples.
+
+    python benchmarks/gumbel_critics.py --steps 20000 --seeds 0 1 2
+
+On CartPole-v1. Of 300 states of the latest 5000, the gradient of the actor's loss in the logits, without the penalty,
+is averaged over 100 samples of the noise. It leads the right way where descent raises the logit of the action with the
+larger Q above the other's. Printed at every fifth of the training, beside the mean return of five greedy episodes and
+the mean gap between the two Q.
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_pg_ext import GumbelDDPG
+from sb3_pg_ext.functional.gumbel_softmax import GumbelSoftmax
+
+N_STATES, N_LATEST, N_SAMPLES = 300, 5000, 100
+SETTINGS: dict[str, Any] = {
+    "learning_rate": lambda remaining: 1e-3 * remaining,
+    "learning_starts": 1000,
+    "buffer_size": 100_000,
+    "train_freq": 2,
+    "tau": 0.02,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "straight-through": {"logit_penalty": 0.1},
+    "soft": {"logit_penalty": 0.1, "straight_through": False},
+    "soft, penalty of 0.5": {"logit_penalty": 0.5, "straight_through": False},
+    "soft, τ = 5": {"logit_penalty": 0.1, "straight_through": False, "temperature": 5.0},
+    "straight-through, linear critic": {"logit_penalty": 0.1, "policy_kwargs": {"n_critics": 2, "linear_critic": True}},
+}
+
+
+def leads_right(model: GumbelDDPG, rng: np.random.Generator) -> tuple[float, float]:
+    """In how many of the latest states the gradient leads to the critic's own best action, and the mean gap of Q."""
+    buffer, policy, sizes = model.replay_buffer, model.policy, model.policy.sizes
+    assert buffer is not None
+    latest = rng.integers(max(0, buffer.pos - N_LATEST), buffer.pos, N_STATES)
+    observations = th.as_tensor(buffer.observations[latest, 0])
+    k = sum(sizes)
+    with th.no_grad():
+        logits = policy.actor(observations).numpy().repeat(N_SAMPLES, 0)
+        corners = np.eye(k, dtype=np.float32)
+        of_corners = [policy.critic(observations, th.from_numpy(corners[[i] * N_STATES]))[0] for i in range(k)]
+    q = th.cat(of_corners, 1).numpy()
+    noise = -np.log(rng.exponential(size=logits.shape)).astype(np.float32)
+    sampled = GumbelSoftmax(logits, noise, sizes, model._temperature, model.straight_through)
+    actions = th.from_numpy(sampled.samples).requires_grad_()
+    of_samples = policy.critic(observations.repeat_interleave(N_SAMPLES, 0), actions)[0]
+    (gradient,) = th.autograd.grad(of_samples.sum(), actions)
+    ascent = sampled.vjp(gradient.numpy()).reshape(N_STATES, N_SAMPLES, k).mean(1)
+    rows = np.arange(N_STATES)
+    led = ascent[rows, q.argmax(1)] > ascent[rows, q.argmin(1)]
+    return float(led.mean()), float(np.ptp(q, 1).mean())
+
+
+class Report(BaseCallback):
+    """Prints a line at every fifth of the training."""
+
+    model: GumbelDDPG
+
+    def __init__(self, name: str, seed: int, n_steps: int) -> None:
+        super().__init__()
+        self._head, self._every = f"{name:32} seed {seed}", n_steps // 5
+        self._rng = np.random.default_rng(seed)
+        self._env = make_vec_env("CartPole-v1", seed=1000 + seed)
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self._every == 0:
+            led, gap = leads_right(self.model, self._rng)
+            score = evaluate_policy(self.model, self._env, 5, warn=False)[0]
+            found = f"right {led:.2f}, gap {gap:.2f}, return {score:.0f}"
+            print(f"{self._head} {self.n_calls:6} steps: {found}", flush=True)
+        return True
+
+
+def main() -> None:
+    """Train every variant with every seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20_000, help="of every training (default: 20000)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    arguments = parser.parse_args()
+    for seed in arguments.seeds:
+        for name, chosen in VARIANTS.items():
+            kwargs = {"policy_kwargs": {"n_critics": 2}, **SETTINGS, **chosen}
+            env = make_vec_env("CartPole-v1", seed=seed)
+            model = GumbelDDPG("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
+            model.learn(arguments.steps, Report(name, seed, arguments.steps), log_interval=None)
+
+
+if __name__ == "__main__":
+    main()
