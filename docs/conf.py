@@ -31,7 +31,7 @@ python_maximum_signature_line_length = 80
 nitpicky = True
 default_role = None
 highlight_language = "none"
-pygments_style = "friendly"
+pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 
 html_theme = "furo"
 html_title = f"sb3_pg_ext {version}"

@@ -1,5 +1,6 @@
 """The site: equations are drawn, every public name is documented, every page is reached, and the whole is built."""
 
+import configparser
 import importlib
 import inspect
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from gymnasium import spaces
 
 import sb3_pg_ext
@@ -84,6 +86,26 @@ def test_pictures_have_descriptions():
         for description, target in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text()):
             assert len(description) > 15, (page, target)
             assert (page.parent / target).is_file(), (page, target)
+
+
+def test_the_version_is_the_same_everywhere():
+    version = re.escape(sb3_pg_ext.__version__)
+    changelog, citation = (ROOT / "CHANGELOG.md").read_text(), (ROOT / "CITATION.cff").read_text()
+    date = re.search(rf"^## \[{version}\] - (\d{{4}}-\d\d-\d\d)$", changelog, re.MULTILINE)[1]
+    assert re.search(rf"^version: {version}$", citation, re.MULTILINE)
+    assert f"date-released: {date}\n" in citation
+
+
+def test_the_workflow_tests_what_the_package_promises():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    promised = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
+    jobs = workflow["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == promised
+    assert set(jobs["publish"]["needs"]) == set(jobs) - {"publish"}
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert yaml.safe_load(form.read_text())
 
 
 @pytest.fixture
