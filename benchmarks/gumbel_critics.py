@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "soft": {"logit_penalty": 0.1, "straight_through": False},
     "soft, penalty of 0.5": {"logit_penalty": 0.5, "straight_through": False},
     "soft, τ = 5": {"logit_penalty": 0.1, "straight_through": False, "temperature": 5.0},
+    "straight-through, n_steps=3": {"logit_penalty": 0.1, "n_steps": 3},
     "straight-through, linear critic": {"logit_penalty": 0.1, "policy_kwargs": {"n_critics": 2, "linear_critic": True}},
 }
 

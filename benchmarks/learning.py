@@ -41,7 +41,7 @@ N_EPISODES = 100
 N_POINTS = 100
 N_EVALUATIONS = 20
 N_EPISODES_ON_THE_WAY = 10
-COLORS = ("tab:red", "tab:blue", "tab:green")
+COLORS = ("tab:red", "tab:blue", "tab:green", "tab:purple")
 
 
 def peer_config(algo: str) -> Path:
