@@ -196,6 +196,35 @@ def side_by_side(runs: dict[str, list[Run]]) -> str:
     return "\n".join(lines)
 
 
+def race(algo: str, peer: str, runs: dict[str, list[Run]]) -> str:
+    """A Markdown table of the steps after which greedy returns on the way first are what the peer has in the end.
+
+    That is the mean of the peer's last evaluations, over seeds. The mean over the seeds that come so far ± 95 %, and
+    how many of them do.
+
+    :param algo: the algorithm in question
+    :param peer: whom it is compared with
+    :param runs: the runs by algorithm
+    """
+    lines = [row("environment", f"return of {peer}", algo, peer), "|---|---|---|---|"]
+    for env_id in configurations(algo):
+        sides = [[run for run in runs[side] if run["env"] == env_id and "evaluations" in run] for side in (algo, peer)]
+        if all(sides):
+            goal = float(np.mean([run["evaluations"][-1][1] for run in sides[1]]))
+            lines.append(row(env_id, f"{goal:.1f}", *(steps_to(goal, side) for side in sides)))
+    return "\n".join(lines)
+
+
+def steps_to(goal: float, runs: list[Run]) -> str:
+    """The cell of a race: steps to a return, and how many runs come so far."""
+    firsts = [next((x for x, y in run["evaluations"] if y >= goal), None) for run in runs]
+    steps = [first for first in firsts if first is not None]
+    if not steps:
+        return f"none of {len(runs)}"
+    spread = f" ± {spaced(interval(steps))}" if len(steps) > 1 else ""
+    return f"{spaced(np.mean(steps))}{spread} ({len(steps)} of {len(runs)})"
+
+
 def comparison(runs: dict[str, list[Run]]) -> str:
     """A Markdown table of greedy returns on the way, of several algorithms and beside what is published.
 
@@ -296,6 +325,9 @@ def main() -> None:
     if arguments.beside:
         print()
         print(side_by_side(runs))
+        for peer in arguments.beside:
+            print()
+            print(race(algo, peer, runs))
     if published(algo)["scores"]:
         print()
         print(comparison(runs))

@@ -51,6 +51,17 @@ def test_comparison_takes_the_same_step_of_all(runs):
     assert cells[4] == "1000 (sd 0) |"
 
 
+def test_race_tells_when_the_peers_last_return_is_reached(runs):
+    peer = [run(0, 0.0, [[50_000, 0.0], [BUDGET, 990.0]])]
+    cells = learning.race("npg", "fast_trpo", {"npg": runs, "fast_trpo": peer}).splitlines()[-1].split(" | ")
+    assert cells[:2] == [f"| {ENV_ID}", "990.0"]
+    assert cells[2].startswith("75 000 ± ")
+    assert cells[2].endswith(" (2 of 2)")
+    assert cells[3] == "100 000 (1 of 1) |"
+    peer[0]["evaluations"][-1][1] = 995.0
+    assert "50 000 (1 of 2)" in learning.race("npg", "fast_trpo", {"npg": runs, "fast_trpo": peer})
+
+
 def test_every_published_environment_has_a_configuration():
     for algo in ("npg", "ppo_kl", "acktr"):
         assert set(learning.published(algo)["scores"]) <= set(learning.configurations(algo))
