@@ -244,6 +244,12 @@ def test_functions_have_to_be_supplied(tmp_path):
         safe_save(model, tmp_path / "safe.zip")
 
 
+def test_classes_of_scripts_are_said_to_be_code(good, save):
+    path = save(with_attribute(good, "note", PICKLES["BUILD of a class that it brings along"]("mark")))
+    with pytest.raises(UnsafeFileError, match=r"a class of a script or a notebook.*custom_objects={'note': …}"):
+        safe_load(path)
+
+
 def test_open_files_are_read_from_their_beginning():
     file = io.BytesIO()
     small().save(file)

@@ -42,8 +42,15 @@ class UnknownNameError(UnsafeFileError):
     """
 
     def __init__(self, name: Name, reason: str | None = None) -> None:
-        super().__init__(reason or f"it needs {name}, which is not among what files may name")
+        super().__init__(reason or REASONS.get(str(name), f"it needs {name}, which is not among what files may name"))
         self.name = name
+
+
+REASONS = {
+    "cloudpickle.cloudpickle._make_skeleton_class": "it holds a class of a script or a notebook, with its code; "
+    "a class of a module could be trusted"
+}
+"""Of names that say more about a file than that they may not be there."""
 
 
 class Decoder:
