@@ -14,7 +14,7 @@ MATHEMATICAL = re.compile(r"[Ͱ-Ͽ√∑∏Σ∇←≈≤≥‖·−½∂∈⊗�
 """What tells an equation from a command or a line of Python."""
 OTHERS = re.compile(r"[─│┌└\"`]")
 """What equations do not hold, but diagrams and code do."""
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᵗᵏⁿᵐ", "0123456789+−⊤tknm", strict=True))
+RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᵗᵏⁿᵐ", "0123456789+−Ttknm", strict=True))
 LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+−", strict=True))
 LETTER = rf"[^\W\d_½{''.join(RAISED)}{''.join(LOWERED)}]"
 NAME = rf"{LETTER}[\u0304\u0302]?(?:{LETTER}|_(?={LETTER}{{2}}))*'*"
@@ -90,7 +90,7 @@ class Reader:
         while self.position < len(self.tokens) and self.tokens[self.position][1][0] in table:
             text += "".join(table.get(character, character) for character in self.tokens[self.position][1])
             self.position += 1
-        return f"<mi>{html.escape(text)}</mi>"
+        return f'<mi mathvariant="normal">{html.escape(text)}</mi>'
 
     def atom(self) -> str:
         """One number, name, root or sign."""
@@ -98,8 +98,9 @@ class Reader:
         self.position += 1
         if kind == "gap":
             return '<mspace width="2em"/>'
-        if kind == "space":
-            return ""
+        if kind == "space":  # it counts between names alone, as in log π; around signs MathML has its own
+            around = [self.tokens[i][0] for i in (self.position - 2, self.position) if 0 <= i < len(self.tokens)]
+            return '<mspace width="0.2em"/>' if around == ["name", "name"] else ""
         if kind == "number":
             return f"<mn>{text}</mn>"
         if kind == "name":

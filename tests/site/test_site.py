@@ -189,6 +189,14 @@ def can_be_made(algorithm, policy, env):
     return True
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["index.md", "first_steps.md", "from_sb3.md"])
+def test_what_pages_for_beginners_show_works(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL):
+        exec(re.sub(r"learn\([\d_]+\)", "learn(300)", code), {"__name__": "shown"})
+
+
 @pytest.mark.thorough
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("sphinx", reason="make docs installs it")
