@@ -2,10 +2,11 @@
 
     python examples/variance_of_baselines.py
 
-Five studies, of which docs/variance.md tells:
+Six studies, of which docs/variance.md tells:
 
 - ``variance``: halfway through training the policy stays as it is, and the variance of the gradient is measured;
 - ``actions``: the same for baselines that see the action, or the time, beside V, all fitted to the policy;
+- ``parts``: what of the variance of a single step is due to the state, the action, and what follows;
 - ``batch_size``: the same with batches of 2 to 64 episodes, for the baselines that are estimated from the batch;
 - ``learning``: learning curves, and the steps that it takes to reach a return of 475;
 - ``speed``: the time that the gradients of 2000 single steps take.
@@ -78,9 +79,9 @@ OF_ACTIONS = {
     "q_prop": ("q_prop", {}),
     "q_prop, full": ("q_prop", {"conservative": False}),
     "action_factorized": ("action_factorized", {}),
-    "rewards-to-go": ("none", {}),
 }
 """Fitted to 200 episodes of the policy that is measured, like the critic that all of them have."""
+OF_PARTS = {"rewards-to-go": ("none", {})} | {name: OF_ACTIONS[name] for name in ("value", "value_time", "q_prop")}
 
 OF_TRAINING = [
     name
@@ -140,8 +141,10 @@ def make_tasks(quick: bool) -> Iterable[Task]:
             yield {"study": "variance", "env": env, "seed": seed, "n_episodes": 10, **measured}
     for env, level in levels.items():
         for seed in range(2 if quick else 5):
-            size = {"n_episodes": 10, "n_batches": measured["n_batches"], "n_states": 4 if quick else 100}
+            size = {"n_episodes": 10, "n_batches": measured["n_batches"]}
             yield {"study": "actions", "env": env, "seed": seed, "level": level, **size}
+            parts = {"n_episodes": 10, "n_batches": 2, "n_states": 4 if quick else 100}
+            yield {"study": "parts", "env": env, "seed": seed, "level": level, **parts}
     for env, n_seeds in seeds.items():
         for seed in range(n_seeds):
             for name in OF_TRAINING if env == "CartPole-v1" else [name for name in OF_TRAINING if name not in SLOW]:
@@ -163,6 +166,7 @@ def run(task: Task) -> Task:
     """Make one run."""
     studies = {
         "actions": measure_actions,
+        "parts": measure_actions,
         "variance": measure,
         "batch_size": measure,
         "learning": learn,
@@ -200,7 +204,8 @@ def measure_actions(task: Task) -> Task:
     episodes = player._fresh
     with th.no_grad():
         values = model.policy.predict_values(th.as_tensor(episodes.observations)).flatten().numpy()
-    made = {name: make_baseline(registered, **kwargs) for name, (registered, kwargs) in OF_ACTIONS.items()}
+    chosen = OF_PARTS if task["study"] == "parts" else OF_ACTIONS
+    made = {name: make_baseline(registered, **kwargs) for name, (registered, kwargs) in chosen.items()}
     for baseline in made.values():
         if hasattr(baseline, "fit"):
             for _ in range(2):  # q_prop looks back at what it had predicted
@@ -344,7 +349,7 @@ def report(lines: list[Task], images: Path) -> None:
         print(variance_table(env, of("variance", env=env)), end="\n\n")
     of_actions = {env: of("actions", env=env) for env in dict.fromkeys(line["env"] for line in of("actions"))}
     print(actions_table(of_actions), end="\n\n")
-    print(parts_table(of_actions), end="\n\n")
+    print(parts_table({env: of("parts", env=env) for env in of_actions}), end="\n\n")
     print(batch_size_table(of("batch_size")), end="\n\n")
     print(learning_table(of("learning", env="CartPole-v1")), end="\n\n")
     print(*(f"{x['seconds']} s for {x['n_steps']} rows of {x['n_parameters']} numbers" for x in of("speed")))
@@ -377,7 +382,7 @@ def parts_table(by_env: dict[str, list[Task]]) -> str:
     """Markdown: what the variance of a single step consists of, in relation to all of it without a baseline."""
     rows = ["| environment, baseline | Σ_τ | Σ_a | Σ_s | removable |", "|---|---|---|---|---|"]
     for env, lines in by_env.items():
-        for name in ("rewards-to-go", "value", "value_time", "q_prop"):
+        for name in OF_PARTS if len(lines) > 1 else ():
             parts = np.array([line["statistics"][name][3:] for line in lines])
             whole = np.array([sum(line["statistics"]["rewards-to-go"][3:]) for line in lines])
             cells = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in map(interval, (parts.T / whole))]
