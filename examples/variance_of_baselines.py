@@ -75,7 +75,7 @@ fitted" is fitted to the policy that is measured, which training does not do. Wi
 the time limit cuts goes on with V, and the critic learns at a rate of 1e-3 instead of 5e-4."""
 
 OF_VARIANCE = [name for name in BASELINES if name not in ("value", "value, bootstrapped", "value_time", "q_prop")]
-OF_ACTIONS = {
+OF_ACTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "value": ("value", {}),
     "value_time": ("value_time", {}),
     "q_prop": ("q_prop", {}),
@@ -83,7 +83,10 @@ OF_ACTIONS = {
     "action_factorized": ("action_factorized", {}),
 }
 """Fitted to 200 episodes of the policy that is measured, like the critic that all of them have."""
-OF_PARTS = {"rewards-to-go": ("none", {})} | {name: OF_ACTIONS[name] for name in ("value", "value_time", "q_prop")}
+OF_PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rewards-to-go": ("none", {}),
+    **{name: OF_ACTIONS[name] for name in ("value", "value_time", "q_prop")},
+}
 
 OF_TRAINING = [
     name
