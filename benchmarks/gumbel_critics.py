@@ -4,8 +4,8 @@
 
 On CartPole-v1. Of 300 states of the latest 5000, the gradient of the actor's loss in the logits, without the penalty,
 is averaged over 100 samples of the noise. It leads the right way where descent raises the logit of the action with the
-larger Q above the other's. Printed at every fifth of the training, beside the mean return of five greedy episodes and
-the mean gap between the two Q.
+larger Q, of both critics' mean, above the other's. Printed at every fifth of the training, beside the mean return of
+five greedy episodes and the mean gap between the two Q.
 """
 
 import argparse
@@ -48,7 +48,8 @@ def leads_right(model: GumbelDDPG, rng: np.random.Generator) -> tuple[float, flo
     with th.no_grad():
         logits = policy.actor(observations).numpy().repeat(N_SAMPLES, 0)
         corners = np.eye(k, dtype=np.float32)
-        of_corners = [policy.critic(observations, th.from_numpy(corners[[i] * N_STATES]))[0] for i in range(k)]
+        each = [policy.critic(observations, th.from_numpy(corners[[i] * N_STATES])) for i in range(k)]
+        of_corners = [th.cat(of_critics, 1).mean(1, keepdim=True) for of_critics in each]
     q = th.cat(of_corners, 1).numpy()
     noise = -np.log(rng.exponential(size=logits.shape)).astype(np.float32)
     sampled = GumbelSoftmax(logits, noise, sizes, model._temperature, model.straight_through)
