@@ -73,6 +73,7 @@ GUMBEL_DDPG = {
     "exploration_eps": FloatDistribution(0, 0.2),
     "net_arch": any_of("small", "medium"),
     "n_critics": any_of(1, 2),
+    "linear_critic": any_of(False, True),
 }
 STORED = {
     "a3c": {
