@@ -56,7 +56,7 @@ class Layer:
             return False
         if "n_averaged" not in self._state:
             self._state |= {name: th.zeros_like(factor) for name, factor in zip(FACTORS, self._latest, strict=True)}
-            self._state["n_averaged"] = th.zeros(())
+            self._state["n_averaged"] = th.zeros((), device=self._latest[0].device)  # where loading puts it
         count = self._state["n_averaged"]
         weight = kronecker.averaging_weight(float(count), decay)
         count += 1
