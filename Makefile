@@ -8,7 +8,7 @@ SITE_READY := $(VENV)/site_ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow thorough configs lint format docs gallery clean
+.PHONY: help demo test slow thorough bench configs lint format docs gallery clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ slow: $(READY) ## run the slow tests: installed plug-ins, benchmarks in small, e
 
 thorough: $(READY) ## run what is left of the tests: long ones that widen what others cover, for before a release
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m thorough $(ARGS)
+
+bench: $(READY) ## compare speed and short trainings with what was recorded: fifteen minutes on an idle machine
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/guard.py $(ARGS)
 
 configs: $(READY) ## train and play every shipped configuration for a few steps, through the command line
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/zoo/run_every_entry.py
