@@ -6,7 +6,8 @@ Prints the table that ``make docs`` puts into ``docs/which_algorithm.md``, from 
 """
 
 import numpy as np
-from learning import RESULTS, load_runs, row, spaced, written
+from learning import RESULTS, load_runs, row, written
+from runs import spaced
 
 ENVS = (
     "CartPole-v1",

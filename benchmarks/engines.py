@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import Run, complete, read, versions
+from runs import Run, complete, read, spaced, versions
 from scipy import stats
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -77,7 +77,7 @@ def table(runs: list[Run]) -> str:
                 ]
                 interval = stats.ttest_ind(scores["array"], scores["autograd"], equal_var=False).confidence_interval()
                 difference = " … ".join(f"{round(end) + 0:+d}" for end in interval)
-                steps = f"{n_timesteps:,}".replace(",", " ")
+                steps = spaced(n_timesteps)
                 lines.append("| " + " | ".join([algorithm, env_id, steps, *cells, difference]) + " |")
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import yaml
 from matplotlib.axes import Axes
-from runs import Run, read
+from runs import Run, read, spaced
 from scipy import stats
 
 from sb3_pg_ext.evaluation.processes import LocalProcesses
@@ -172,11 +172,6 @@ def row(*cells: object) -> str:
 def best_on_the_way(runs: list[Run]) -> list[float]:
     """The best evaluation of every run that has some."""
     return [max(y for _, y in run["evaluations"]) for run in runs if "evaluations" in run]
-
-
-def spaced(steps: float) -> str:
-    """A number of steps, with a space between thousands."""
-    return f"{int(steps):,}".replace(",", " ")
 
 
 def side_by_side(runs: dict[str, list[Run]]) -> str:

@@ -28,6 +28,11 @@ def versions() -> dict[str, str]:
     return {module.__name__: module.__version__ for module in modules} | {"python": platform.python_version()}
 
 
+def spaced(number: float) -> str:
+    """A whole number, with a space between thousands."""
+    return f"{number:,.0f}".replace(",", " ")
+
+
 def read(path: Path) -> list[Run]:
     """The finished runs of a file, oldest first."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

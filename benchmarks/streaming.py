@@ -24,7 +24,7 @@ import numpy as np
 import stable_baselines3
 import torch as th
 from peers.streaming_loop import make_loop
-from runs import versions
+from runs import spaced, versions
 from stable_baselines3.common.logger import KVWriter, Logger
 from threadpoolctl import threadpool_limits
 from throughput import Run, alternate
@@ -198,11 +198,6 @@ def train(side: str) -> None:
     elif side == "ActorCritic.streaming":
         make("auto").learn(N_STEPS)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-def spaced(number: float) -> str:
-    """A whole number, with a space between thousands."""
-    return f"{number:,.0f}".replace(",", " ")
 
 
 MEASUREMENTS = {

@@ -32,6 +32,7 @@ import sb3_contrib
 import stable_baselines3
 import torch as th
 from gymnasium import spaces
+from runs import spaced
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
@@ -566,7 +567,7 @@ def table(results: list[dict[str, Any]]) -> str:
             found = [r for r in results if (r["comparison"], r["env"], r["n_envs"]) == (name, env_id, n_envs)]
             if found:
                 ratios = [ours / theirs for ours, theirs in zip(found[0]["ours"], found[0]["theirs"], strict=True)]
-                speed = f"{statistics.median(found[0]['ours']):,.0f}".replace(",", " ")
+                speed = spaced(statistics.median(found[0]["ours"]))
                 cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), {speed}/s")
             else:
                 cells.append("")

@@ -25,7 +25,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import stable_baselines3
 import torch as th
-from runs import versions
+from runs import spaced, versions
 from stable_baselines3.common import env_util
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -158,7 +158,7 @@ def table(runs: list[dict[str, Any]]) -> str:
                 seconds = sorted(r["seconds"] if r["solved"] else float("inf") for r in chosen)
                 steps = sorted(r["steps"] if r["solved"] else float("inf") for r in chosen)
                 spread = f"{statistics.median(seconds):.1f} ({seconds[0]:.1f}–{seconds[-1]:.1f})"
-                middle = f"{statistics.median(steps):,.0f}".replace(",", " ")
+                middle = spaced(statistics.median(steps))
                 lines.append(f"| {task} | {title} | {len(chosen)} | {spread} | {middle} |")
     return "\n".join(lines)
 
