@@ -4,7 +4,6 @@ SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-SITE_READY := $(VENV)/site_ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -43,7 +42,7 @@ format: $(READY) ## bring the code into the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(SITE_READY) ## build the site into docs/_build/html; every warning is an error
+docs: $(READY) ## build the site into docs/_build/html; every warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 
 gallery: $(READY) ## run every example of the gallery in full and draw its picture anew
@@ -63,9 +62,5 @@ $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --no-compile --upgrade 'pip>=25'
 	@$(BIN)/pip install --quiet --no-compile --constraint constraints.txt setuptools torch
-	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled]'
-	@touch $@
-
-$(SITE_READY): $(READY)
-	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	@$(BIN)/pip install -qq --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev,zoo,mujoco,box2d,envpool,ray,compiled,docs]'
 	@touch $@
