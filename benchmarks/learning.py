@@ -8,8 +8,8 @@ Runs are made in ``logs/learning``, where an interrupted one goes on. A finished
 run is the mean return of 100 greedy episodes of the final policy; on the way, at every twentieth of the training, 10
 greedy episodes are played.
 
-Stock algorithms to compare with are configured in ``benchmarks/peers/<algo>.yml``, published numbers stand in
-``benchmarks/published.yml``.
+What to compare with is configured in ``benchmarks/peers/<algo>.yml``: stock algorithms, and other settings of ours as
+``<algo>-<setting>.yml``. Published numbers stand in ``benchmarks/published.yml``.
 """
 
 import argparse
@@ -45,7 +45,7 @@ COLORS = ("tab:red", "tab:blue", "tab:green", "tab:purple")
 
 
 def peer_config(algo: str) -> Path:
-    """Where the configurations of a stock algorithm are."""
+    """Where the configurations of a peer are."""
     return HERE / "peers" / f"{algo}.yml"
 
 
@@ -61,6 +61,11 @@ def configurations(algo: str) -> dict[str, dict[str, Any]]:
     return {name: entry for name, entry in entries.items() if name not in special and name not in others}
 
 
+def folder(algo: str) -> Path:
+    """Where its runs are made: apart for another setting of an algorithm."""
+    return FOLDER / algo if "-" in algo else FOLDER
+
+
 def published(algo: str) -> dict[str, Any]:
     """Published scores: where they are from, and by environment and step the mean and its standard deviation."""
     return yaml.safe_load((HERE / "published.yml").read_text()).get(algo, {"source": "", "scores": {}})
@@ -68,7 +73,8 @@ def published(algo: str) -> dict[str, Any]:
 
 def options(algo: str, env_id: str, seeds: Iterable[int], config: dict[str, Any]) -> dict[str, Any]:
     """What to train, as ``sb3-pg sweep`` takes it."""
-    chosen: dict[str, Any] = {"algos": [algo], "envs": [env_id], "seeds": list(seeds), "log_folder": str(FOLDER)}
+    chosen: dict[str, Any] = {"algos": [algo.split("-")[0]], "envs": [env_id], "seeds": list(seeds)}
+    chosen |= {"log_folder": str(folder(algo))}
     chosen |= {"final_episodes": N_EPISODES, "eval_episodes": N_EPISODES_ON_THE_WAY}
     chosen |= {"eval_freq": int(float(config["n_timesteps"])) // N_EVALUATIONS}
     if peer_config(algo).exists():
@@ -100,12 +106,12 @@ def make(algo: str, tasks: dict[str, list[int]], n_workers: int) -> None:
         for run in plan({**DEFAULTS, **chosen}, command(chosen))
     ]
     try:
-        sweep(runs, FOLDER, LocalProcesses(train, n_workers, modules=[PRELOAD]), retry_failed=True, again=True)
+        sweep(runs, folder(algo), LocalProcesses(train, n_workers, modules=[PRELOAD]), retry_failed=True, again=True)
     finally:
         RESULTS.mkdir(parents=True, exist_ok=True)
         with (RESULTS / f"{algo}.jsonl").open("a") as file:
             for run in runs:
-                path = FOLDER / run.name / "result.json"
+                path = folder(algo) / run.name / "result.json"
                 if path.exists() and (record := read_result(path))["status"] == "finished":
                     file.write(json.dumps(summary(record, configs[run.env])) + "\n")
 
@@ -297,7 +303,7 @@ def draw_curves(axes: Axes, runs: list[Run], label: str, color: str) -> None:
 def main() -> None:
     """Make the runs that are missing, then print the table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("algo", help="the Zoo id, for example reinforce")
+    parser.add_argument("algo", help="the Zoo id, for example reinforce, or the name of a peer")
     parser.add_argument("--envs", nargs="+", help="some environments (default: all with a configuration)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument(

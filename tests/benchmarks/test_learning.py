@@ -77,6 +77,7 @@ def test_plot_shows_runs_with_and_without_evaluations(runs, tmp_path):
 def test_peers_are_configured_for_environments_of_ours():
     assert set(learning.configurations("fast_trpo")) <= set(learning.configurations("npg"))
     assert set(learning.configurations("fast_a2c")) <= set(learning.configurations("acktr"))
+    assert set(learning.configurations("ac-classic")) <= set(learning.configurations("ac"))
 
 
 def test_finished_runs_of_a_sweep_become_lines(tmp_path, monkeypatch):
