@@ -210,13 +210,12 @@ def return_after(duration: float, run: Run) -> float:
 
 
 def learning_table(runs: list[Run]) -> str:
-    """A Markdown table: scores, times to learn, and what there is when A3C's two workers are through."""
+    """A Markdown table: scores, times to learn, and the training return when A3C's two workers are through."""
     by_side = {side: [run for run in runs if run["side"] == side] for side in LEARNERS}
     first, *_ = by_side.values()
     duration = statistics.median(run["curve"][-1][0] for run in first)
     lines = [
-        f"| | greedy return after {N_TIMESTEPS} steps, by seed | seconds to a mean return of {TARGET}: median (all) "
-        f"| mean training return after {duration:.0f} s, by seed |",
+        f"| | greedy return, by seed | seconds to {TARGET}: median (all) | return after {duration:.0f} s, by seed |",
         "|---|---|---|---|",
     ]
     for side, chosen in by_side.items():
@@ -226,8 +225,8 @@ def learning_table(runs: list[Run]) -> str:
             f"{statistics.median(times):.1f} (" + ", ".join(f"{seconds:.1f}" for seconds in times) + ")",
             ", ".join(f"{return_after(duration, run):.0f}" for run in chosen),
         ]
-        lines.append(f"| {side} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(f"| {side.removesuffix(' in one process')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines).replace("inf", "never")
 
 
 def plot(runs: list[Run], path: Path) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/decision_table.py
 
-Prints the table that ``make docs`` puts into ``docs/which_algorithm.md``, from ``benchmarks/results/learning/*.jsonl``.
+Prints the table of ``docs/which_algorithm.md``, from ``benchmarks/results/learning/*.jsonl``.
 """
 
 import numpy as np

@@ -75,7 +75,11 @@ def table(runs: list[Run]) -> str:
                 cells = [
                     f"{np.mean(s):.0f} ± {stats.t.ppf(0.975, len(s) - 1) * stats.sem(s):.0f}" for s in scores.values()
                 ]
-                interval = stats.ttest_ind(scores["array"], scores["autograd"], equal_var=False).confidence_interval()
+                if max(map(np.ptp, scores.values())) > 0:
+                    test = stats.ttest_ind(scores["array"], scores["autograd"], equal_var=False)
+                    interval = tuple(test.confidence_interval())
+                else:  # no spread, nothing to estimate
+                    interval = (float(np.mean(scores["array"]) - np.mean(scores["autograd"])),) * 2
                 difference = " … ".join(f"{round(end) + 0:+d}" for end in interval)
                 steps = spaced(n_timesteps)
                 lines.append("| " + " | ".join([algorithm, env_id, steps, *cells, difference]) + " |")

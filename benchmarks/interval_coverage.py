@@ -115,8 +115,20 @@ def percentile_improvement(rng: np.random.Generator, x: np.ndarray, y: np.ndarra
     return low, high
 
 
+TITLES = {"iqm": "IQM", "probability of improvement": "P(X > Y)"}
+REPORTED = {
+    "mean": "Student",
+    "iqm": "expanded",
+    "median": "expanded",
+    "probability of improvement": "as reported",
+}
+
+
 def markdown(records: list[dict[str, Any]]) -> str:
-    """A table: a row for each distribution, statistic and method, a column for each size of study."""
+    """A table: a row for each statistic, distribution and method, a column for each size of study.
+
+    The method that the report uses is in bold.
+    """
     sizes = sorted({(record["n_tasks"], record["n_seeds"]) for record in records})
     cells: dict[tuple[str, str, str], dict[tuple[int, int], float]] = {}
     for record in records:
@@ -126,7 +138,10 @@ def markdown(records: list[dict[str, Any]]) -> str:
     lines = ["| of | scores | interval | " + " | ".join(names) + " |", "|---|---|---|" + "---:|" * len(sizes)]
     for labels, row in cells.items():
         values = (f"{100 * row[size]:.1f}" if size in row else "–" for size in sizes)
-        lines.append("| " + " | ".join([*labels, *values]) + " |")
+        statistic, scores, method = labels
+        if method == REPORTED[statistic]:
+            method = f"**{method}**"
+        lines.append("| " + " | ".join([TITLES.get(statistic, statistic), scores, method, *values]) + " |")
     return "\n".join(lines)
 
 

@@ -180,20 +180,25 @@ def best_on_the_way(runs: list[Run]) -> list[float]:
     return [max(y for _, y in run["evaluations"]) for run in runs if "evaluations" in run]
 
 
-def side_by_side(runs: dict[str, list[Run]]) -> str:
+def side_by_side(runs: dict[str, list[Run]], final: bool = True, best: bool = True) -> str:
     """A Markdown table of several algorithms: final scores and the best evaluations on the way, mean over seeds ± 95 %.
 
     :param runs: the runs by algorithm, the first being the one in question
+    :param final: with final scores
+    :param best: with the best evaluations
     """
-    heads = ["environment", "steps", "seeds", *runs, *(f"{algo}, best on the way" for algo in runs)]
+    columns = list(runs) if final else []
+    columns += [f"{algo}, best on the way" if final else algo for algo in runs] if best else []
+    heads = ["environment", "steps", "seeds", *columns]
     lines = [row(*heads), "|---" * len(heads) + "|"]
     for env_id, config in configurations(next(iter(runs))).items():
         chosen = [[run for run in algo_runs if run["env"] == env_id] for algo_runs in runs.values()]
         if any(chosen[1:]):
             scores = [written([run["mean"] for run in algo_runs]) for algo_runs in chosen]
-            best = [written(best_on_the_way(algo_runs)) for algo_runs in chosen]
+            highest = [written(best_on_the_way(algo_runs)) for algo_runs in chosen]
             seeds = ", ".join(str(len(algo_runs)) for algo_runs in chosen)
-            lines.append(row(env_id, spaced(config["n_timesteps"]), seeds, *scores, *best))
+            cells = (scores if final else []) + (highest if best else [])
+            lines.append(row(env_id, spaced(config["n_timesteps"]), seeds, *cells))
     return "\n".join(lines)
 
 

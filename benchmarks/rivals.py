@@ -16,6 +16,8 @@ import venv
 from pathlib import Path
 from typing import Any
 
+from runs import spaced
+
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "rivals.json"
 SETTINGS = {"8 × 256 steps, minibatch 64": (8, 256, 64), "64 × 64 steps, minibatch 512": (64, 64, 512)}
@@ -125,7 +127,10 @@ def measure(name: str, setting: str, n_rollouts: int, folder: Path) -> dict[str,
 
 def table(results: list[dict[str, Any]]) -> str:
     """A Markdown table: medians, in brackets the smallest and the largest; then the median of the ratios to SB3."""
-    lines = ["| steps/s | " + " | ".join(SETTINGS) + " |", "|---" * (1 + len(SETTINGS)) + "|"]
+    lines = [
+        "| steps/s: median, smallest and largest, ratio to SB3 | " + " | ".join(SETTINGS) + " |",
+        "|---" * (1 + len(SETTINGS)) + "|",
+    ]
     for name, title in TITLES.items():
         cells = []
         for setting in SETTINGS:
@@ -133,7 +138,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 [r["steps_per_second"] for r in results if (r["side"], r["setting"]) == (side, setting)]
                 for side in (name, "stock")
             )
-            cell = f"{statistics.median(found):.0f} ({min(found):.0f}–{max(found):.0f})" if found else ""
+            cell = f"{spaced(statistics.median(found))} ({spaced(min(found))}–{spaced(max(found))})" if found else ""
             if found and stock and name != "stock":
                 cell += f", {statistics.median(a / b for a, b in zip(found, stock, strict=True)):.1f}"
             cells.append(cell)

@@ -139,15 +139,22 @@ def main() -> None:
     report(results, (options.images or options.output) / "roughness.png")
 
 
-def report(results: dict[str, Any], path: Path) -> None:
-    """The tables in Markdown, and the plot."""
-    print("| k | " + " | ".join(f"d = {d}: score | reparametrised" for d in DIMENSIONS) + " |")
-    print("|---" * (1 + 2 * len(DIMENSIONS)) + "|")
+def table(results: dict[str, Any]) -> str:
+    """A Markdown table of the exact variances."""
+    lines = ["| k | " + " | ".join(f"d = {d}: score | reparametrised" for d in DIMENSIONS) + " |"]
+    lines.append("|---" * (1 + 2 * len(DIMENSIONS)) + "|")
     by_place = {(row["d"], row["k"]): row for row in results["rows"]}
     for k in FREQUENCIES:
-        cells = [f"{x:.3g}" for d in DIMENSIONS for x in by_place[d, k]["exact"]]
-        print(f"| {k:g} | " + " | ".join(cells) + " |")
+        cells = [f"{x:.4g}" for d in DIMENSIONS for x in by_place[d, k]["exact"]]
+        lines.append(f"| {k:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def report(results: dict[str, Any], path: Path) -> None:
+    """The tables in Markdown, and the plot."""
+    print(table(results))
     print(results["crossing"])
+    by_place = {(row["d"], row["k"]): row for row in results["rows"]}
     ratios: dict[int, list[float]] = {}
     for line in results["sac_v"]:
         ratios.setdefault(line["steps"], []).append(line["score"]["variance"] / line["reparametrized"]["variance"])

@@ -123,7 +123,7 @@ COMPARISONS: dict[str, tuple[str, int, Sides]] = {
         },
     ),
     "ppo-threads": (
-        "PPO, HalfCheetah-v5 × 8, EnvPool with two threads on two cores",
+        "PPO, HalfCheetah-v5 × 8, two threads",
         7,
         {
             "fast.PPO, EnvPool": lambda: training(fast.PPO, our_env(CHEETAH, 8, "envpool", num_threads=2)),
@@ -132,7 +132,7 @@ COMPARISONS: dict[str, tuple[str, int, Sides]] = {
         },
     ),
     "pong": (
-        "PPO, Pong × 8",
+        "PPO, Pong × 8, two cores",
         3,
         {
             "fast.PPO, EnvPool": lambda: on_pong(fast.PPO, pong_pool()),

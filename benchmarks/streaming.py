@@ -77,7 +77,8 @@ def speed_table(result: dict[str, Any]) -> str:
     for side, values in speeds.items():
         ratios = [a / b for a, b in zip(values, speeds["loop"], strict=True)]
         ratio = "" if side == "loop" else f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})"
-        lines.append(f"| {side} | {spaced(statistics.median(values))} | {ratio} |")
+        title = "the plain loop" if side == "loop" else f'`engine="{side}"`'
+        lines.append(f"| {title} | {spaced(statistics.median(values))} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -185,7 +186,8 @@ def memory_table(result: dict[str, Any]) -> str:
     """A Markdown table."""
     peaks = result["mib"]
     least = peaks[MEMORY_SIDES[0]]
-    lines = [f"| {side} | {peak:.0f} | {peak - least:.0f} |" for side, peak in peaks.items()]
+    titles = {side: f"`{side}`" if "." in side else side for side in peaks}
+    lines = [f"| {titles[side]} | {peak:.0f} | {peak - least:.0f} |" for side, peak in peaks.items()]
     return "\n".join(["| | peak, MiB | above the imports |", "|---|---|---|", *lines])
 
 

@@ -553,8 +553,12 @@ def threads_table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """A Markdown table of the ratios: median, in brackets the smallest and the largest; then our steps a second."""
+def table(results: list[dict[str, Any]], speeds: bool = True) -> str:
+    """A Markdown table of the ratios: median, in brackets the smallest and the largest.
+
+    :param results: what was measured
+    :param speeds: with our steps a second
+    """
     measured = [(result["env"], result["n_envs"]) for result in results]
     columns = [column for column in dict.fromkeys([*COLUMNS, *measured]) if column in measured]
     lines = [
@@ -567,8 +571,8 @@ def table(results: list[dict[str, Any]]) -> str:
             found = [r for r in results if (r["comparison"], r["env"], r["n_envs"]) == (name, env_id, n_envs)]
             if found:
                 ratios = [ours / theirs for ours, theirs in zip(found[0]["ours"], found[0]["theirs"], strict=True)]
-                speed = spaced(statistics.median(found[0]["ours"]))
-                cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), {speed}/s")
+                speed = f", {spaced(statistics.median(found[0]['ours']))}/s" if speeds else ""
+                cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}){speed}")
             else:
                 cells.append("")
         if any(cells):

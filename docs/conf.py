@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "benchmarks"), str(HERE / "_extensions")]
+sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
 
 from sb3_pg_ext import __version__  # noqa: E402
 

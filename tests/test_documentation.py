@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import sys
 import textwrap
 import unicodedata
 from pathlib import Path
@@ -114,3 +115,62 @@ def test_every_import_shown_works(page):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sb3_pg_ext":
                     for alias in node.names:
                         assert exists(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}"
+
+
+TABLE = re.compile(r"(?:^<!-- table: [^>]+ -->\n)?^\|.*\n\|[-:|]+\n(?:^\|.*\n)+", re.MULTILINE)
+NUMBER = re.compile(r"[-−+]?[\d.,\s]*\d[\d.,\s]*(?:e[+-]\d+)?(?:$|[ ×%/(–±…]| to | and | ms)")
+BY_HAND = {
+    "a3c.md": ["| ratio of steps/s on CartPole-v1", "| an update of 5 steps by one worker"],
+    "environments.md": ["| | ms |"],
+    "estimators.md": ["| estimator | T=2048"],
+    "evaluation.md": ["| models | evaluations"],
+    "gumbel_ddpg.md": ["| actor's loss | right"],
+    "impala.md": ["| ratio of steps/s | median of 2"],
+    "npg.md": ["| | time |"],
+    "off_policy.md": ["| KL(π‖μ) of an episode", "| `max_ratio` | `per_step`"],
+    "performance.md": [
+        "| ratio of steps/s to stock PPO",
+        "| | compiled | NumPy | autograd |",
+        "| | before | after",
+        "| ratio of steps/s, 8 environments | CPU",
+        "| | fastest |",
+        "| | seconds |",
+    ],
+    "resuming.md": ["| training | first: s"],
+    "results.md": ["| game |"],
+    "safe_loading.md": ["| | ratio of medians"],
+    "variance.md": ["| baseline | m = 2"],
+    "variance_2.md": ["| fitted baseline", "| baseline | Pendulum-v1"],
+}
+"""Tables of numbers that no file of results holds as they stand: printed by a script, exact, or put together."""
+
+
+@pytest.fixture(scope="module")
+def tables():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    return importlib.import_module("tables")
+
+
+def test_tables_say_what_their_data_say(tables):
+    differing = {
+        str(page.relative_to(ROOT)) for page in tables.pages() if tables.renewed(page.read_text()) != page.read_text()
+    }
+    assert not differing, "python benchmarks/tables.py makes them anew"
+
+
+def test_a_changed_number_is_noticed(tables):
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert tables.renewed(text.replace("| 497.5 ± 4.4", "| 498.5 ± 4.4")) == text
+    assert tables.MARKED.search(text)[2] == "learning reinforce"
+
+
+def test_tables_of_numbers_name_their_data_or_are_known_not_to(tables):
+    found = {}
+    for page in tables.pages():
+        for table in TABLE.findall(page.read_text()):
+            cells = [cell.strip() for line in table.splitlines()[2:] for cell in line.strip("|").split("|")[1:]]
+            if not table.startswith("<!--") and 2 * sum(bool(NUMBER.match(cell)) for cell in cells) > len(cells):
+                found.setdefault(page.name, []).append(table.partition("\n")[0])
+    for page in {*found, *BY_HAND}:
+        heads, known = found.get(page, []), BY_HAND.get(page, [])
+        assert [next((k for k in known if head.startswith(k)), head) for head in heads] == known, page

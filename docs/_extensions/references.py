@@ -3,7 +3,6 @@
 - A name of this package that a docstring refers to leads to where its public name is documented; one that does not
   exist is an error.
 - Names of other packages are links if their inventories could be read, and plain text otherwise.
-- Tables of measured numbers are made from their data while the site is built.
 - Links from a page to a file outside ``docs/`` lead to that page of the site that includes it, or offer the file.
 """
 
@@ -28,8 +27,6 @@ PAGES = {
 }
 """Files outside ``docs/`` that are pages of the site."""
 WHOLE = re.compile(r"```{include} (\S+)\n```")
-TABLE = re.compile(r"<!-- table: benchmarks/(\w+)\.py -->")
-"""Where a table stands that a module of ``benchmarks/`` makes of its results."""
 CODE = re.compile(r"(``.*?``)")
 
 
@@ -98,8 +95,6 @@ def lead_out(app: Sphinx, docname: str, source: list[str]) -> None:
     if whole:
         text = Path(app.srcdir, whole[1]).read_text(encoding="utf-8")
         source[0] = re.sub(r"\]\((?!https?:|#)", rf"]({up}", text).replace("](../docs/", "](")
-
-    source[0] = TABLE.sub(lambda match: importlib.import_module(match[1]).table(), source[0])
 
     def rewritten(match: re.Match[str]) -> str:
         text, path, fragment = match.groups()

@@ -1,0 +1,163 @@
+"""The tables of measured numbers on the pages, each made from a file of results.
+
+    python benchmarks/tables.py            # make all of them anew, in place
+    python benchmarks/tables.py --check    # only say which differ from their data; status 1 if some do
+
+Above such a table stands a comment that names it, with its arguments: ``<!-- table: learning npg -->``. Nothing is
+trained or measured here: the numbers are those in ``benchmarks/results``.
+"""
+
+# ruff: noqa: E402
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+sys.path[:0] = [str(ROOT / "examples")]  # a study lies there
+
+import actor_critic_bias
+import asynchrony
+import decision_table
+import engines
+import interval_coverage
+import learning
+import ppo_surrogates
+import rivals
+import score_and_reparametrization
+import simulators
+import streaming
+import throughput
+import variance_of_baselines
+import wallclock
+from runs import read
+
+MARKED = re.compile(r"(<!-- table: ([^>]+?) -->\n)((?:\|.*\n)*)")
+"""A comment, and the table under it."""
+
+
+def pages() -> list[Path]:
+    """Where tables are."""
+    return sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+
+
+def stored(name: str) -> Any:
+    """A file of results, if it is a single document."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def ratios(columns: Sequence[tuple[str, int]], names: Sequence[str]) -> str:
+    """Some comparisons of :mod:`throughput`, made on the CPU, in some columns."""
+    chosen = [
+        result
+        for result in stored("throughput.json")["results"]
+        if result["comparison"] in names
+        and (result["env"], result["n_envs"]) in columns
+        and result.get("device", "cpu") == "cpu"
+    ]
+    return throughput.table(chosen, speeds=False)
+
+
+def variance(study: str, **settings: Any) -> list[dict[str, Any]]:
+    """The lines of a study of variance, with the settings that are current."""
+    tasks = [task for task in variance_of_baselines.make_tasks(quick=False) if task["study"] == study]
+    lines = [variance_of_baselines.find(task, RESULTS / "variance") for task in tasks]
+    return [line for line in lines if line and settings.items() <= line.items()]
+
+
+def surrogates(raw: str) -> str:
+    """Scores, or returns themselves, of the surrogates of PPO after 300 000 steps."""
+    chosen = ppo_surrogates.select(read(ppo_surrogates.RESULTS), 300_000, ppo_surrogates.ENV_IDS, [0, 1, 2])
+    scores = ppo_surrogates.normalized(chosen)
+    return ppo_surrogates.raw_table(chosen, list(scores)) if raw == "returns" else ppo_surrogates.table(scores)
+
+
+def peers(make: Callable[..., str], algos: Sequence[str], **arguments: Any) -> str:
+    """A table of several algorithms."""
+    return make({algo: learning.load_runs(algo) for algo in algos}, **arguments)
+
+
+USUAL = [name for name in throughput.COMPARISONS if name != "vec_env"]
+TABLES: dict[str, Callable[..., str]] = {
+    "learning": lambda algo: learning.table(algo, learning.load_runs(algo)),
+    "comparison": lambda *algos: peers(learning.comparison, algos),
+    "final": lambda *algos: peers(learning.side_by_side, algos, best=False),
+    "best": lambda *algos: peers(learning.side_by_side, algos, final=False),
+    "side_by_side": lambda *algos: peers(learning.side_by_side, algos),
+    "race": lambda algo, peer: learning.race(algo, peer, {each: learning.load_runs(each) for each in (algo, peer)}),
+    "decision_table": decision_table.table,
+    "throughput": lambda *names: ratios(
+        [*throughput.COLUMNS, ("Pendulum-v1", 1)], [*names] or [*USUAL, "naf", "naf-autograd", "sac_v"]
+    ),
+    "masks": lambda: (
+        ratios(throughput.MASKED, ["maskable_ppo", "maskable_ppo-autograd"])
+        .replace("Masked20-v0 × 8", "20 actions, 8 environments")
+        .replace("Masked200-v0 × 8", "200 actions, 8 environments")
+    ),
+    "threads": lambda: throughput.threads_table(stored("threads.json")["results"]),
+    "memory": lambda: throughput.memory_table(stored("memory.json")["results"]),
+    "rivals": lambda: rivals.table(stored("rivals.json")),
+    "engines": lambda: engines.table(read(engines.RESULTS)),
+    "asynchrony": lambda: asynchrony.learning_table(read(asynchrony.RESULTS)),
+    "actor_critic_bias": lambda: actor_critic_bias.table(
+        stored("actor_critic_bias.json")["bias and standard deviation"]
+    ),
+    "streaming": lambda name: streaming.MEASUREMENTS[name][1](stored("streaming.json")[name]),
+    "simulators": lambda: simulators.table(stored("simulators.json")),
+    "wallclock": lambda: wallclock.table(wallclock.finished(wallclock.RESULTS)),
+    "coverage": lambda: interval_coverage.markdown(stored("coverage.json")["records"]),
+    "ppo_surrogates": surrogates,
+    "variance": lambda env: variance_of_baselines.variance_table(env, variance("variance", env=env)),
+    "batch_size": lambda *sizes: variance_of_baselines.batch_size_table(
+        [line for line in variance("batch_size") if str(line["n_episodes"]) in sizes]
+    ),
+    "variance_learning": lambda env: variance_of_baselines.learning_table(variance("learning", env=env)),
+    "variance_parts": lambda env: variance_of_baselines.parts_table({env: variance("parts", env=env)}),
+    "score_and_reparametrization": lambda: score_and_reparametrization.table(
+        json.loads((RESULTS / "variance" / "roughness.json").read_text())
+    ),
+}
+"""What a comment may name."""
+
+
+def without_empty_columns(table: str) -> str:
+    """A table without the columns that have nothing but a head."""
+    rows = [line.strip("|").split("|") for line in table.splitlines()]
+    filled = [i for i in range(len(rows[0])) if any(row[i].strip() for row in rows[2:])]
+    return "".join(f"|{'|'.join(row[i] for i in filled)}|\n" for row in rows)
+
+
+def renewed(text: str) -> str:
+    """A page with its tables made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        name, *arguments = match[2].split()
+        return match[1] + without_empty_columns(TABLES[name](*arguments))
+
+    return MARKED.sub(table, text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make, or check, all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args(arguments)
+    differing = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if (new := renewed(text)) != text:
+            differing.append(page)
+            print(f"{page.relative_to(ROOT)}: {'differs from its data' if options.check else 'made anew'}")
+            if not options.check:
+                page.write_text(new, encoding="utf-8")
+    if options.check and differing:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
