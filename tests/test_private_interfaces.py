@@ -503,6 +503,29 @@ def test_the_setter_of_validation_writes_what_we_read():
         Distribution.set_default_validate_args(before)
 
 
+# ---- EnvPool ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered:UserWarning")
+@pytest.mark.parametrize("task_id", ["CartPole-v1", "HalfCheetah-v5"])
+def test_a_pool_is_sent_actions_and_gives_arrays(task_id):
+    envpool = pytest.importorskip("envpool")
+    pool, other = (envpool.make(task_id, env_type="gymnasium", num_envs=2, seed=0) for _ in range(2))
+    pool.reset()
+    other.reset()
+    assert list(pool.spec.action_array_spec) == ["env_id", "players.env_id", "action"]
+    actions, ids = np.ones((2, *pool.action_space.shape), pool.action_space.dtype), np.arange(2, dtype=np.int32)
+    pool._send([ids, ids, actions])
+    arrays = pool._recv()
+    obs, rewards, terminated, truncated, infos = other.step(actions)
+    obs_at, rewards_at, _, truncated_at, infos_at = pool._to(range(len(pool._state_keys)), False, True)
+    np.testing.assert_array_equal(arrays[obs_at], obs)
+    np.testing.assert_array_equal(arrays[rewards_at], rewards)
+    np.testing.assert_array_equal(arrays[truncated_at], truncated)
+    np.testing.assert_array_equal(arrays[pool._state_keys.index("done")], terminated | truncated)
+    assert infos_at.keys() == infos.keys()
+
+
 # ---- RL Zoo ---------------------------------------------------------------------------------------------------------
 
 

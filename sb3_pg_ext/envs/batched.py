@@ -142,19 +142,16 @@ class BatchedVecEnv(VecEnv):
         self._lengths += 1
         if len(over):
             seconds = round(time.time() - self._start, 6)
-            for i in over.tolist():
+            sums = over.tolist(), self._returns[over].tolist(), self._lengths[over].tolist()
+            for i, total, length in zip(*sums, strict=True):
                 info = infos[i]
-                if "episode" not in info or self._results is not None:
-                    info.setdefault("episode", self._sum_up(i, info, seconds))
+                episode = {"r": round(total, 6), "l": length, "t": seconds}
+                if self._results is not None:
+                    episode.update({key: info[key] for key in self._info_keywords})
+                    self._results.write_row(episode)
+                info.setdefault("episode", episode)
             self._returns[over] = 0
             self._lengths[over] = 0
-
-    def _sum_up(self, i: int, info: dict[str, Any], seconds: float) -> dict[str, Any]:
-        episode = {"r": round(float(self._returns[i]), 6), "l": int(self._lengths[i]), "t": seconds}
-        episode.update({key: info[key] for key in self._info_keywords})
-        if self._results is not None:
-            self._results.write_row(episode)
-        return episode
 
     def write_results(self, filename: str, info_keywords: tuple[str, ...] = ()) -> None:
         """Write the statistics of episodes into a file, as ``Monitor`` does: one file for all environments.

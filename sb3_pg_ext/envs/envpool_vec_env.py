@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_pg_ext.arguments import check_count
-from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate
+from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate, tree_map
 
 SEEDS = 2**31
 """EnvPool's seeds are below this, SB3's below 2³²."""
@@ -25,6 +25,9 @@ ATARI: tuple[tuple[re.Pattern[str], dict[str, Any]], ...] = (
 """Gymnasium's ids of Atari games, and what EnvPool's task of the same game has to be told."""
 BOOKKEEPING = ("env_id", "players")
 RENDERING = ("render_mode", "render_env_id", "render_width", "render_height", "render_camera_id")
+
+Arrays = list[np.ndarray]
+"""What the environments of a step have answered, [K, …] each, in an order that is the task's."""
 
 
 class EnvPoolVecEnv(BatchedVecEnv):
@@ -68,6 +71,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
         config = {key: value for key, value in self._task_kwargs.items() if key not in RENDERING}
         spec = _make_spec(envpool, self.task_id, {**config, **self._sizes})
         super().__init__(num_envs, *_spaces(spec, task_id))
+        self._action_type = [*spec.action_array_spec.values()][-1].dtype
         space, has_lives = self.observation_space, "episodic_life" in spec.config._fields
         self._takes_turns = isinstance(space, spaces.Box) and len(space.shape) == 1 and not has_lives
 
@@ -90,8 +94,8 @@ class EnvPoolVecEnv(BatchedVecEnv):
         obs, info = self._pool.reset()
         n, n_all = self.num_envs, len(obs)
         infos = _separate(info, n_all)
-        self._playing, self._waiting = np.arange(n), np.arange(n, n_all)
-        self._to_begin = self._waiting[:0]
+        self._playing, self._waiting = np.arange(n, dtype=np.int32), np.arange(n, n_all, dtype=np.int32)
+        self._to_begin = np.arange(0)
         self._first_obs, self._first_infos = obs[n:], infos[n:]
         return obs[:n], infos[:n]
 
@@ -108,35 +112,58 @@ class EnvPoolVecEnv(BatchedVecEnv):
             pool = _import().make(self.task_id, env_type="gymnasium", seed=seeds, **arguments)
             pool.observation_space, pool.action_space  # noqa: B018
         self._pool = pool
+        keys = list(pool._state_keys)
+        # The pool says itself where among the arrays of a step it finds what.
+        self._obs_at, self._rewards_at, _, self._truncated_at, infos_at = pool._to(range(len(keys)), False, True)
+        self._infos_at = {name: place for name, place in infos_at.items() if name not in BOOKKEEPING}
+        self._dones_at = keys.index("done")
+
+    def _step_pool(self, actions: np.ndarray, ids: np.ndarray) -> Arrays:
+        """The pool's ``step``, without all that it looks up and converts anew every time.
+
+        :param actions: [K, …]
+        :param ids: numbers of the environments, [K]
+        """
+        self._pool._send([ids, ids, actions])
+        return self._pool._recv()
+
+    def _make_infos(self, arrays: Arrays, rows: np.ndarray) -> Infos:
+        infos = {name: tree_map(arrays.__getitem__, place) for name, place in self._infos_at.items()}
+        return separate(infos, len(arrays[self._dones_at]), rows)
 
     def _step_all(self, actions: np.ndarray) -> Step:
-        actions, n, begin = np.asarray(actions), self.num_envs, self._to_begin
+        n, ids, begin = self.num_envs, self._playing, self._to_begin
+        # Actions of another shape would end the process.
+        actions = np.asarray(actions, self._action_type, order="C").reshape(n, *(self.action_space.shape or ()))
         if len(begin):
-            ids = np.concatenate([self._playing, self._waiting[begin]])
+            ids = np.concatenate([ids, self._waiting[begin]])
             actions = np.concatenate([actions, actions[begin]])
-        else:
-            ids = self._playing
-        obs, rewards, terminated, truncated, info = self._pool.step(actions, ids)
-        make_infos = partial(_separate, info, len(ids))
+        arrays = self._step_pool(actions, ids)
+        make_infos = partial(self._make_infos, arrays)
+        obs = tree_map(arrays.__getitem__, self._obs_at)
+        rewards, dones, truncated = (arrays[i] for i in (self._rewards_at, self._dones_at, self._truncated_at))
         if len(begin):
             self._first_obs[begin] = obs[n:]
             for i, first in zip(begin.tolist(), make_infos(np.arange(n, len(ids))), strict=True):
                 self._first_infos[i] = first
             self._to_begin = begin[:0]
-            obs, rewards, terminated, truncated = obs[:n], rewards[:n], terminated[:n], truncated[:n]
+            obs, rewards, dones, truncated = obs[:n], rewards[:n], dones[:n], truncated[:n]
         scores = over = None
-        if "terminated" in info and "reward" in info:  # Atari: of the game, and not of a life or a clipped reward
-            scores, over = info["reward"], (info["terminated"] != 0) | truncated
-        return Step(obs, rewards, terminated, truncated, make_infos, scores, over)
+        if "terminated" in self._infos_at and "reward" in self._infos_at:  # Atari: of the game, …
+            terminated, scores = (arrays[self._infos_at[name]] for name in ("terminated", "reward"))
+            over = (terminated != 0) | truncated  # … and not of a life or a clipped reward
+        return Step(obs, rewards, dones & ~truncated, truncated, make_infos, scores, over)
 
     def _reset_ended(self, ended: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, VecEnvObs, Infos]:
         if self._takes_turns:
             self._playing[ended], self._waiting[ended] = self._waiting[ended], self._playing[ended]
             self._to_begin = ended
-            return ended, self._first_obs[ended], [self._first_infos[i] for i in ended]
+            return ended, self._first_obs[ended], [self._first_infos[i] for i in ended.tolist()]
         # A step and not reset(ids), which would begin a new game after a lost life.
-        obs, _, _, _, info = self._pool.step(np.asarray(actions)[ended], ended)
-        return info["env_id"], obs, _separate(info, len(ended))
+        ids = ended.astype(np.int32)
+        arrays = self._step_pool(np.asarray(actions, self._action_type)[ended], ids)
+        obs = tree_map(arrays.__getitem__, self._obs_at)
+        return ended, obs, self._make_infos(arrays, np.arange(len(ids)))
 
     def close(self) -> None:
         """Free the pool; the next ``reset`` makes another."""

@@ -56,9 +56,12 @@ class Net:
         more: Sequence[th.Tensor] = (),
     ) -> None:
         self.layers, self.parameters, self._modules = layers, [*more, *_parameters_of(modules)], modules
-        self._gradients = self.arrays(gradients)
-        self._missing = {parameter: gradients[parameter] for parameter in self.parameters}
-        self.is_clear = True
+        self._gradients, self._pieces = self.arrays(gradients), {p: gradients[p] for p in self.parameters}
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as new: no gradient has reached a parameter."""
+        self._missing, self.is_clear = dict(self._pieces), True
 
     def arrays(self, tensors: dict[th.Tensor, th.Tensor]) -> mlp.Parameters:
         """Layer by layer, the arrays of tensors that belong to the parameters."""
@@ -140,7 +143,11 @@ class ArrayBackend(PolicyBackend):
         self._trunk = [Net(layers[0][:n], trunk, self._gradients)] if n else []  # one network, or none
         self._actor = Net(layers[0][n:], heads[0], self._gradients, shared)
         self._critic = Net(layers[1][n:], heads[1], self._gradients)
-        self._make_step = make_step(policy.optimizer)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Get ready for an update."""
+        self._make_step = make_step(self.policy.optimizer)
         self._frozen: list[th.Tensor] = []
 
     def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:

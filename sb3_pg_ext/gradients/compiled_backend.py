@@ -11,7 +11,7 @@ from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, He
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Losses, Objective
-from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, make_head, network_input
+from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, Watch, make_head, network_input
 
 NO_NUMBERS = np.empty(0, np.float32)
 NO_ROWS = np.empty((0, 0), np.float32)
@@ -41,6 +41,18 @@ class CompiledBackend(ArrayBackend):
             of_gaussian = self._log_std.detach().numpy(), self._gradients[self._log_std].numpy()
         self._networks = *tables, kind, sizes, *of_gaussian
         self._differentiate = compiling.compiled()
+        self._distribution, self._watch = policy.action_dist, Watch(policy)
+
+    def renew(self) -> bool:
+        """Addresses of arrays are all that there is of the last update."""
+        if self.policy.action_dist is not self._distribution or not self._watch.is_unchanged():
+            return False
+        for net in (self._actor, self._critic):
+            net.forget()
+        for parameter in self._gradients:
+            parameter.grad = None
+        self._begin()
+        return True
 
     def differentiate(self, objective: Objective, steps: Steps) -> Losses:
         """In one go, but for masks of binary actions, which the compiled function does not have: these by NumPy."""

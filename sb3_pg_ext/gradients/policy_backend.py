@@ -77,6 +77,13 @@ class PolicyBackend(GradientBackend):
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
 
+    def renew(self) -> bool:
+        """Get ready for another update of the same policy, if there is something that need not be looked up again.
+
+        :return: whether it is; otherwise another backend has to be made, as when the policy has changed
+        """
+        return False
+
     @abstractmethod
     def evaluate_actions(self, inputs: PolicyInputs, actions: np.ndarray) -> ActorCriticEvaluation:
         """Ask actor and critic.

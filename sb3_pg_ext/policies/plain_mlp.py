@@ -304,7 +304,7 @@ class Watch:
     """Tells whether a model is still the one that was found to be a plain MLP, cheaply enough for every step.
 
     What it notices: modules and parameters that are others or lie elsewhere, parameters that have been frozen or set
-    free, and hooks.
+    free, hooks, and methods or anything else that a module has been given.
 
     :param model: what is watched, with everything in it
     """
@@ -312,6 +312,7 @@ class Watch:
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
         self._registers: list[dict[str, Any]] = [r for m in modules for r in (m._modules, m._parameters)]
+        self._attributes = [vars(module) for module in modules]
         self._hooks = [hooks for module in modules for hooks in _hooks(module)]
         self._parameters = list(model.parameters())
         self._parts = self._current_parts()  # held: what is gone could leave its identity to another
@@ -323,7 +324,8 @@ class Watch:
     def _state(self, parts: list[object]) -> list[object]:
         parameters = self._parameters
         hooked = any(self._hooks) or any(map(HOOKS, parameters)) or any(map(GRADIENT_HOOKS, parameters))
-        return [hooked, *map(id, parts), *map(th.Tensor.data_ptr, parameters), *map(IS_TRAINED, parameters)]
+        given = map(len, self._attributes)
+        return [hooked, *given, *map(id, parts), *map(th.Tensor.data_ptr, parameters), *map(IS_TRAINED, parameters)]
 
     def is_unchanged(self) -> bool:
         """Whether nothing has been noticed since construction."""

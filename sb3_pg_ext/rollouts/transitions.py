@@ -93,14 +93,13 @@ class Transitions:
             masks[t] = inputs.action_masks
         self.actions[t] = actions.reshape(self.actions.shape[1:])
         self.rewards[t] = rewards
-        if np.count_nonzero(dones):  # a fifth of the cost of any()
-            for n in np.flatnonzero(dones).tolist():
-                final = infos[n].get("terminal_observation")
-                truncated = bool(infos[n].get("TimeLimit.truncated", False)) and final is not None
-                self.truncated[t, n] = truncated
-                self.terminated[t, n] = not truncated
-                if truncated:
-                    self.final_observations[t, n] = final
+        self.terminated[t] = dones
+        for n in np.nonzero(dones)[0].tolist():
+            info = infos[n]
+            final = info.get("terminal_observation")
+            if final is not None and info.get("TimeLimit.truncated", False):
+                self.terminated[t, n], self.truncated[t, n] = False, True
+                self.final_observations[t, n] = final
         self.size += 1
 
     def counted(self, infos: Infos, dones: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:

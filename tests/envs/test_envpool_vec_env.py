@@ -140,6 +140,28 @@ def test_episodes_of_a_single_step_follow_each_other(num_threads):
     assert len(np.unique(np.concatenate(firsts), axis=0)) == 3 * 21
 
 
+@pytest.mark.parametrize(("task_id", "shape"), [("CartPole-v1", (3,)), ("CartPole-v1", ()), ("Pendulum-v1", (2, 2))])
+def test_actions_of_another_shape_are_refused(task_id, shape):
+    """EnvPool itself would end the process."""
+    env = EnvPoolVecEnv(task_id, 2)
+    env.reset()
+    with pytest.raises(ValueError, match="cannot reshape array"):
+        env.step(np.zeros(shape))
+    env.step(np.zeros((2, *env.action_space.shape)))
+
+
+def test_actions_of_another_kind():
+    """Lists, other types and other layouts in memory are as good."""
+    env = EnvPoolVecEnv("Pendulum-v1", 2)
+    stepped = []
+    for actions in (np.array([[0.5], [-1]], np.float32), [[0.5], [-1]], np.array([[0.5, 9], [-1, 9]])[:, :1]):
+        env.seed(0)
+        env.reset()
+        stepped.append(env.step(actions)[0])
+    for obs in stepped[1:]:
+        np.testing.assert_array_equal(obs, stepped[0])
+
+
 def test_large_seeds_are_seeds():
     env = EnvPoolVecEnv("CartPole-v1", 2)
     env.seed(2**32 - 1)

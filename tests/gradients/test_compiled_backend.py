@@ -212,6 +212,64 @@ def test_masked_trainings_are_the_same(space):
     th.testing.assert_close(compiled.policy.state_dict(), array.policy.state_dict(), rtol=0, atol=1e-6)
 
 
+def leaky(model):
+    model.policy.mlp_extractor.policy_net[1] = nn.LeakyReLU(0.3)
+
+
+def frozen(model):
+    model.policy.value_net.bias.requires_grad_(False)
+
+
+def without_a_step(model):
+    model.policy.optimizer = th.optim.SGD(model.policy.parameters(), lr=0.0)
+
+
+def moved(model):
+    weight = model.policy.action_net.weight
+    weight.data = 2 * weight.data
+
+
+def evaluating_otherwise(model):
+    evaluate = model.policy.evaluate_actions
+    model.policy.evaluate_actions = lambda obs, actions: (evaluate(obs, actions)[0] + 1, *evaluate(obs, actions)[1:])
+
+
+def with_a_hook(model):
+    model.policy.value_net.register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+
+
+def cleared(model):
+    model.policy.optimizer.zero_grad(set_to_none=True)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    "change",
+    [leaky, frozen, without_a_step, moved, evaluating_otherwise, with_a_hook, cleared],
+    ids=lambda f: f.__name__,
+)
+def test_a_policy_that_is_changed_between_two_updates(change):
+    """The backend of the first update is not asked again for what is no longer so."""
+    models = []
+    for engine in ("auto", "autograd"):
+        env = RandomEnv(ACTION_SPACES["Discrete"])
+        model = fast.A2C("MlpPolicy", env, engine=engine, n_steps=8, seed=0, device="cpu").learn(16)
+        change(model)
+        models.append(model.learn(16, reset_num_timesteps=False))
+    ours, theirs = (model.policy.state_dict() for model in models)
+    th.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@needs_numba
+def test_a_policy_that_stays_the_same_is_looked_at_once():
+    model = fast.A2C("MlpPolicy", RandomEnv(ACTION_SPACES["Box"]), n_steps=8, seed=0, device="cpu").learn(8)
+    backend = model._make_backend()
+    model.learn(16, reset_num_timesteps=False)
+    assert model._make_backend() is backend
+    model.engine = "array"
+    assert type(model._make_backend()) is ArrayBackend
+
+
 # ---- the choice -----------------------------------------------------------------------------------------------------
 
 

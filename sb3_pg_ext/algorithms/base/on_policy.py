@@ -38,9 +38,14 @@ SelfTraining = TypeVar("SelfTraining", bound="OnPolicyTraining")
 class OnPolicyTraining(SavesItsName, RolloutCollector):
     """A collector that also trains: it chooses what differentiates the policy, and runs updates without ballast."""
 
+    transient: ClassVar[tuple[str, ...]] = (*RolloutCollector.transient, "_last_choice", "_last_backend")
+
     engine = "auto"
     compiles: ClassVar[bool] = False
     """Whether its updates consist of :meth:`~sb3_pg_ext.gradients.policy_backend.PolicyBackend.differentiate`."""
+
+    _last_choice: Any = None
+    _last_backend: PolicyBackend
 
     def learn(self: SelfTraining, *args: Any, **kwargs: Any) -> SelfTraining:
         """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
@@ -90,10 +95,13 @@ class OnPolicyTraining(SavesItsName, RolloutCollector):
             self.logger.record("train/std", self.policy.log_std.detach().exp().mean().item())
 
     def _make_backend(self) -> PolicyBackend:
-        """What differentiates the policy in the coming update."""
-        engine, path = self._choose_backend()
-        self._announce("Differentiating", path)
-        return engine
+        """What differentiates the policy in the coming update: what did so in the last one, if nothing has changed."""
+        choice = self.policy, self.engine, type(self.rollout_buffer)
+        if self._last_choice != choice or not self._last_backend.renew():
+            self._last_backend, path = self._choose_backend()
+            self._last_choice = choice
+            self._announce("Differentiating", path)
+        return self._last_backend
 
     def _choose_backend(self) -> tuple[PolicyBackend, str]:
         """The engine and, in words, which it is and why.
