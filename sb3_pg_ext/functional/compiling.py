@@ -42,10 +42,11 @@ def compiled() -> Differentiate:
 
 
 @functools.cache
-def compiled_streaming() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """:func:`~sb3_pg_ext.functional.streaming.learn` and ``predict``, compiled at the first call, and kept likewise."""
-    learn, predict = _compile(streaming, ["learn", "predict"], STREAMING_OPTIONS)
-    return learn, predict
+def compiled_streaming() -> list[Callable[..., Any]]:
+    """:func:`~sb3_pg_ext.functional.streaming.learn`, ``predict`` and ``rmsprop_of_trace``, each compiled at its first
+    call, and kept likewise.
+    """
+    return _compile(streaming, ["learn", "predict", "rmsprop_of_trace"], STREAMING_OPTIONS)
 
 
 def _compile(module: types.ModuleType, entries: list[str], options: dict[str, Any], signature: Any = None) -> list[Any]:

@@ -16,6 +16,15 @@ OPTIMIZERS = {"sgd": streaming.SGD, "obgd": streaming.OBGD, "adaptive_obgd": str
 NO_NUMBERS = np.empty(0, np.float32)
 
 
+def check_compiler() -> None:
+    """Refuse what would have to be compiled.
+
+    :raises UnsupportedPolicyError: if numba is not installed
+    """
+    if not compiling.is_available():
+        raise UnsupportedPolicyError("numba is not installed")
+
+
 class CompiledSamples(ArraySamples):
     """The same as :class:`~sb3_pg_ext.algorithms.ac.samples.ArraySamples`, with tables for compiled functions.
 
@@ -31,11 +40,10 @@ class CompiledSamples(ArraySamples):
             )
         if settings.averages:
             raise UnsupportedPolicyError("averages over environments are not compiled")
-        if not compiling.is_available():
-            raise UnsupportedPolicyError("numba is not installed")
+        check_compiler()
         self.actor_table, self.critic_table = _table(self.actor_net), _table(self.critic_net)
         self.memories = tuple(_memory(table, net) for table, net in self._tables)
-        self.learn, self._predict = compiling.compiled_streaming()
+        self.learn, self._predict, _ = compiling.compiled_streaming()
 
     @property
     def _tables(self) -> list[tuple[np.ndarray, SampleNet]]:
@@ -100,6 +108,30 @@ class CompiledLearner(Learner):
             "critic": Step(delta, direction, sizes[1], critic_length),
         }
         self._count(delta, value, log_prob, entropy, steps)
+
+
+class CompiledStepLearner(Learner):
+    """Learns as :class:`Learner` does with ``optimizer="rmsprop"``; what is done to every parameter is compiled."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._rmsprop_of_trace = compiling.compiled_streaming()[2]
+
+    def _shared_step(self, i: int, delta: float, gradient: np.ndarray, of_entropy: np.ndarray) -> Step:
+        settings, rate = self.settings, self.actor_rate
+        decay = float(settings.gamma * settings.trace_lambda)
+        norm = self._rmsprop_of_trace(
+            self.traces["shared"][i],
+            gradient,
+            of_entropy,
+            self.moments["shared"],
+            decay,
+            delta,
+            float(settings.ent_coef),
+            float(settings.beta2),
+            float(settings.optimizer_eps),
+        )
+        return Step(rate, of_entropy, rate, rate * norm)
 
 
 def _table(net: SampleNet) -> tuple[np.ndarray, np.ndarray]:

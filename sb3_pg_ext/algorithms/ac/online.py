@@ -6,10 +6,11 @@ import numpy as np
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg_ext.algorithms.ac.compiled import CompiledLearner, CompiledSamples
+from sb3_pg_ext.algorithms.ac.compiled import CompiledLearner, CompiledSamples, CompiledStepLearner, check_compiler
 from sb3_pg_ext.algorithms.ac.learner import Learner, Memory, Settings
 from sb3_pg_ext.algorithms.ac.q_network import QNetwork
 from sb3_pg_ext.algorithms.ac.samples import ArraySamples, AutogradSamples, Layout, SampleBackend, find_layouts
+from sb3_pg_ext.algorithms.ac.shared import SharedSamples, shares_layers
 from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.gradients.choice import choose
@@ -104,15 +105,21 @@ class OnlineBase(OnlineCollector, OnPolicyBase):
         if settings.critic_target == "sarsa":
             n_steps = None  # an action more where an episode begins: how many there will be is not known
         n_envs = self.n_envs
-        backend, path = choose(
+        arrays = SharedSamples if shares_layers(self.policy) else ArraySamples
+
+        def make_compiled() -> tuple[type[Learner], SampleBackend]:
+            if settings.optimizer == "rmsprop":
+                check_compiler()
+                return CompiledStepLearner, arrays(*arguments, n_envs, n_steps)
+            return CompiledLearner, CompiledSamples(*arguments, n_envs, n_steps, settings=settings)
+
+        (learner, backend), path = choose(
             self.engine,
-            lambda: ArraySamples(*arguments, n_envs, n_steps),
-            lambda: AutogradSamples(*arguments),
-            lambda: CompiledSamples(*arguments, n_envs, n_steps, settings=settings),
+            lambda: (self.learner_class, arrays(*arguments, n_envs, n_steps)),
+            lambda: (self.learner_class, AutogradSamples(*arguments)),
+            make_compiled,
         )
-        learner = CompiledLearner if isinstance(backend, CompiledSamples) else self.learner_class
-        made: SampleBackend = backend
-        return learner(self.memory, made, settings, self._rates()), path
+        return learner(self.memory, backend, settings, self._rates()), path
 
     def _choose_backend(self) -> Any:
         return self._make_learner(None)

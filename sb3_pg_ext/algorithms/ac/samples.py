@@ -30,6 +30,7 @@ from sb3_pg_ext.functional.action_heads import (
     SOFTPLUS_GAUSSIAN,
     gaussian_std,
 )
+from sb3_pg_ext.functional.convolution import Convolution
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.functional.tensors import distributions
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
@@ -368,6 +369,7 @@ class SampleNet:
     :param modules: the modules that they are the arrays of
     :param layout: the parameters
     :param std: of a Gaussian, the layer of log σ beside the last one, or the parameter log σ alone
+    :param convolution: what comes first, with the module that it has its parameters of
     """
 
     def __init__(
@@ -376,9 +378,11 @@ class SampleNet:
         modules: list[nn.Linear],
         layout: Layout,
         std: tuple[nn.Linear | None, th.Tensor] | None = None,
+        convolution: tuple[Convolution, nn.Conv2d] | None = None,
     ) -> None:
         own: list[th.Tensor] = [p for module in modules for p in (module.weight, module.bias) if p is not None]
         own += [] if std is None else [std[1]] if std[0] is None else [std[0].weight, std[1]]
+        own += [] if convolution is None else list(convolution[1].parameters())
         if {*own} != {*layout.parameters} or not all(p.is_contiguous() for p in own):
             raise UnsupportedPolicyError("it has parameters beside its networks'")
         self.layers, self.modules, self.layout, self.std = layers, modules, layout, std
@@ -391,9 +395,20 @@ class SampleNet:
         self._std_bias = None if std is None else std[1].detach().numpy()
         self._of_std = [] if std is None else [None if std[0] is None else pieces[std[0].weight], pieces[std[1]]]
         self._vectors = [p.detach().numpy().reshape(-1) for p in layout.parameters]
+        self._convolution = None if convolution is None else convolution[0]
+        self._of_convolution = () if convolution is None else tuple(pieces[p] for p in convolution[1].parameters())
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """The outputs for a batch, [B, k], without log σ; :meth:`backward` knows nothing of them."""
+        if self._convolution is not None:
+            x = self._convolution.forward(self._convolution.patches(x))
+        return mlp.forward(self.layers, x)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The outputs for a batch, [B, k]; of a Gaussian followed by log σ or what makes σ."""
+        if self._convolution is not None:
+            self._patches = self._convolution.patches(x)
+            x = self._convolution.forward(self._patches)
         self._trace = mlp.trace(self.layers, x)
         outputs = self._trace[-1][-1]
         if self._std_bias is None:
@@ -427,7 +442,15 @@ class SampleNet:
         self._of_first = own
         if len(self.layers) > 1:
             _, self._of_first = mlp.vjp(self.layers[:-1], self._trace[:-1], of_latent, self._gradients[:-1])
+        if self._convolution is not None:
+            of_features = np.dot(self._of_first, self.layers[0].weight)
+            self._convolution.vjp(self._patches, self._trace[0][0], of_features, self._of_convolution)
         return self.gradient
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """What :meth:`forward` made of the latest batch, without log σ, [B, k]."""
+        return self._trace[-1][-1]
 
     def of_inputs(self) -> np.ndarray:
         """The gradient in the inputs, [inputs], after :meth:`backward` of a network without deviations beside."""
@@ -460,6 +483,14 @@ class ArraySamples(SampleBackend):
         n_steps: int | None,
     ) -> None:
         super().__init__(policy, q_net, layouts)
+        self._make_nets(policy, q_net)
+        self.kind, self.sizes = head_of(policy)
+        self._head = HEADS[self.kind]
+        self._noise = Noise(policy, n_envs, n_steps)
+        self._shape = (n_envs, *(policy.action_space.shape or ()))
+        self._acted_on: PolicyInputs | None = None
+
+    def _make_nets(self, policy: ActorCriticPolicy, q_net: Any) -> None:
         body = policy.mlp_extractor
         layers, modules, std = split_actor(policy)
         self.actor_net = SampleNet(layers, modules, self.actor, std)
@@ -476,11 +507,6 @@ class ArraySamples(SampleBackend):
         self._nets = {id(self.actor): self.actor_net, id(self.critic): self.critic_net}
         if self.q_sample_net is not None:
             self._nets[id(self.q)] = self.q_sample_net
-        self.kind, self.sizes = head_of(policy)
-        self._head = HEADS[self.kind]
-        self._noise = Noise(policy, n_envs, n_steps)
-        self._shape = (n_envs, *(policy.action_space.shape or ()))
-        self._acted_on: PolicyInputs | None = None
 
     def act(self, inputs: PolicyInputs) -> np.ndarray:
         """Sample the distribution with noise as PyTorch draws it."""
@@ -520,7 +546,7 @@ class ArraySamples(SampleBackend):
 
     def values(self, inputs: PolicyInputs) -> np.ndarray:
         """By one pass."""
-        return mlp.forward(self.critic_net.layers, network_input(inputs.observations))[:, 0]
+        return self.critic_net.predict(network_input(inputs.observations))[:, 0]
 
     def value_gradient(self, inputs: PolicyInputs) -> tuple[float, Vector]:
         """By two passes."""
@@ -539,7 +565,7 @@ class ArraySamples(SampleBackend):
 
     def probabilities(self, inputs: PolicyInputs) -> np.ndarray:
         """The softmax of the outputs."""
-        logits = mlp.forward(self.actor_net.layers, network_input(inputs.observations))
+        logits = self.actor_net.predict(network_input(inputs.observations))
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         return shifted / shifted.sum(1, keepdims=True)
 
@@ -569,7 +595,7 @@ class ArraySamples(SampleBackend):
 
     def means(self, inputs: PolicyInputs) -> np.ndarray:
         """By one pass."""
-        return mlp.forward(self.actor_net.layers, network_input(inputs.observations))
+        return self.actor_net.predict(network_input(inputs.observations))
 
     def mean_gradient(self, inputs: PolicyInputs, u: np.ndarray) -> Vector:
         """By two passes."""

@@ -34,8 +34,9 @@ class Recorder(BaseCallback):
 def train(space="Box", n_envs=1, n_steps=N_STEPS, env=RandomEnv, **kwargs):
     """A model that has learned, its policy and Q before, and what happened."""
     vec_env = DummyVecEnv([lambda: env(ACTION_SPACES[space])] * n_envs)
-    arguments = {"gamma": GAMMA, "trace_lambda": LAMBDA, "learning_rate": 0.02, "seed": 1, **kwargs}
-    model = ActorCritic("MlpPolicy", vec_env, n_steps=10, device="cpu", policy_kwargs={"net_arch": [6]}, **arguments)
+    arguments = {"gamma": GAMMA, "trace_lambda": LAMBDA, "learning_rate": 0.02, "seed": 1}
+    arguments |= {"policy_kwargs": {"net_arch": [6]}, **kwargs}
+    model = ActorCritic("MlpPolicy", vec_env, n_steps=10, device="cpu", **arguments)
     policy, q_net = (in_double_precision(part) for part in (model.policy, model.memory.q_net))
     recorder = Recorder()
     model.learn(n_steps * n_envs, recorder)
@@ -165,11 +166,15 @@ def test_averaged_updates_are_the_mean_of_all():
     compare(model, policy)
 
 
-@pytest.mark.parametrize("engine", ["array", "autograd"])
-def test_one_trace_for_all_parameters_with_rmsprop(engine):
+@pytest.mark.parametrize("net_arch", [[6], {"shared": [6]}])
+@pytest.mark.parametrize("engine", ["compiled", "array", "autograd"])
+def test_one_trace_for_all_parameters_with_rmsprop(engine, net_arch):
     """z ← γλz + ∇(V + ½ log π); g = δz + τ∇H; w ← w + αg/√(EMA(g²) + ε)."""
+    if engine == "compiled":
+        pytest.importorskip("numba")
     rate, tau = 0.01, 0.1
-    model, policy, _, steps = train("Discrete", optimizer="rmsprop", ent_coef=tau, learning_rate=rate, engine=engine)
+    arguments = {"optimizer": "rmsprop", "ent_coef": tau, "learning_rate": rate, "engine": engine}
+    model, policy, _, steps = train("Discrete", policy_kwargs={"net_arch": net_arch}, **arguments)
     parameters = list(policy.parameters())
     trace = zero = [th.zeros_like(p) for p in parameters]
     squares = zero
