@@ -1,12 +1,13 @@
 """What a step of the streaming actor-critic costs: in time, by the width of the network, and in memory.
 
     python benchmarks/streaming.py speed            # steps/s beside a plain loop in PyTorch
+    python benchmarks/streaming.py images           # AC(λ) on MinAtar/Breakout-v0, which needs MinAtar
     python benchmarks/streaming.py parts            # where the time goes
     python benchmarks/streaming.py widths --plot docs/images/streaming_widths.png
     python benchmarks/streaming.py memory           # beside PPO
 
-HalfCheetah-v5 and the streaming recipe, on one thread. Sides take turns, and of each turn the ratios are taken; medians
-count. Results are kept in ``benchmarks/results/streaming.json``, by measurement.
+Else HalfCheetah-v5 and the streaming recipe, on one thread. Sides take turns, and of each turn the ratios are taken;
+medians count. Results are kept in ``benchmarks/results/streaming.json``, by measurement.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import stable_baselines3
 import torch as th
+from learning import configurations
 from peers.streaming_loop import make_loop
 from runs import spaced, versions
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -30,6 +32,8 @@ from threadpoolctl import threadpool_limits
 from throughput import Run, alternate
 
 from sb3_pg_ext import ActorCritic, fast
+from sb3_pg_ext.envs.step_infos import make_step
+from sb3_pg_ext.policies import SmallCNN
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "streaming.json"
@@ -70,16 +74,34 @@ def speed(repetitions: int) -> dict[str, Any]:
     return {"steps_per_second": alternate(runs, repetitions)}
 
 
-def speed_table(result: dict[str, Any]) -> str:
-    """A Markdown table."""
-    lines = ["| | steps/s | ÷ the loop |", "|---|---|---|"]
+def speed_table(result: dict[str, Any], base: str = "loop") -> str:
+    """A Markdown table, with ratios to one of the sides."""
+    lines = [f"| | steps/s | ÷ {'the loop' if base == 'loop' else base} |", "|---|---|---|"]
     speeds = result["steps_per_second"]
     for side, values in speeds.items():
-        ratios = [a / b for a, b in zip(values, speeds["loop"], strict=True)]
-        ratio = "" if side == "loop" else f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})"
+        ratios = [a / b for a, b in zip(values, speeds[base], strict=True)]
+        ratio = "" if side == base else f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})"
         title = "the plain loop" if side == "loop" else f'`engine="{side}"`'
         lines.append(f"| {title} | {spaced(statistics.median(values))} | {ratio} |")
     return "\n".join(lines)
+
+
+def images(repetitions: int) -> dict[str, Any]:
+    """Steps per second of the engines, with the shipped entry of MinAtar/Breakout-v0."""
+    entry = configurations("ac")["MinAtar/Breakout-v0"]
+    arguments = {name: entry[name] for name in ("learning_rate", "gamma", "trace_lambda", "ent_coef", "optimizer")}
+    network = {"features_extractor_class": SmallCNN, "net_arch": []}
+    runs = {}
+    for engine in ENGINES:
+        env: Any = gym.make("MinAtar/Breakout-v0")
+        model = ActorCritic("CnnPolicy", env, engine=engine, seed=0, device="cpu", policy_kwargs=network, **arguments)
+        runs[engine] = training(model, 500 if engine == "autograd" else 2000)
+    return {"steps_per_second": alternate(runs, repetitions)}
+
+
+def images_table(result: dict[str, Any]) -> str:
+    """A Markdown table."""
+    return speed_table(result, "autograd")
 
 
 class Seconds(KVWriter):
@@ -103,6 +125,7 @@ def parts(repetitions: int) -> dict[str, Any]:
     model.set_logger(Logger(None, [seconds]))
     env: Any = gym.make(ENV_ID)
     wrapped: Any = make("compiled").get_env()
+    step = make_step(wrapped)  # as the training does
     actions = np.random.default_rng(0).uniform(-1, 1, (n_steps, 1, 6)).astype(np.float32)
 
     def alone() -> int:
@@ -115,7 +138,7 @@ def parts(repetitions: int) -> dict[str, Any]:
     def within_wrappers() -> int:
         wrapped.reset()
         for action in actions:
-            wrapped.step(action)
+            step(action)
         return n_steps
 
     runs: dict[str, Run] = {"environment": alone, "wrapped": within_wrappers, "all": training(model, n_steps)}
@@ -204,6 +227,7 @@ def train(side: str) -> None:
 
 MEASUREMENTS = {
     "speed": (speed, speed_table),
+    "images": (images, images_table),
     "parts": (parts, parts_table),
     "widths": (widths, widths_table),
     "memory": (memory, memory_table),
