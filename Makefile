@@ -45,8 +45,9 @@ format: $(READY) ## bring the code into the project's style
 docs: $(READY) ## build the site into docs/_build/html; every warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
 
-gallery: $(READY) ## run every example of the gallery in full and draw its picture anew
+gallery: $(READY) ## run every example of the gallery and every notebook in full, and keep what comes out
 	for example in examples/gallery/[a-z]*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python examples/notebooks.py
 
 clean: ## remove the virtual environment and everything else that was made
 	rm -rf $(VENV) demo_logs docs/_build build dist *.egg-info

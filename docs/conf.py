@@ -16,10 +16,11 @@ author = "The sb3_pg_ext maintainers"
 project_copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "equations", "references"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.intersphinx", "equations", "references"]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # what came out is kept in the notebooks: make gallery
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}

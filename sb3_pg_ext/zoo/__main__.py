@@ -80,6 +80,8 @@ def main() -> None:
             + (f", did you mean {' or '.join(close)}?" if close else f"; allowed: {', '.join(SCRIPTS)}")
         )
     sys.argv = [f"{parser.prog} {options.script}", *options.arguments]
+    if script.play and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # without it MuJoCo wants a display, and crashes
     try:
         if script.algorithms:
             _prepare_algorithms(script, options.arguments)

@@ -218,11 +218,11 @@ def replay(episode: Episode, env: VecEnv, output: str | None = None) -> None:
 
     :param episode: with its steps
     :param env: a ``DummyVecEnv`` of one environment that renders: to the screen, or, for a file, ``"rgb_array"``
-    :param output: a file, ``.gif``; None: the screen
-    :raises UserError: if the environment does not render, or ``output`` is no GIF
+    :param output: a file, ``.gif`` or ``.webp``, which is a tenth as large; None: the screen
+    :raises UserError: if the environment does not render, or ``output`` ends otherwise
     """
-    if output is not None and Path(output).suffix.lower() != ".gif":
-        raise UserError(f"--output {output}; allowed: a name that ends with .gif")
+    if output is not None and Path(output).suffix.lower() not in (".gif", ".webp"):
+        raise UserError(f"--output {output}; allowed: a name that ends with .gif or .webp")
     assert episode.steps is not None
     single, frames, total = env.unwrapped.envs[0], [], 0.0  # type: ignore[attr-defined]  # a DummyVecEnv
     single.reset(seed=episode.seed)
@@ -269,7 +269,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--cache-size", type=_positive, default=1024, metavar="MIB", help="delete the oldest above it (default: 1024)")
     add("--worst", type=_positive, metavar="K", help="list the K worst episodes of this model in the cache")
     add("--replay", type=int, metavar="SEED", help="show an episode from the cache, and nothing else")
-    add("--output", metavar="FILE.gif", help="record the replay instead of showing it")
+    add("--output", metavar="FILE.gif", help="record the replay instead of showing it; or FILE.webp")
     add("--json", action="store_true", help="write JSON for programs, with all returns")
     return parser
 

@@ -3,6 +3,7 @@
 import configparser
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -207,3 +208,31 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "natur" in index
     assert "gradient" in index
     assert "<math" in (tmp_path / "html" / "api" / "algorithms.html").read_text()
+
+
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_hold_what_came_out(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert any(output["output_type"] in ("stream", "display_data", "execute_result") for output in outputs)
+    assert not any(output["output_type"] == "error" for output in outputs)
+    assert "%pip install" in "".join(cells[0]["source"])
+    assert path.stat().st_size < 200_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in ("a3c_and_impala", "from_zoo_to_report")])
+def test_notebooks_run_in_short(path, tmp_path, monkeypatch):
+    """Those without other processes, with a fraction of their steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    scope = {"__name__": "notebook"}
+    for cell in json.loads(path.read_text())["cells"][1:]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "%pip" not in source:
+            source = re.sub(r"\b\d+_000\b", "600", source)
+            exec(re.sub(r"n_(batches|episodes)=\w+", r"n_\1=2", source), scope)

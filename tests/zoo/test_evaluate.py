@@ -51,12 +51,13 @@ def test_keeps_lists_and_replays_episodes(trained, capsys):
     assert [item["return"] for item in worst] == sorted(result["returns"])[:2]
     assert len(list(Path("episodes").rglob("*.npz"))) == 5
     seed = worst[0]["seed"]
-    trained(*EVALUATE, "--cache", "episodes", "--replay", str(seed), "--output", "episode.gif")
+    for file in ("episode.webp", "episode.gif"):
+        trained(*EVALUATE, "--cache", "episodes", "--replay", str(seed), "--output", file)
+        with Image.open(file) as image:
+            assert image.n_frames > 1
     out = capsys.readouterr().out
     assert f"seed {seed}: return {worst[0]['return']:.2f}" in out
     assert "the environment has changed" not in out
-    with Image.open("episode.gif") as image:
-        assert image.n_frames > 1
 
 
 @pytest.mark.parametrize(
