@@ -33,6 +33,7 @@ import score_and_reparametrization
 import simulators
 import streaming
 import throughput
+import usable
 import variance_of_baselines
 import wallclock
 from runs import read
@@ -91,6 +92,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "side_by_side": lambda *algos: peers(learning.side_by_side, algos),
     "race": lambda algo, peer: learning.race(algo, peer, {each: learning.load_runs(each) for each in (algo, peer)}),
     "decision_table": decision_table.table,
+    "usable": usable.table,
     "throughput": lambda *names: ratios(
         [*throughput.COLUMNS, ("Pendulum-v1", 1)], [*names] or [*USUAL, "naf", "naf-autograd", "sac_v"]
     ),

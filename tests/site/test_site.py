@@ -17,6 +17,7 @@ import yaml
 from gymnasium import spaces
 
 import sb3_pg_ext
+from sb3_pg_ext.plugins import AlgorithmSpec, registry
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -208,6 +209,39 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "natur" in index
     assert "gradient" in index
     assert "<math" in (tmp_path / "html" / "api" / "algorithms.html").read_text()
+
+
+PAGES_OF_ALGORITHMS = {
+    "reinforce": "reinforce",
+    "npg": "npg",
+    "ppo_kl": "ppo_kl",
+    "acktr": "acktr",
+    "actor_critic": "ac dac",
+    "a3c": "a3c",
+    "impala": "impala",
+    "naf": "naf",
+    "sac_v": "sac_v",
+    "gumbel_ddpg": "gumbel_ddpg",
+}
+
+
+def test_every_algorithm_has_a_page():
+    own = {name for name in registry().names(AlgorithmSpec) if not name.startswith("fast_")}
+    assert {name for names in PAGES_OF_ALGORITHMS.values() for name in names.split()} == own
+
+
+@pytest.mark.parametrize("page", PAGES_OF_ALGORITHMS)
+def test_pages_of_algorithms_have_the_same_sections(page):
+    """The order is free, and what an algorithm is about has headings of its own in between."""
+    text = (DOCS / f"{page}.md").read_text()
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", text, re.MULTILINE))
+    assert f"<!-- table: usable {PAGES_OF_ALGORITHMS[page]} -->\n| can I use |" in sections["Can I use it?"]
+    assert "(api/algorithms.md)" in sections["Can I use it?"]
+    assert re.search(r"\d", sections["Results"]) or "results.md" in sections["Results"]
+    assert re.search(r"^    python benchmarks/\w+\.py", sections["How to replicate"], re.MULTILINE)
+    assert sections["When not to use it"].count("\n- ") >= 2
+    assert len(re.findall("[∇ΣπγδθμσΔ√]", text)) > 3  # its mathematics
+    assert re.search(r"^## .*(?:Details|Deviations|Differences|honest|went wrong|goes wrong)", text, re.MULTILINE)
 
 
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
