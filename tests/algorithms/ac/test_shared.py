@@ -7,7 +7,7 @@ from envs import ACTION_SPACES, RandomEnv
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg_ext import ActorCritic
+from sb3_pg_ext import DAC, ActorCritic
 from sb3_pg_ext.policies import SmallCNN
 
 IMAGES = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {"features_dim": 7, "n_filters": 3}}
@@ -20,12 +20,12 @@ NETWORKS = {
 """Observations, the policy, and its arguments."""
 
 
-def make(networks, space="Discrete", n_envs=1, **kwargs):
+def make(networks, space="Discrete", n_envs=1, algorithm=ActorCritic, **kwargs):
     """A model for environments of that kind."""
     observations, policy, policy_kwargs = NETWORKS[networks]
     vec_env = DummyVecEnv([lambda: RandomEnv(ACTION_SPACES[space], observations)] * n_envs)
     arguments = {"policy_kwargs": policy_kwargs, "seed": 1, "device": "cpu", "n_steps": 13, **kwargs}
-    return ActorCritic(policy, vec_env, **arguments)
+    return algorithm(policy, vec_env, **arguments)
 
 
 @pytest.mark.parametrize(("optimizer", "rate", "space"), [("rmsprop", 1e-3, "Discrete"), ("obgd", 1.0, "Box")])
@@ -40,6 +40,16 @@ def test_the_same_training_as_by_autograd(networks, space, optimizer, rate):
         assert (trained[engine] != before).any()
     for engine in ("auto", "array"):
         th.testing.assert_close(trained[engine], trained["autograd"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("networks", ["a trunk", "images"])
+@pytest.mark.parametrize(("algorithm", "space"), [(ActorCritic, "Discrete"), (DAC, "Box")])
+def test_compatible_critics(networks, algorithm, space):
+    trained = []
+    for engine in ("array", "autograd"):
+        model = make(networks, space, algorithm=algorithm, critic="compatible", learning_rate=1e-2, engine=engine)
+        trained.append(th.nn.utils.parameters_to_vector(model.learn(25).policy.parameters()).detach())
+    th.testing.assert_close(*trained, rtol=0, atol=2e-5)
 
 
 def test_several_environments_one_after_the_other_and_averaged():
