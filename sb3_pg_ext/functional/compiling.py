@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from sb3_pg_ext.functional import action_heads, arrays, minibatch, streaming, surrogates
+from sb3_pg_ext.functional import action_heads, arrays, minibatch, shared_trace, streaming, surrogates
 
 Differentiate = Callable[..., tuple[float, float, float, float, float, float]]
 
@@ -42,11 +42,17 @@ def compiled() -> Differentiate:
 
 
 @functools.cache
-def compiled_streaming() -> list[Callable[..., Any]]:
-    """:func:`~sb3_pg_ext.functional.streaming.learn`, ``predict`` and ``rmsprop_of_trace``, each compiled at its first
-    call, and kept likewise.
-    """
-    return _compile(streaming, ["learn", "predict", "rmsprop_of_trace"], STREAMING_OPTIONS)
+def compiled_streaming() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """:func:`~sb3_pg_ext.functional.streaming.learn` and ``predict``, compiled at the first call, and kept likewise."""
+    learn, predict = _compile(streaming, ["learn", "predict"], STREAMING_OPTIONS)
+    return learn, predict
+
+
+@functools.cache
+def compiled_shared_trace() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """:func:`~sb3_pg_ext.functional.shared_trace.learn` and ``predict``, likewise."""
+    learn, predict = _compile(shared_trace, ["learn", "predict"], STREAMING_OPTIONS)
+    return learn, predict
 
 
 def _compile(module: types.ModuleType, entries: list[str], options: dict[str, Any], signature: Any = None) -> list[Any]:
@@ -120,5 +126,5 @@ def _with_names(function: Callable[..., Any], names: dict[str, Any]) -> types.Fu
 
 def _digest() -> str:
     """Of what is compiled beside the module itself, which alone numba compares with its cache."""
-    sources = map(inspect.getsource, (action_heads, arrays, minibatch, surrogates, sys.modules[__name__]))
+    sources = map(inspect.getsource, (action_heads, arrays, minibatch, streaming, surrogates, sys.modules[__name__]))
     return hashlib.sha256("".join(sources).encode()).hexdigest()[:16]

@@ -17,8 +17,8 @@ class Convolution:
         numbers = np.arange(np.prod(shape)).reshape(shape)
         images = numbers.transpose(2, 0, 1) if channels_last else numbers
         windows = sliding_window_view(images, weight.shape[2:], axis=(1, 2)).transpose(1, 2, 0, 3, 4)
-        self._weight, self._bias = weight.reshape(len(weight), -1), bias
-        self._index = windows.reshape(-1, self._weight.shape[1])
+        self.weight, self.bias = weight.reshape(len(weight), -1), bias
+        self.index = np.ascontiguousarray(windows.reshape(-1, self.weight.shape[1]))
 
     def patches(self, x: np.ndarray) -> np.ndarray:
         """What the filters see, place by place.
@@ -26,7 +26,7 @@ class Convolution:
         :param x: flat images, [B, numbers]
         :return: [B, places, numbers of a filter]
         """
-        return x.take(self._index, axis=1)
+        return x.take(self.index, axis=1)
 
     def forward(self, patches: np.ndarray) -> np.ndarray:
         """What they make of it.
@@ -34,8 +34,8 @@ class Convolution:
         :param patches: [B, places, numbers of a filter]
         :return: place by place, [B, places·filters]
         """
-        y = np.dot(patches, self._weight.T)
-        y += self._bias
+        y = np.dot(patches, self.weight.T)
+        y += self.bias
         return np.maximum(y, 0, out=y).reshape(len(y), -1)
 
     def vjp(self, patches: np.ndarray, y: np.ndarray, cotangents: np.ndarray, out: tuple[np.ndarray, ...]) -> None:
@@ -47,6 +47,6 @@ class Convolution:
         :param out: where the gradients go, in the shapes of W and b
         """
         of_weight, of_bias = out
-        of_filters = (cotangents * (y > 0)).reshape(-1, len(self._bias))
-        np.dot(of_filters.T, patches[0], out=of_weight.reshape(self._weight.shape))
+        of_filters = (cotangents * (y > 0)).reshape(-1, len(self.bias))
+        np.dot(of_filters.T, patches[0], out=of_weight.reshape(self.weight.shape))
         of_filters.sum(0, out=of_bias)

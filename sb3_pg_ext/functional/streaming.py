@@ -270,38 +270,6 @@ def learn(
     return 0
 
 
-def rmsprop_of_trace(
-    trace: np.ndarray,
-    gradient: np.ndarray,
-    of_entropy: np.ndarray,
-    moments: np.ndarray,
-    decay: float,
-    delta: float,
-    ent_coef: float,
-    beta2: float,
-    eps: float,
-) -> float:
-    """z ← γλz + g, and the direction of RMSProp for δz + τ∇H. Everything is float32, [P].
-
-    :param trace: z
-    :param gradient: g
-    :param of_entropy: ∇H, over which the direction is written
-    :param moments: running mean of (δz + τ∇H)²
-    :param decay: γλ; ``delta`` is δ, ``ent_coef`` τ, ``beta2`` the decay of the moments, and ``eps`` within the root
-    :return: the sum of the direction's absolute values
-    """
-    kept, weight, tau = np.float32(decay), np.float32(delta), np.float32(ent_coef)
-    old, new, small = np.float32(beta2), np.float32(1 - beta2), np.float32(eps)
-    norm = ZERO
-    for k in range(len(trace)):
-        trace[k] = kept * trace[k] + gradient[k]
-        g = weight * trace[k] + tau * of_entropy[k]
-        moments[k] = old * moments[k] + new * (g * g)
-        of_entropy[k] = g / np.sqrt(moments[k] + small)
-        norm += abs(of_entropy[k])
-    return norm
-
-
 def predict(
     table: np.ndarray, numbers: np.ndarray, memory: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], x: np.ndarray
 ) -> Any:

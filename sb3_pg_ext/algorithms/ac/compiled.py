@@ -1,11 +1,13 @@
 """A TD(λ) actor-critic whose steps are one compiled function."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sb3_pg_ext.algorithms.ac.learner import Learner, OneStep, Settings
-from sb3_pg_ext.algorithms.ac.samples import ArraySamples, SampleNet
+from sb3_pg_ext.algorithms.ac.samples import ArraySamples, Layout, SampleNet
+from sb3_pg_ext.algorithms.ac.shared import SharedSamples
 from sb3_pg_ext.functional import compiling, minibatch, mlp, streaming
 from sb3_pg_ext.functional.eligibility import Step
 from sb3_pg_ext.functional.finite import NonFiniteError
@@ -41,9 +43,9 @@ class CompiledSamples(ArraySamples):
         if settings.averages:
             raise UnsupportedPolicyError("averages over environments are not compiled")
         check_compiler()
-        self.actor_table, self.critic_table = _table(self.actor_net), _table(self.critic_net)
+        self.actor_table, self.critic_table = _table(self.actor_net, self.actor), _table(self.critic_net, self.critic)
         self.memories = tuple(_memory(table, net) for table, net in self._tables)
-        self.learn, self._predict, _ = compiling.compiled_streaming()
+        self.learn, self._predict = compiling.compiled_streaming()
 
     @property
     def _tables(self) -> list[tuple[np.ndarray, SampleNet]]:
@@ -110,36 +112,110 @@ class CompiledLearner(Learner):
         self._count(delta, value, log_prob, entropy, steps)
 
 
-class CompiledStepLearner(Learner):
-    """Learns as :class:`Learner` does with ``optimizer="rmsprop"``; what is done to every parameter is compiled."""
+class CompiledTrace:
+    """Beside :class:`~sb3_pg_ext.algorithms.ac.samples.ArraySamples` or one of its subclasses: what
+    ``optimizer="rmsprop"`` does, for compiled functions.
+
+    :raises UnsupportedPolicyError: if the policy is not done in NumPy, numba is not installed, or averages over
+        environments are asked for
+    """
+
+    both: Layout
+    parts: tuple[SampleNet | None, SampleNet, SampleNet]
+    sample: Callable[[np.ndarray], np.ndarray]
+
+    def __init__(self, *args: Any, settings: Settings) -> None:
+        super().__init__(*args)
+        if settings.averages:
+            raise UnsupportedPolicyError("averages over environments are not compiled")
+        check_compiler()
+        self.trunk_part, self.actor_part, self.critic_part = (_part(net, self.both) for net in self.parts)
+        self.convolution, self.places = _convolution(self.parts[0], self.both)
+        self.learn, self._predict = compiling.compiled_shared_trace()
+
+    def act(self, inputs: PolicyInputs) -> np.ndarray:
+        """By a compiled pass for every environment."""
+        x = network_input(inputs.observations)
+        parts = self.convolution, self.trunk_part, self.actor_part
+        return self.sample(np.stack([self._predict(*parts, row).copy() for row in x]))
+
+
+class CompiledTraceSamples(CompiledTrace, ArraySamples):
+    """Of actor and critic apart."""
+
+
+class CompiledSharedSamples(CompiledTrace, SharedSamples):
+    """Where they share layers."""
+
+
+class CompiledTraceLearner(Learner):
+    """Learns from one transition in one call, with one trace for all parameters."""
+
+    backend: CompiledTraceSamples | CompiledSharedSamples
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._rmsprop_of_trace = compiling.compiled_streaming()[2]
+        backend = self.backend
+        self._out = np.zeros(5)
+        self._parts = backend.convolution, backend.places, backend.trunk_part, backend.actor_part, backend.critic_part
+        self._direction = np.zeros(backend.both.size, np.float32)
 
-    def _shared_step(self, i: int, delta: float, gradient: np.ndarray, of_entropy: np.ndarray) -> Step:
-        settings, rate = self.settings, self.actor_rate
-        decay = float(settings.gamma * settings.trace_lambda)
-        norm = self._rmsprop_of_trace(
-            self.traces["shared"][i],
-            gradient,
-            of_entropy,
-            self.moments["shared"],
-            decay,
-            delta,
+    def _shared_trace(self, step: OneStep) -> None:
+        settings, rate, out = self.settings, self.actor_rate, self._out
+        problem = self.backend.learn(
+            *self._parts,
+            self.backend.kind,
+            self.backend.sizes,
+            network_input(step.inputs.observations)[0],
+            step.actions[0].astype(np.float32, copy=False),
+            step.reward,
+            step.terminated,
+            network_input(step.next_inputs.observations)[0],
+            (self.traces["shared"][step.i], self.moments["shared"], self._direction),
+            float(settings.gamma),
+            float(settings.gamma * settings.trace_lambda),
             float(settings.ent_coef),
+            float(rate),
             float(settings.beta2),
             float(settings.optimizer_eps),
+            out,
         )
-        return Step(rate, of_entropy, rate, rate * norm)
+        delta, value, log_prob, entropy, length = out.tolist()
+        if problem == 1:
+            raise NonFiniteError(f"TD error {delta}")
+        if problem:
+            raise NonFiniteError(f"step: the sum of its absolute values is {length}")
+        made = Step(rate, self._direction, rate, length)
+        self._count(delta, value, log_prob, entropy, {"actor": made, "critic": made})
 
 
-def _table(net: SampleNet) -> tuple[np.ndarray, np.ndarray]:
+def _part(net: SampleNet | None, layout: Layout) -> tuple[np.ndarray, ...]:
+    """A part of the network as :mod:`sb3_pg_ext.functional.shared_trace` takes it; None for no layers."""
+    if net is None:
+        return np.empty((0, 9), np.int64), np.empty((0, 2), np.float32), NO_NUMBERS, NO_NUMBERS, NO_NUMBERS
+    table = _table(net, layout)
+    return *table, *_memory(table[0], net)[:3]
+
+
+def _convolution(trunk: SampleNet | None, layout: Layout) -> tuple[tuple[np.ndarray, ...], tuple[int, int]]:
+    """What comes before the trunk, and where its parameters begin in the trace."""
+    if trunk is None or trunk.convolution is None:
+        nothing = np.empty((0, 0), np.float32)
+        return (nothing, NO_NUMBERS, np.empty((0, 0), np.int64), nothing, nothing), (0, 0)
+    convolution, module = trunk.convolution
+    begins = {id(p): part.start for p, part in zip(layout.parameters, layout.slices, strict=True)}
+    weight, bias, index = convolution.weight, convolution.bias, convolution.index
+    memory = np.zeros(index.shape, np.float32), np.zeros((len(index), len(bias)), np.float32)
+    return (weight, bias, index, *memory), (begins[id(module.weight)], begins[id(module.bias)])
+
+
+def _table(net: SampleNet, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """A network as :mod:`sb3_pg_ext.functional.streaming` takes it; the network keeps its parameters alive.
 
+    :param layout: of the trace
     :raises UnsupportedPolicyError: if there is an activation function that it does not have
     """
-    places = dict(zip(net.layout.parameters, net.layout.slices, strict=True))
+    places = dict(zip(layout.parameters, layout.slices, strict=True))
     rows, numbers = [], []
     for layer, module in zip(net.layers, net.modules, strict=True):
         activations = list(layer.activations)

@@ -231,18 +231,14 @@ class Learner:
         delta = self._td_error(step, value)
         check_number("log-probability", log_prob)
         check_number("entropy", entropy)
-        made = self._shared_step(step.i, delta, gradient, of_entropy)
+        self._remember("shared", step.i, gradient)
+        of_entropy *= self.settings.ent_coef
+        of_entropy += delta * self.traces["shared"][step.i]
+        moments, beta2, eps = self.moments["shared"], self.settings.beta2, self.settings.optimizer_eps
+        made = rmsprop(of_entropy, self.actor_rate, moments, beta2, eps)
         _check(made, "step")
         self._move("shared", made.scale, made.direction)
         self._count(delta, value, log_prob, entropy, {"actor": made, "critic": made})
-
-    def _shared_step(self, i: int, delta: float, gradient: Vector, of_entropy: Vector) -> Step:
-        """RMSProp's step of δz + τ∇H, after z has decayed and taken up a gradient; ∇H is written over."""
-        self._remember("shared", i, gradient)
-        of_entropy *= self.settings.ent_coef
-        of_entropy += delta * self.traces["shared"][i]
-        moments, beta2, eps = self.moments["shared"], self.settings.beta2, self.settings.optimizer_eps
-        return rmsprop(of_entropy, self.actor_rate, moments, beta2, eps)
 
     # ---- Q ----------------------------------------------------------------------------------------------------------
 

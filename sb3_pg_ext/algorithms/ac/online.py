@@ -6,7 +6,13 @@ import numpy as np
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_pg_ext.algorithms.ac.compiled import CompiledLearner, CompiledSamples, CompiledStepLearner, check_compiler
+from sb3_pg_ext.algorithms.ac.compiled import (
+    CompiledLearner,
+    CompiledSamples,
+    CompiledSharedSamples,
+    CompiledTraceLearner,
+    CompiledTraceSamples,
+)
 from sb3_pg_ext.algorithms.ac.learner import Learner, Memory, Settings
 from sb3_pg_ext.algorithms.ac.q_network import QNetwork
 from sb3_pg_ext.algorithms.ac.samples import ArraySamples, AutogradSamples, Layout, SampleBackend, find_layouts
@@ -105,12 +111,13 @@ class OnlineBase(OnlineCollector, OnPolicyBase):
         if settings.critic_target == "sarsa":
             n_steps = None  # an action more where an episode begins: how many there will be is not known
         n_envs = self.n_envs
-        arrays = SharedSamples if shares_layers(self.policy) else ArraySamples
+        shared = shares_layers(self.policy)
+        arrays = SharedSamples if shared else ArraySamples
 
         def make_compiled() -> tuple[type[Learner], SampleBackend]:
             if settings.optimizer == "rmsprop":
-                check_compiler()
-                return CompiledStepLearner, arrays(*arguments, n_envs, n_steps)
+                compiled = CompiledSharedSamples if shared else CompiledTraceSamples
+                return CompiledTraceLearner, compiled(*arguments, n_envs, n_steps, settings=settings)
             return CompiledLearner, CompiledSamples(*arguments, n_envs, n_steps, settings=settings)
 
         (learner, backend), path = choose(

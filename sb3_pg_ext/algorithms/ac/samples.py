@@ -395,6 +395,7 @@ class SampleNet:
         self._std_bias = None if std is None else std[1].detach().numpy()
         self._of_std = [] if std is None else [None if std[0] is None else pieces[std[0].weight], pieces[std[1]]]
         self._vectors = [p.detach().numpy().reshape(-1) for p in layout.parameters]
+        self.convolution = convolution
         self._convolution = None if convolution is None else convolution[0]
         self._of_convolution = () if convolution is None else tuple(pieces[p] for p in convolution[1].parameters())
 
@@ -507,6 +508,7 @@ class ArraySamples(SampleBackend):
         self._nets = {id(self.actor): self.actor_net, id(self.critic): self.critic_net}
         if self.q_sample_net is not None:
             self._nets[id(self.q)] = self.q_sample_net
+        self.parts: tuple[SampleNet | None, SampleNet, SampleNet] = None, self.actor_net, self.critic_net
 
     def act(self, inputs: PolicyInputs) -> np.ndarray:
         """Sample the distribution with noise as PyTorch draws it."""

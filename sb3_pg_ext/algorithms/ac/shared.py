@@ -1,5 +1,6 @@
 """Actors and critics that share their first layers, in NumPy."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class SharedSamples(ArraySamples):
         actor, critic = linear_modules(*parts.actor), linear_modules(*parts.critic)
         self._actor_branch = SampleNet(layers_of(*parts.actor), actor, _layout(actor, std), std)
         self._critic_branch = SampleNet(layers_of(*parts.critic), critic, _layout(critic))
-        nets = [self.trunk, self._actor_branch, self._critic_branch]
+        self.parts = nets = self.trunk, self._actor_branch, self._critic_branch
         check_parameters([p for net in nets for p in net.layout.parameters], list(policy.parameters()))
         self.actor_net: Any = Branch(self.trunk, self._actor_branch, self.actor)
         self.critic_net: Any = Branch(self.trunk, self._critic_branch, self.critic)
@@ -124,7 +125,7 @@ class SharedSamples(ArraySamples):
             parameter += piece
 
 
-def pieces_of(nets: list[SampleNet], layout: Layout) -> list[np.ndarray]:
+def pieces_of(nets: Iterable[SampleNet], layout: Layout) -> list[np.ndarray]:
     """Views of the gradients of some networks, in the order of a layout that has all of their parameters.
 
     :raises UnsupportedPolicyError: if it has others
