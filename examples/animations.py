@@ -41,7 +41,9 @@ def sb3_pg(*words: str) -> str:
 def animate(algo: str, env_id: str, n_timesteps: int, folder: Path, images: Path) -> None:
     """Train an agent, choose an episode, and draw it."""
     where = ["--algo", algo, "--env", env_id, "-f", str(folder)]
-    sb3_pg("train", *where, "-n", str(n_timesteps), "--seed", "0", "--eval-freq", "-1", "--verbose", "0")
+    following = ["--env-kwargs", "camera_name:'track'"] if env_id.endswith("-v4") else []  # MuJoCo's camera
+    words = ["-n", str(n_timesteps), "--seed", "0", "--eval-freq", "-1", "--verbose", "0", *following]
+    sb3_pg("train", *where, *words)
     evaluation = [*where, "--cache", str(folder / "episodes")]
     played = json.loads(sb3_pg("evaluate", *evaluation, "--episodes", str(N_EPISODES), "--json"))
     episodes = sorted(zip(played["returns"], played["seeds"], strict=True))
