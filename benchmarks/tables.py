@@ -25,6 +25,7 @@ import actor_critic_bias
 import asynchrony
 import decision_table
 import engines
+import failures
 import interval_coverage
 import learning
 import ppo_surrogates
@@ -91,6 +92,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "best": lambda *algos: peers(learning.side_by_side, algos, final=False),
     "side_by_side": lambda *algos: peers(learning.side_by_side, algos),
     "race": lambda algo, peer: learning.race(algo, peer, {each: learning.load_runs(each) for each in (algo, peer)}),
+    "failures": failures.table,
     "decision_table": decision_table.table,
     "usable": usable.table,
     "throughput": lambda *names: ratios(
