@@ -2,6 +2,7 @@
 
     taskset -c 1 python benchmarks/simulators.py a2c rollout ppo sync
     python benchmarks/simulators.py ppo-threads pong
+    taskset -c 1 python benchmarks/simulators.py profile
     taskset -c 1 python benchmarks/simulators.py growth --plot docs/images/simulators.png
 
 Every comparison runs in a process of its own. Its sides take turns: A, B, C, A, B, C, …, and of each turn the ratios
@@ -9,8 +10,9 @@ are taken; their median counts. PyTorch and NumPy have one thread. On one core E
 turns, too, as they have to anyway; waking a thread on another core costs more than it brings where a step of all
 environments takes microseconds. So the sides are compared on one core, but for those that need two.
 
-``growth`` trains A2C with 1 to 1024 environments, each number and backend in a process of its own for its peak memory.
-Results are kept in ``benchmarks/results/simulators.json``, by comparison.
+``profile`` says what the time of A2C on EnvPool is spent on. ``growth`` trains A2C with 1 to 1024 environments, each
+number and backend in a process of its own for its peak memory. Results are kept in
+``benchmarks/results/simulators.json``, by comparison.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +36,14 @@ from stable_baselines3.common import env_util
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack
 from threadpoolctl import threadpool_limits
-from throughput import Run, alternate, rollouts, training
+from throughput import STEPS_PER_UPDATE, Run, alternate, rollouts, training
 
 from sb3_pg_ext import fast
-from sb3_pg_ext.envs import make_vec_env
+from sb3_pg_ext.envs import EnvPoolVecEnv, make_vec_env
+from sb3_pg_ext.functional import mlp
+from sb3_pg_ext.gradients.compiled_backend import CompiledBackend
+from sb3_pg_ext.policies.plain_mlp import actor_layers, critic_layers, network_input
+from sb3_pg_ext.rollouts.action_sampling import MLPActionSampler
 
 RESULTS = Path(__file__).parent / "results" / "simulators.json"
 CHEETAH = "HalfCheetah-v5"
@@ -54,18 +61,56 @@ def our_env(env_id: str, n_envs: int, backend: str, **arguments: Any) -> VecEnv:
     return make_vec_env(env_id, n_envs, 0, backend, **arguments)
 
 
-def pool_alone(task_id: str, n_envs: int, n_steps: int) -> Run:
-    """EnvPool itself, without any VecEnv, with actions drawn beforehand."""
+def make_pool(task_id: str, n_envs: int, n_steps: int) -> tuple[Any, np.ndarray]:
+    """EnvPool itself, without any VecEnv, and actions drawn beforehand, [T, N, …]."""
     import envpool
 
     pool = envpool.make(task_id, env_type="gymnasium", num_envs=n_envs, num_threads=1, seed=0)
     pool.reset()
-    actions = np.random.default_rng(0).integers(pool.action_space.n, size=(n_steps, n_envs))
+    space = pool.action_space
+    space.seed(0)
+    return pool, np.array([[space.sample() for _ in range(n_envs)] for _ in range(n_steps)])
+
+
+def pool_alone(task_id: str, n_envs: int, n_steps: int) -> Run:
+    """EnvPool, stepped."""
+    pool, actions = make_pool(task_id, n_envs, n_steps)
 
     def run() -> int:
         for action in actions:
             pool.step(action)
         return n_steps * n_envs
+
+    return run
+
+
+def bare_arithmetic(cls: type[BaseAlgorithm], task_id: str, n_envs: int) -> Run:
+    """EnvPool and the networks' arithmetic as often as training has them, with nothing else: a bound for any learner.
+
+    Actors see one batch of observations again and again, the critic one rollout, and gradients are those of the
+    minibatches of one update.
+    """
+    n_steps = STEPS_PER_UPDATE // n_envs
+    model: Any = cls("MlpPolicy", our_env(task_id, n_envs, "envpool"), n_steps=n_steps, device="cpu", seed=0)  # type: ignore[call-arg]
+    model.learn(1)
+    backend, minibatches = model._make_backend(), []
+    differentiate = backend._differentiate
+    backend._differentiate = lambda *arguments: minibatches.append(arguments) or differentiate(*arguments)
+    model.learn(1, reset_num_timesteps=False)
+    backend._differentiate = differentiate
+    actor, critic = mlp.laid_out(actor_layers(model.policy), n_envs), critic_layers(model.policy)
+    seen, of_rollout = network_input(model._last_obs), network_input(model.rollout_buffer.observations)
+    pool, actions = make_pool(task_id, n_envs, n_steps)
+
+    def run() -> int:
+        for _ in range(2):
+            for action in actions:
+                mlp.forward(actor, seen)
+                pool.step(action)
+            mlp.forward(critic, of_rollout)
+            for minibatch in minibatches:
+                backend._differentiate(*minibatch)  # the backend keeps what it has passed the addresses of
+        return 2 * STEPS_PER_UPDATE
 
     return run
 
@@ -94,15 +139,19 @@ def pong_pool() -> VecEnv:
     return our_env("PongNoFrameskip-v4", 8, "envpool", env_kwargs=options)
 
 
+many_updates = partial(training, n_updates=25)
+"""With all turns half a million steps, as many as RL Zoo gives A2C on CartPole; at its end fewer episodes end."""
+
 Sides = dict[str, Callable[[], Run]]
 COMPARISONS: dict[str, tuple[str, int, Sides]] = {
     "a2c": (
         "A2C, CartPole-v1 × 64, 32 steps",
         9,
         {
-            "fast.A2C, EnvPool": lambda: training(fast.A2C, our_env("CartPole-v1", 64, "envpool")),
-            "fast.A2C, FastDummyVecEnv": lambda: training(fast.A2C, our_env("CartPole-v1", 64, "dummy")),
-            "stock A2C, DummyVecEnv": lambda: training(stable_baselines3.A2C, stock_env("CartPole-v1", 64)),
+            "fast.A2C, EnvPool": lambda: many_updates(fast.A2C, our_env("CartPole-v1", 64, "envpool")),
+            "fast.A2C, FastDummyVecEnv": lambda: many_updates(fast.A2C, our_env("CartPole-v1", 64, "dummy")),
+            "stock A2C, DummyVecEnv": lambda: many_updates(stable_baselines3.A2C, stock_env("CartPole-v1", 64)),
+            "EnvPool and bare arithmetic": lambda: bare_arithmetic(fast.A2C, "CartPole-v1", 64),
         },
     ),
     "rollout": (
@@ -120,6 +169,7 @@ COMPARISONS: dict[str, tuple[str, int, Sides]] = {
             "fast.PPO, EnvPool": lambda: training(fast.PPO, our_env(CHEETAH, 8, "envpool")),
             "fast.PPO, FastDummyVecEnv": lambda: training(fast.PPO, our_env(CHEETAH, 8, "dummy")),
             "stock PPO, DummyVecEnv": lambda: training(stable_baselines3.PPO, stock_env(CHEETAH, 8)),
+            "EnvPool and bare arithmetic": lambda: bare_arithmetic(fast.PPO, CHEETAH, 8),
         },
     ),
     "ppo-threads": (
@@ -181,6 +231,66 @@ def measure_growth(side: str, n_envs: int) -> dict[str, Any]:
     return {"side": side, "n_envs": n_envs, "speed": round(max(speeds[1:]), 1), "peak_mib": round(peak, 1)}
 
 
+PARTS: list[tuple[Any, str, str]] = [
+    (fast.A2C, "learn", "between rollouts and updates"),
+    (fast.A2C, "collect_rollouts", "callbacks, counting, storing transitions"),
+    (EnvPoolVecEnv, "step_wait", "final observations, statistics and infos"),
+    (EnvPoolVecEnv, "_step_pool", "EnvPool"),
+    (MLPActionSampler, "__call__", "drawing actions"),
+    (mlp, "forward", "passes of the networks, in rollouts"),
+    (fast.A2C, "_finish_rollout", "advantages, log-probabilities, the rollout buffer"),
+    (fast.A2C, "train", "minibatches, RMSprop, the way back, logs"),
+    (CompiledBackend, "differentiate", "the gradient of 2048 steps"),
+]
+"""Functions, and what of a training is within them and not within the others."""
+
+
+def profile(n_updates: int = 240) -> dict[str, Any]:
+    """Milliseconds that each of :data:`PARTS` takes of a rollout of 2048 steps and an update of A2C."""
+    th.set_num_threads(1)
+    spent, within, since = dict.fromkeys([label for _, _, label in PARTS], 0.0), ["outside"], time.perf_counter()
+
+    def turn_to(label: str | None) -> None:
+        nonlocal since
+        now = time.perf_counter()
+        spent[within[-1]] = spent.get(within[-1], 0.0) + now - since
+        since = now
+        within.append(label) if label else within.pop()
+
+    def timed(function: Callable[..., Any], label: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            turn_to(label)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                turn_to(None)
+
+        return call
+
+    model = fast.A2C("MlpPolicy", our_env("CartPole-v1", 64, "envpool"), n_steps=32, device="cpu", seed=0)
+    with threadpool_limits(1):
+        model.learn(2 * STEPS_PER_UPDATE)
+        for owner, name, label in PARTS:
+            setattr(owner, name, timed(getattr(owner, name), label))
+        model.learn(n_updates * STEPS_PER_UPDATE, reset_num_timesteps=False)
+    spent.pop("outside")
+    return {"ms": {label: round(1000 * seconds / n_updates, 2) for label, seconds in spent.items()}}
+
+
+def profile_table(results: dict[str, Any]) -> str:
+    """A Markdown table of :func:`profile`."""
+    found = results["profile"]["ms"]
+    rows = sorted(found.items(), key=lambda row: -row[1])
+    return "\n".join(
+        [
+            "| | ms |",
+            "|---|---|",
+            *(f"| {label} | {ms:.1f} |" for label, ms in rows),
+            f"| all | {sum(found.values()):.1f} |",
+        ]
+    )
+
+
 def in_a_process(*arguments: str) -> Any:
     """What this script prints when it is called with other arguments."""
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
@@ -228,15 +338,15 @@ def plot(points: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Make the comparisons that are asked for, keep them beside the others, and print the table of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*COMPARISONS, "growth"]
+    names = [*COMPARISONS, "growth", "profile"]
     parser.add_argument("comparisons", nargs="*", metavar="comparison", help=", ".join(names))
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
     parser.add_argument("--plot", type=Path, help="draw the growth into this file")
-    parser.add_argument("--measure", choices=COMPARISONS, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=[*COMPARISONS, "profile"], help=argparse.SUPPRESS)
     parser.add_argument("--grow", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measure(args.measure)))
+        print(json.dumps(profile() if args.measure == "profile" else measure(args.measure)))
         return
     if args.grow:
         print(json.dumps(measure_growth(args.grow[0], int(args.grow[1]))))
@@ -250,7 +360,7 @@ def main() -> None:
         args.output.write_text(json.dumps(results, indent=1) + "\n")
     if args.plot:
         plot(results["growth"]["points"], args.plot)
-    print(table(results))
+    print(profile_table(results) if args.comparisons == ["profile"] else table(results))
 
 
 if __name__ == "__main__":

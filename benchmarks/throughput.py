@@ -85,11 +85,13 @@ Run = Callable[[], int]
 """Does some work and returns how many environment steps it made."""
 
 
-def training(cls: type[BaseAlgorithm], env: VecEnv, policy: str = "MlpPolicy", **arguments: Any) -> Run:
-    """Whole training: rollouts and updates, at least two of them."""
+def training(
+    cls: type[BaseAlgorithm], env: VecEnv, policy: str = "MlpPolicy", n_updates: int = 2, **arguments: Any
+) -> Run:
+    """Whole training: rollouts and updates, at least so many of them."""
     arguments = {"n_steps": STEPS_PER_UPDATE // env.num_envs, **arguments}
     model = cls(policy, env, device=DEVICE, seed=0, **arguments)
-    n_steps = max(2 * arguments["n_steps"] * env.num_envs, AT_LEAST.get(policy, 2 * STEPS_PER_UPDATE))
+    n_steps = max(n_updates * arguments["n_steps"] * env.num_envs, AT_LEAST.get(policy, 2 * STEPS_PER_UPDATE))
 
     def run() -> int:
         before = model.num_timesteps

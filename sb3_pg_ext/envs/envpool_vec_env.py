@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from sb3_pg_ext.arguments import check_count
-from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, separate, tree_map
+from sb3_pg_ext.envs.batched import BatchedVecEnv, Infos, Step, pick, separate, tree_map
 
 SEEDS = 2**31
 """EnvPool's seeds are below this, SB3's below 2³²."""
@@ -71,6 +71,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
         config = {key: value for key, value in self._task_kwargs.items() if key not in RENDERING}
         spec = _make_spec(envpool, self.task_id, {**config, **self._sizes})
         super().__init__(num_envs, *_spaces(spec, task_id))
+        self._actions_shape = num_envs, *(self.action_space.shape or ())
         self._action_type = [*spec.action_array_spec.values()][-1].dtype
         space, has_lives = self.observation_space, "episodic_life" in spec.config._fields
         self._takes_turns = isinstance(space, spaces.Box) and len(space.shape) == 1 and not has_lives
@@ -134,7 +135,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
     def _step_all(self, actions: np.ndarray) -> Step:
         n, ids, begin = self.num_envs, self._playing, self._to_begin
         # Actions of another shape would end the process.
-        actions = np.asarray(actions, self._action_type, order="C").reshape(n, *(self.action_space.shape or ()))
+        actions = np.ascontiguousarray(actions, self._action_type).reshape(self._actions_shape)
         if len(begin):
             ids = np.concatenate([ids, self._waiting[begin]])
             actions = np.concatenate([actions, actions[begin]])
@@ -158,7 +159,7 @@ class EnvPoolVecEnv(BatchedVecEnv):
         if self._takes_turns:
             self._playing[ended], self._waiting[ended] = self._waiting[ended], self._playing[ended]
             self._to_begin = ended
-            return ended, self._first_obs[ended], [self._first_infos[i] for i in ended.tolist()]
+            return ended, pick(self._first_obs, ended), [self._first_infos[i] for i in ended.tolist()]
         # A step and not reset(ids), which would begin a new game after a lost life.
         ids = ended.astype(np.int32)
         arrays = self._step_pool(np.asarray(actions, self._action_type)[ended], ids)

@@ -94,7 +94,7 @@ class Transitions:
         self.actions[t] = actions.reshape(self.actions.shape[1:])
         self.rewards[t] = rewards
         self.terminated[t] = dones
-        for n in np.nonzero(dones)[0].tolist():
+        for n in dones.nonzero()[0].tolist():
             info = infos[n]
             final = info.get("terminal_observation")
             if final is not None and info.get("TimeLimit.truncated", False):

@@ -49,7 +49,7 @@ class OnPolicyTraining(SavesItsName, RolloutCollector):
 
     def learn(self: SelfTraining, *args: Any, **kwargs: Any) -> SelfTraining:
         """Train, as SB3's ``learn`` and with its arguments, on as many threads as :func:`thread_count` says."""
-        if self.compiles:
+        if self.compiles and self._last_choice is None:
             self._choose_backend()  # compiles, lest the first update does; SciPy's BLAS, too, has threads to be limited
         with limited_threads(thread_count(self.policy)):
             return super().learn(*args, **kwargs)
