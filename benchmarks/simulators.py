@@ -95,7 +95,12 @@ def bare_arithmetic(cls: type[BaseAlgorithm], task_id: str, n_envs: int) -> Run:
     model.learn(1)
     backend, minibatches = model._make_backend(), []
     differentiate = backend._differentiate
-    backend._differentiate = lambda *arguments: minibatches.append(arguments) or differentiate(*arguments)
+
+    def noting(*arguments: Any) -> Any:
+        minibatches.append(arguments)
+        return differentiate(*arguments)
+
+    backend._differentiate = noting
     model.learn(1, reset_num_timesteps=False)
     backend._differentiate = differentiate
     actor, critic = mlp.laid_out(actor_layers(model.policy), n_envs), critic_layers(model.policy)

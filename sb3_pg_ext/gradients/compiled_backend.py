@@ -11,7 +11,16 @@ from sb3_pg_ext.functional.heads import Bernoulli, Categorical, DiagGaussian, He
 from sb3_pg_ext.gradients.array_backend import ArrayBackend
 from sb3_pg_ext.gradients.minibatches import Steps
 from sb3_pg_ext.gradients.objectives import Losses, Objective
-from sb3_pg_ext.policies.plain_mlp import UnsupportedPolicyError, Watch, make_head, network_input
+from sb3_pg_ext.policies.plain_mlp import (
+    ACTING_METHODS,
+    VALUING_METHODS,
+    UnsupportedPolicyError,
+    Watch,
+    check_methods,
+    make_head,
+    network_input,
+    stock_class,
+)
 
 NO_NUMBERS = np.empty(0, np.float32)
 NO_ROWS = np.empty((0, 0), np.float32)
@@ -45,6 +54,10 @@ class CompiledBackend(ArrayBackend):
 
     def renew(self) -> bool:
         """Addresses of arrays are all that there is of the last update."""
+        try:
+            check_methods(self.policy, stock_class(self.policy), (*ACTING_METHODS, *VALUING_METHODS))
+        except UnsupportedPolicyError:
+            return False
         if self.policy.action_dist is not self._distribution or not self._watch.is_unchanged():
             return False
         for net in (self._actor, self._critic):

@@ -153,7 +153,6 @@ def make_critic(policy: ActorCriticPolicy) -> Callable[[PolicyInputs], np.ndarra
     """:func:`predict_values` for several batches, while modules and methods of the policy stay what they are."""
     predict = _make_critic(policy)
 
-    @th.no_grad()
     def predict_all(inputs: PolicyInputs) -> np.ndarray:
         return np.concatenate([predict(inputs.rows(part)) for part in parts(inputs.observations)])
 
@@ -164,5 +163,10 @@ def _make_critic(policy: ActorCriticPolicy) -> Callable[[PolicyInputs], np.ndarr
     try:
         layers = critic_layers(policy)
     except UnsupportedPolicyError:
-        return lambda inputs: policy.predict_values(inputs.tensors(policy.device)[0]).flatten().cpu().numpy()
+
+        @th.no_grad()
+        def ask(inputs: PolicyInputs) -> np.ndarray:
+            return policy.predict_values(inputs.tensors(policy.device)[0]).flatten().cpu().numpy()
+
+        return ask
     return lambda inputs: mlp.forward(layers, network_input(inputs.observations))[:, 0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch as th
@@ -73,10 +74,9 @@ def actor_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     :return: the layers for :func:`sb3_pg_ext.functional.mlp.forward`
     :raises UnsupportedPolicyError: if PyTorch would compute something else, or on another device
     """
-    _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
+    check_methods(policy, stock_class(policy), ACTING_METHODS)
     _check_distribution(policy)
-    modules = networks(policy)
-    return layers_of(*modules.trunk, *modules.actor)
+    return _plain_actor(policy)
 
 
 def split_actor(
@@ -91,7 +91,9 @@ def split_actor(
     """
     body = policy.mlp_extractor
     if type(policy.action_dist) is StateDependentGaussianDistribution:
-        _check_policy(policy, ACTING_METHODS, policy.pi_features_extractor)
+        check_methods(policy, stock_class(policy), ACTING_METHODS)
+        check_input(policy, policy.features_extractor, policy.pi_features_extractor)
+        _check_body(policy)
         head: Any = policy.action_net
         check_hooks(head, head.log_std)
         layers = layers_of(body.policy_net, head.mean)
@@ -103,9 +105,8 @@ def split_actor(
 
 def critic_layers(policy: ActorCriticPolicy) -> list[mlp.Layer]:
     """The critic of a plain MLP policy, from the flat observation to V(s); else as :func:`actor_layers`."""
-    _check_policy(policy, VALUING_METHODS, policy.vf_features_extractor)
-    modules = networks(policy)
-    return layers_of(*modules.trunk, *modules.critic)
+    check_methods(policy, stock_class(policy), VALUING_METHODS)
+    return _plain_critic(policy)
 
 
 class Networks(NamedTuple):
@@ -213,12 +214,6 @@ def _unless(fit: bool, reason: str) -> None:
         raise UnsupportedPolicyError(reason)
 
 
-def _check_policy(policy: ActorCriticPolicy, methods: tuple[str, ...], extractor: nn.Module) -> None:
-    check_methods(policy, stock_class(policy), methods)
-    check_input(policy, policy.features_extractor, extractor)
-    _check_body(policy)
-
-
 def _check_distribution(policy: ActorCriticPolicy) -> None:
     _unless(type(policy.action_dist) in DISTRIBUTIONS, f"it acts by {type(policy.action_dist).__name__}")
 
@@ -304,7 +299,7 @@ class Watch:
     """Tells whether a model is still the one that was found to be a plain MLP, cheaply enough for every step.
 
     What it notices: modules and parameters that are others or lie elsewhere, parameters that have been frozen or set
-    free, hooks, and methods or anything else that a module has been given.
+    free, hooks, and methods or anything else that a module in it has been given.
 
     :param model: what is watched, with everything in it
     """
@@ -312,7 +307,7 @@ class Watch:
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
         self._registers: list[dict[str, Any]] = [r for m in modules for r in (m._modules, m._parameters)]
-        self._attributes = [vars(module) for module in modules]
+        self._attributes = [vars(module) for module in modules[1:]]  # the model's own may lead to the model
         self._hooks = [hooks for module in modules for hooks in _hooks(module)]
         self._parameters = list(model.parameters())
         self._parts = self._current_parts()  # held: what is gone could leave its identity to another
@@ -330,6 +325,39 @@ class Watch:
     def is_unchanged(self) -> bool:
         """Whether nothing has been noticed since construction."""
         return self._state(self._current_parts()) == self._before
+
+
+Find = Callable[[ActorCriticPolicy], list[mlp.Layer]]
+
+
+def _until_changed(find: Find) -> Find:
+    """Remember what is found in a policy, for as long as a :class:`Watch` notices nothing."""
+    known: WeakKeyDictionary[ActorCriticPolicy, tuple[Watch, list[mlp.Layer]]] = WeakKeyDictionary()
+
+    def ask(policy: ActorCriticPolicy) -> list[mlp.Layer]:
+        watch, layers = known.pop(policy, (None, []))
+        if watch is None or not watch.is_unchanged():
+            layers, watch = find(policy), Watch(policy)
+        known[policy] = watch, layers
+        return layers
+
+    return ask
+
+
+@_until_changed
+def _plain_actor(policy: ActorCriticPolicy) -> list[mlp.Layer]:
+    check_input(policy, policy.features_extractor, policy.pi_features_extractor)
+    _check_body(policy)
+    modules = networks(policy)
+    return layers_of(*modules.trunk, *modules.actor)
+
+
+@_until_changed
+def _plain_critic(policy: ActorCriticPolicy) -> list[mlp.Layer]:
+    check_input(policy, policy.features_extractor, policy.vf_features_extractor)
+    _check_body(policy)
+    modules = networks(policy)
+    return layers_of(*modules.trunk, *modules.critic)
 
 
 def layers_of(*nets: nn.Module) -> list[mlp.Layer]:
