@@ -1,6 +1,8 @@
 """Which policies are plain MLPs, and that NumPy then computes what PyTorch does."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -366,7 +368,14 @@ def lengthen(policy):
     policy.mlp_extractor.policy_net.append(nn.Tanh())
 
 
-@pytest.mark.parametrize("change", [replace_module, replace_parameter, replace_body, move, freeze, hook, lengthen])
+def instead(policy):
+    policy.action_net.forward = lambda x: x
+
+
+CHANGES = [replace_module, replace_parameter, replace_body, move, freeze, hook, lengthen, instead]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_watch_notices(change):
     policy = make_policy()
     watch = Watch(policy)
@@ -376,3 +385,34 @@ def test_a_watch_notices(change):
     assert watch.is_unchanged()
     change(policy)
     assert not watch.is_unchanged()
+
+
+@pytest.mark.parametrize("change", [replace_module, replace_parameter, replace_body, move, lengthen])
+def test_layers_are_those_of_the_policy_as_it_is_now(change):
+    policy = make_policy()
+    layers = actor_layers(policy)
+    assert actor_layers(policy) is layers
+    change(policy)
+    with th.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(2)
+    assert_agree(policy)
+
+
+def test_a_policy_that_becomes_unfit_is_refused():
+    for change in (hook, instead, lambda policy: setattr(policy, "_predict", policy.forward)):
+        policy = make_policy()
+        actor_layers(policy)
+        change(policy)
+        with pytest.raises(UnsupportedPolicyError):
+            actor_layers(policy)
+
+
+def test_policies_are_not_kept_alive():
+    policy = make_policy()
+    actor_layers(policy), critic_layers(policy)
+    policy.own = policy.forward  # leads back to the policy
+    gone = weakref.ref(policy)
+    del policy
+    gc.collect()
+    assert gone() is None
