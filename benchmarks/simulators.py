@@ -145,13 +145,13 @@ def pong_pool() -> VecEnv:
 
 
 many_updates = partial(training, n_updates=25)
-"""With all turns half a million steps, as many as RL Zoo gives A2C on CartPole; at its end fewer episodes end."""
+"""So many that all turns are a whole training: in its course episodes grow longer, and end less often."""
 
 Sides = dict[str, Callable[[], Run]]
 COMPARISONS: dict[str, tuple[str, int, Sides]] = {
     "a2c": (
         "A2C, CartPole-v1 × 64, 32 steps",
-        9,
+        15,
         {
             "fast.A2C, EnvPool": lambda: many_updates(fast.A2C, our_env("CartPole-v1", 64, "envpool")),
             "fast.A2C, FastDummyVecEnv": lambda: many_updates(fast.A2C, our_env("CartPole-v1", 64, "dummy")),
@@ -161,7 +161,7 @@ COMPARISONS: dict[str, tuple[str, int, Sides]] = {
     ),
     "rollout": (
         "rollouts, CartPole-v1 × 64",
-        15,
+        45,
         {
             "rollout of fast.A2C, EnvPool": lambda: rollouts(fast.A2C, our_env("CartPole-v1", 64, "envpool")),
             "EnvPool alone": lambda: pool_alone("CartPole-v1", 64, 64),
@@ -188,7 +188,7 @@ COMPARISONS: dict[str, tuple[str, int, Sides]] = {
     ),
     "pong": (
         "PPO, Pong × 8, two cores",
-        3,
+        5,
         {
             "fast.PPO, EnvPool": lambda: on_pong(fast.PPO, pong_pool()),
             "stock PPO, SubprocVecEnv": lambda: on_pong(stable_baselines3.PPO, stock_pong()),

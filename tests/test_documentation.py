@@ -121,7 +121,6 @@ TABLE = re.compile(r"(?:^<!-- table: [^>]+ -->\n)?^\|.*\n\|[-:|]+\n(?:^\|.*\n)+"
 NUMBER = re.compile(r"[-−+]?[\d.,\s]*\d[\d.,\s]*(?:e[+-]\d+)?(?:$|[ ×%/(–±…]| to | and | ms)")
 BY_HAND = {
     "a3c.md": ["| ratio of steps/s on CartPole-v1", "| an update of 5 steps by one worker"],
-    "environments.md": ["| | ms |"],
     "estimators.md": ["| estimator | T=2048"],
     "evaluation.md": ["| models | evaluations"],
     "gumbel_ddpg.md": ["| actor's loss | right"],
