@@ -4,9 +4,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sb3_pg_ext import REINFORCE
+from sb3_pg_ext.baselines import ActionFactors, Episodes
 from sb3_pg_ext.plugins import AlgorithmSpec, registry
+from sb3_pg_ext.plugins.registry import Entry, Registry
 from sb3_pg_ext.testing import check
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +29,29 @@ def test_what_the_page_registers_keeps_its_contract(code, monkeypatch):
     exec(code, namespace)
     for spec in namespace[HOOKS.search(code)[1]]():
         check(spec)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_the_baseline_that_sees_actions_takes_every_kind_and_has_no_bias(env, monkeypatch):
+    """Of Gaussians ∇E[3·a_0] is 3 in μ_0 and 0 in σ. Of choices ``check`` finds it out."""
+    namespace = {"__name__": "plugin"}
+    exec(next(block for block in BLOCKS if "class FirstNumber" in block), namespace)
+    baseline, rng = namespace["FirstNumber"](scale=3.0), np.random.default_rng(0)
+    mean, actions, std = rng.normal(size=(5, 2)), rng.normal(size=(5, 2)), rng.uniform(0.5, 2, (5, 2))
+    zeros = np.zeros(5)
+    episodes = Episodes(zeros, zeros, zeros, zeros, zeros, actions=actions, policy=ActionFactors((), mean, std))
+    of_mean = of_std = 0
+    for others, terms in baseline.correction(episodes):
+        deviations = (others - mean)[:, 0] / std[:, 0]
+        of_mean, of_std = of_mean + terms * deviations / std[:, 0], of_std + terms * (deviations**2 - 1) / std[:, 0]
+    np.testing.assert_allclose(of_mean, 3)
+    np.testing.assert_allclose(of_std, 0, atol=1e-12)
+    (spec,) = namespace["sb3_pg_ext_baselines"]()
+    monkeypatch.setattr("sb3_pg_ext.algorithms.reinforce.reinforce.registry", lambda: Registry((Entry(spec, None),)))
+    kwargs = {"baseline": spec.name, "baseline_kwargs": {"scale": 3.0}, "n_episodes": 1, "device": "cpu"}
+    model = REINFORCE("MlpPolicy", env, **kwargs).learn(1)
+    buffer = model.rollout_buffer
+    np.testing.assert_array_equal(buffer.advantages, buffer.returns - 3 * buffer.actions[..., 0].astype(np.float32))
 
 
 @pytest.mark.parametrize(("file", "shown"), EXCERPTS, ids=[f"{file}, {code[:30]!r}" for file, code in EXCERPTS])
@@ -66,6 +93,7 @@ def test_the_page_shows_a_plugin_of_every_kind():
     assert sorted(name for block in BLOCKS for name in HOOKS.findall(block)) == [
         "sb3_pg_ext_algorithms",
         "sb3_pg_ext_algorithms",
+        "sb3_pg_ext_baselines",
         "sb3_pg_ext_baselines",
         "sb3_pg_ext_estimators",
     ]

@@ -497,8 +497,8 @@ class REINFORCE(OnPolicyBase):
 
     def _differentiate_critic(self, engine: PolicyBackend, sums: dict[str, float]) -> None:
         """Add the gradient of the critic's loss, likewise."""
-        n_steps, returns = len(self._fresh.t), self.rollout_buffer.returns[:, 0]
-        inputs = self._inputs.rows(slice(n_steps))
+        n_steps = len(self._fresh.t)
+        inputs, returns = self._inputs.rows(slice(n_steps)), self.rollout_buffer.returns[:n_steps, 0]
         for part in parts(inputs.observations):
             values = engine.predict_values(inputs.rows(part))
             loss = value_loss(values, returns[part])

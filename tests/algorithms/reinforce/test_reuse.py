@@ -92,6 +92,19 @@ def test_what_learns_from_the_rollout_does_not_see_the_earlier_ones():
     assert moved == pytest.approx(-0.125 * 2 * errors.mean(), rel=1e-4)
 
 
+@pytest.mark.parametrize("baseline", ["value", "value_time", "q_prop"])
+def test_the_critic_in_the_policys_step_sees_the_present_rollout_alone(baseline):
+    model = make_model(baseline=baseline, n_critic_updates=0, vf_coef=0.5).learn(14)
+    before = parameters_of(model)
+    model.learn(1, reset_num_timesteps=False)
+    n = len(model._fresh.t)
+    assert n < len(model.rollout_buffer.returns)
+    obs, returns = model.rollout_buffer.observations[:n, 0], model.rollout_buffer.returns[:n, 0]
+    errors = obs @ before["value_net.weight"][0] + before["value_net.bias"][0] - returns
+    moved = parameters_of(model)["value_net.bias"] - before["value_net.bias"]
+    assert moved == pytest.approx(-0.25 * 0.5 * 2 * errors.mean(), rel=1e-4)
+
+
 def test_a_saved_model_goes_on_with_the_earlier_episodes(tmp_path):
     model = make_model().learn(14)
     model.save(tmp_path / "model")
