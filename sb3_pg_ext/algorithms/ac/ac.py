@@ -11,6 +11,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_pg_ext.algorithms.ac.learner import Settings
@@ -204,6 +205,22 @@ class ActorCritic(OnlineBase):
             statistics = statistics_of(self.env) or self.wrapped_in["statistics"]
             env = wrap(env, {**self.wrapped_in, "statistics": statistics})
         super().set_env(env, force_reset)
+
+    def evaluation_env(self, env: GymEnv) -> VecNormalize:
+        """A raw environment within what the model's own is in, to evaluate the model in.
+
+        It normalises by the statistics that the model has now and leaves them as they are, and gives the environment's
+        own rewards. ``EvalCallback`` and ``evaluate_policy`` take it; the former keeps its statistics up to date.
+
+        :param env: the environment, or a VecEnv
+        :raises ValueError: if the model is not wrapped in anything of its own
+        """
+        if self.wrapped_in is None:
+            raise ValueError("the model was not made by streaming() from a raw environment; allowed: one that was")
+        statistics = statistics_of(self.env) or self.wrapped_in["statistics"]
+        made = wrap(env, {**self.wrapped_in, "statistics": statistics})
+        made.training = made.norm_reward = False
+        return made
 
     # ---- checks -----------------------------------------------------------------------------------------------------
 

@@ -55,9 +55,7 @@ class CompiledSamples(ArraySamples):
         """By a compiled pass for every environment."""
         x = network_input(inputs.observations)
         table, memory = self.actor_table, self.memories[0]
-        if len(x) == 1:
-            return self.sample(self._predict(*table, memory, x[0])[None])
-        return self.sample(np.stack([self._predict(*table, memory, row) for row in x]))
+        return self.sample(np.array([self._predict(*table, memory, row).copy() for row in x]))
 
 
 class CompiledLearner(Learner):
@@ -137,7 +135,7 @@ class CompiledTrace:
         """By a compiled pass for every environment."""
         x = network_input(inputs.observations)
         parts = self.convolution, self.trunk_part, self.actor_part
-        return self.sample(np.stack([self._predict(*parts, row).copy() for row in x]))
+        return self.sample(np.array([self._predict(*parts, row).copy() for row in x]))
 
 
 class CompiledTraceSamples(CompiledTrace, ArraySamples):

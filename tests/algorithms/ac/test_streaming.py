@@ -4,8 +4,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from envs import ACTION_SPACES, RandomEnv
+from envs import ACTION_SPACES, RandomEnv, SpoiltEnv
 from sb3_contrib.common.wrappers import TimeFeatureWrapper
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
@@ -20,7 +22,8 @@ SMALL = {"net_arch": [8]}
 
 
 def make(env="Pendulum-v1", **kwargs):
-    return ActorCritic.streaming("MlpPolicy", env, seed=0, device="cpu", policy_kwargs=SMALL, n_steps=50, **kwargs)
+    arguments = {"seed": 0, "device": "cpu", "policy_kwargs": SMALL, "n_steps": 50, **kwargs}
+    return ActorCritic.streaming("MlpPolicy", env, **arguments)
 
 
 def test_one_call_turns_all_of_it_on():
@@ -77,6 +80,28 @@ def test_what_it_is_wrapped_in_is_saved_and_put_around_raw_environments(tmp_path
     th.testing.assert_close(model.get_parameters(), loaded.get_parameters(), rtol=0, atol=0)
 
 
+def test_it_is_evaluated_in_a_raw_environment():
+    model = make().learn(120)
+    env = model.evaluation_env(gym.make("Pendulum-v1"))
+    own = model.get_env()
+    own.training = own.norm_reward = False
+    for each in (env, own):
+        each.seed(7)
+    assert evaluate_policy(model, env, 2) == evaluate_policy(model, own, 2)
+    assert env.obs_rms.count == own.obs_rms.count
+    model.learn(60, callback=EvalCallback(model.evaluation_env(gym.make("Pendulum-v1")), eval_freq=50, verbose=0))
+    with pytest.raises(ValueError, match="not made by streaming"):
+        ActorCritic("MlpPolicy", "CartPole-v1", device="cpu").evaluation_env(gym.make("CartPole-v1"))
+
+
+def test_steps_between_non_finite_observations_are_learned_from():
+    env = SpoiltEnv("observation", np.nan, {1, 3, 5, 7, 9})
+    model = ActorCritic("MlpPolicy", env, n_steps=1000, device="cpu", seed=0)
+    with pytest.warns(RuntimeWarning, match="rollout dropped"):
+        model.learn(80)
+    assert model.n_dropped_rollouts == 5
+
+
 def test_a_model_loaded_without_an_environment_takes_one_later(tmp_path):
     model = make().learn(60)
     count = model.get_env().obs_rms.count
@@ -89,14 +114,15 @@ def test_a_model_loaded_without_an_environment_takes_one_later(tmp_path):
 
 
 @pytest.mark.parametrize("space", ["Box", "Discrete", "MultiDiscrete", "MultiBinary"])
-@pytest.mark.parametrize("optimizer", ["sgd", "obgd", "adaptive_obgd"])
-def test_all_engines_give_the_same_training(space, optimizer):
+@pytest.mark.parametrize(("optimizer", "n_envs"), [("sgd", 3), ("obgd", 1), ("obgd", 3), ("adaptive_obgd", 1)])
+def test_all_engines_give_the_same_training(space, optimizer, n_envs):
     pytest.importorskip("numba")
     models = {}
+    dense = {"policy_kwargs": {**SMALL, "sparse_init": 0.0}}  # else so few inputs reach nothing
     for engine in ("compiled", "array", "autograd"):
-        env = RandomEnv(ACTION_SPACES[space])
+        env = DummyVecEnv([lambda: RandomEnv(ACTION_SPACES[space])] * n_envs)
         rate = 1e-3 if optimizer == "sgd" else 1.0
-        models[engine] = make(env, engine=engine, optimizer=optimizer, learning_rate=rate).learn(60)
+        models[engine] = make(env, engine=engine, optimizer=optimizer, learning_rate=rate, **dense).learn(60)
         assert models[engine].describe_engine().startswith(("compiled", "arrays", "autograd"))
     expected = th.nn.utils.parameters_to_vector(models.pop("autograd").policy.parameters())
     for model in models.values():
