@@ -56,7 +56,7 @@ def test_total_timesteps_are_kept_to():
 
 
 def test_schedules_of_actor_and_critic():
-    model = make(n_steps=10, actor_learning_rate=lambda p: 0.1 * p, critic_learning_rate=0.05).learn(100)
+    model = make(n_steps=10, actor_learning_rate=lambda p: 0.01 * p, critic_learning_rate=0.005).learn(100)
     actor, critic = model._rates()
     assert actor == pytest.approx(0.0)
-    assert critic == 0.05
+    assert critic == 0.005
