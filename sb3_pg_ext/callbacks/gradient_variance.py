@@ -194,7 +194,7 @@ class GradientVarianceCallback(BaseCallback):
         for name, count, low in (("update_freq", update_freq, 1), ("n_batches", n_batches, 2), ("seed", seed, 0)):
             check_count(name, count, low)
         check_count("n_episodes", n_episodes)
-        check_count("n_states", n_states, 2 if n_states else 0)
+        check_count("n_states", n_states, 2 if n_states else 0, allowed="0, or an integer ≥ 2")
         for name, count in (("n_episodes", n_episodes), ("n_states", n_states)):
             if self.env is not None and count % self.env.num_envs:
                 raise ValueError(

@@ -41,6 +41,14 @@ ESTIMATES: dict[str, Estimate] = {
 }
 
 
+POLICIES = ActorCriticPolicy, MaskableActorCriticPolicy
+
+
+def _has_probabilities(policy: object) -> bool:
+    """Whether a policy says of single steps how probable their actions are."""
+    return isinstance(policy, POLICIES) and not isinstance(policy, RecurrentActorCriticPolicy)
+
+
 class Piece(NamedTuple):
     """Steps of one environment in a row; [t, …] each.
 
@@ -106,6 +114,13 @@ class OffPolicyEvaluationCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
+        if target is not None and not _has_probabilities(target):
+            raise ValueError(
+                f"target={target!r}; allowed: a policy of an on-policy algorithm, such as model.policy, that is not "
+                "recurrent, or None"
+            )
+        if not estimates:
+            raise ValueError(f"estimates={estimates!r}; allowed: at least one of {', '.join(map(repr, ESTIMATES))}")
         for name in estimates:
             check_choice("estimates", name, ESTIMATES)
         check_count("n_episodes", n_episodes, 2)
@@ -120,11 +135,15 @@ class OffPolicyEvaluationCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         model = self.model
-        policies = ActorCriticPolicy, MaskableActorCriticPolicy
-        if not isinstance(model, OnPolicyAlgorithm) or not isinstance(model.policy, policies):
+        if not isinstance(model, OnPolicyAlgorithm) or not isinstance(model.policy, POLICIES):
             raise ValueError(f"OffPolicyEvaluationCallback in {type(model).__name__}; allowed: on-policy algorithms")
-        if isinstance(model.policy, RecurrentActorCriticPolicy):
+        if not _has_probabilities(model.policy):
             raise ValueError(f"OffPolicyEvaluationCallback with {type(model.policy).__name__}; allowed: no recurrence")
+        if model.rollout_buffer is None:
+            raise ValueError(
+                f"OffPolicyEvaluationCallback in {type(model).__name__}, which keeps no rollouts to weigh; allowed: "
+                "on-policy algorithms with a rollout buffer, such as PPO, A2C, NPG and REINFORCE"
+            )
         if self.target is not None:
             for name in ("observation_space", "action_space"):
                 theirs, ours = getattr(self.target, name), getattr(model, name)
@@ -188,7 +207,7 @@ class OffPolicyEvaluationCallback(BaseCallback):
     def measure(self) -> dict[str, float]:
         """The estimates for the target as it is now, by what they are logged as, from at least two episodes."""
         policy = self.model.policy if self.target is None else self.target
-        assert isinstance(policy, ActorCriticPolicy | MaskableActorCriticPolicy)
+        assert isinstance(policy, POLICIES)
         m, n_steps = len(self._episodes), max(len(episode.rewards) for episode in self._episodes)
         rewards, log_ratios, values = np.zeros((3, m, n_steps))
         everything = _joined(list(self._episodes))

@@ -10,7 +10,7 @@ from scripted import Script, ScriptedEnv
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_pg_ext import NPG, REINFORCE
+from sb3_pg_ext import A3C, DAC, IMPALA, NPG, REINFORCE, ActorCritic
 from sb3_pg_ext.callbacks import OffPolicyEvaluationCallback
 
 SCRIPTS = Script((5.0, 1.0, 2.0, -1.5)), Script((0.5, 3.0)), Script((-2.0,))
@@ -126,6 +126,8 @@ def test_another_policy_by_the_episodes_of_this_one():
 def test_bad_arguments():
     for arguments, message in {
         ("estimates", ("unbiased",)): "estimates='unbiased'; allowed: 'trajectory'",
+        ("estimates", ()): r"estimates=\(\); allowed: at least one of 'trajectory'",
+        ("target", "x"): "target='x'; allowed: a policy of an on-policy algorithm, such as model.policy",
         ("n_episodes", 1): "n_episodes=1; allowed: an integer ≥ 2",
         ("gamma", 2): r"gamma=2; allowed: \[0, 1\]",
         ("confidence", 1.0): r"confidence=1\.0; allowed: a number in \[0, 1\)",
@@ -136,6 +138,12 @@ def test_bad_arguments():
     for model, message in {
         SAC("MlpPolicy", env, device="cpu"): "in SAC; allowed: on-policy algorithms",
         RecurrentPPO("MlpLstmPolicy", env, device="cpu"): "RecurrentActorCriticPolicy; allowed: no recurrence",
+        DAC("MlpPolicy", env, device="cpu"): "in DAC",
+        ActorCritic(
+            "MlpPolicy", env, device="cpu"
+        ): "in ActorCritic, which keeps no rollouts to weigh; allowed: on-pol",
+        A3C("MlpPolicy", env, device="cpu"): "in A3C, which keeps no rollouts .*; allowed: .* with a rollout buffer",
+        IMPALA("MlpPolicy", env, device="cpu"): "in IMPALA, which keeps no rollouts",
         REINFORCE("MlpPolicy", env, n_steps=4, device="cpu"): "n_steps=4 of REINFORCE; allowed: n_episodes",
         REINFORCE("MlpPolicy", env, reuse_batches=2, device="cpu"): "reuse_batches=2; allowed: 1",
     }.items():

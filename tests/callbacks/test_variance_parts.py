@@ -268,7 +268,8 @@ def test_algorithms_without_such_an_actor_are_refused(name):
 
 
 BAD_ARGUMENTS = {
-    "states": ({"n_states": 1}, "n_states=1; allowed: an integer ≥ 2"),
+    "states": ({"n_states": 1}, "n_states=1; allowed: 0, or an integer ≥ 2"),
+    "fewer than none": ({"n_states": -1}, "n_states=-1; allowed: 0, or an integer ≥ 2"),
     "shares": ({"n_states": 3}, "n_states=3 cannot be shared equally by 2 environments"),
     "ratios": ({"ratios": ["per_steps"]}, "ratios='per_steps'.*allowed: 'per_step', 'per_decision'"),
     "limit": ({"max_ratio": 0.5}, "max_ratio=0.5; allowed: a number ≥ 1"),

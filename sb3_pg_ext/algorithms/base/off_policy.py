@@ -79,9 +79,7 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         check_count("buffer_size", self.buffer_size)
         check_count("batch_size", self.batch_size)
         check_range("learning_starts", self.learning_starts, 0)
-        check_range("tau", self.tau, 0, 1)
-        if self.tau == 0:
-            raise ValueError(f"tau={self.tau!r}; allowed: (0, 1]")
+        check_range("tau", self.tau, np.nextafter(0, 1), 1, allowed="(0, 1]")
         check_range("gamma", self.gamma, 0, 1)
         check_count("gradient_steps", self.gradient_steps, -1)
         check_count("n_steps", self.n_steps)

@@ -21,7 +21,7 @@ def make_model(env=None, **kwargs):
 
 BAD = {
     "no target": ({"tau": 0}, r"tau=0; allowed: \(0, 1\]"),
-    "τ too large": ({"tau": 1.1}, r"tau=1\.1; allowed: \[0, 1\]"),
+    "τ too large": ({"tau": 1.1}, r"tau=1\.1; allowed: \(0, 1\]"),
     "τ negative": ({"tau": -0.1}, r"tau=-0\.1; allowed"),
     "τ not a number": ({"tau": float("nan")}, "tau=nan; allowed"),
     "γ too large": ({"gamma": 1.1}, r"gamma=1\.1; allowed: \[0, 1\]"),
