@@ -390,14 +390,15 @@ def actions_table(by_env: dict[str, list[Task]]) -> str:
 
 def parts_table(by_env: dict[str, list[Task]]) -> str:
     """Markdown: what the variance of a single step consists of, in relation to all of it without a baseline."""
-    rows = ["| environment, baseline | Σ_τ | Σ_a | Σ_s | removable |", "|---|---|---|---|---|"]
+    rows = ["| baseline | Σ_τ | Σ_a | Σ_s | removable |", "|---|---|---|---|---|"]
     for env, lines in by_env.items():
+        of = f"{env}, " if len(by_env) > 1 else ""
         for name in OF_PARTS if len(lines) > 1 else ():
             parts = np.array([line["statistics"][name][3:] for line in lines])
             whole = np.array([sum(line["statistics"]["rewards-to-go"][3:]) for line in lines])
             cells = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in map(interval, (parts.T / whole))]
             share, low, high = interval(parts[:, 1] / parts.sum(axis=1))
-            rows.append(f"| {env}, {name} | {' | '.join(cells)} | {share:.2f} ({low:.2f} to {high:.2f}) |")
+            rows.append(f"| {of}{name} | {' | '.join(cells)} | {share:.2f} ({low:.2f} to {high:.2f}) |")
     return "\n".join(rows)
 
 
