@@ -79,7 +79,7 @@ class OnlineCollector(RolloutCollector):
         assert self._last_obs is not None, "learn() resets the environments"
         assert self._last_episode_starts is not None
         left = -(-(self._total_timesteps - self.num_timesteps) // env.num_envs)
-        n_steps, n_learned, reward_sum, seconds = 0, 0, 0.0, 0.0
+        n_steps, reward_sum, seconds = 0, 0.0, 0.0
         planned = max(1, min(n_rollout_steps, left))
         self._begin_rollout(planned)
         within_bounds = make_bounds(self.policy, env.num_envs)
@@ -123,15 +123,12 @@ class OnlineCollector(RolloutCollector):
                     )
                 )
                 seconds += time.perf_counter() - start
-                n_learned += 1
                 reward_sum += float(rewards.sum(dtype=np.float64))
                 inputs, self._last_obs = next_inputs, new_obs
                 self._last_episode_starts = dones
         except NonFiniteError as problem:
             put_statistics_back()
             self._end_rollout(n_steps)
-            if n_learned:
-                self._keep_rollout()
             self._drop_rollout(problem)
             self._last_obs = env.reset()  # type: ignore[assignment]
             self._last_episode_starts = np.ones(env.num_envs, dtype=bool)

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from envs import ACTION_SPACES, RandomEnv, SpoiltEnv
+from envs import ACTION_SPACES, RandomEnv
 from sb3_contrib.common.wrappers import TimeFeatureWrapper
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -92,14 +92,6 @@ def test_it_is_evaluated_in_a_raw_environment():
     model.learn(60, callback=EvalCallback(model.evaluation_env(gym.make("Pendulum-v1")), eval_freq=50, verbose=0))
     with pytest.raises(ValueError, match="not made by streaming"):
         ActorCritic("MlpPolicy", "CartPole-v1", device="cpu").evaluation_env(gym.make("CartPole-v1"))
-
-
-def test_steps_between_non_finite_observations_are_learned_from():
-    env = SpoiltEnv("observation", np.nan, {1, 3, 5, 7, 9})
-    model = ActorCritic("MlpPolicy", env, n_steps=1000, device="cpu", seed=0)
-    with pytest.warns(RuntimeWarning, match="rollout dropped"):
-        model.learn(80)
-    assert model.n_dropped_rollouts == 5
 
 
 def test_a_model_loaded_without_an_environment_takes_one_later(tmp_path):
