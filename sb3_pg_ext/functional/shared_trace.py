@@ -18,22 +18,22 @@ import numpy as np
 from sb3_pg_ext.functional.action_heads import bernoulli, categorical, gaussian, softplus_gaussian
 from sb3_pg_ext.functional.action_heads import softplus as softplus
 from sb3_pg_ext.functional.eligibility import LONGEST_STEP
-from sb3_pg_ext.functional.minibatch import ZERO, array_at, multiply_by_slope
+from sb3_pg_ext.functional.minibatch import ZERO, array_at
 from sb3_pg_ext.functional.minibatch import activate as activate  # which the others call, compiled with them
+from sb3_pg_ext.functional.minibatch import multiply_by_slope as multiply_by_slope
 from sb3_pg_ext.functional.minibatch import sigmoid as sigmoid
 from sb3_pg_ext.functional.minibatch import tanh as tanh
 from sb3_pg_ext.functional.streaming import (
-    ACTIVATION,
     BESIDE,
     BIAS,
     BIAS_TRACE,
     INPUTS,
-    NORMALIZES,
     NUMBER,
     OUTPUTS,
     WEIGHT,
     WEIGHT_TRACE,
     add,
+    before_activations,
     forward,
     move,
 )
@@ -92,11 +92,7 @@ def update(part: Part, x: np.ndarray, u: np.ndarray, memory: Memory, chosen: Coe
         skipped = table[i - 1, OUTPUTS] if beside else 0  # it and the former layer share what u holds, and their inputs
         own = u[:, skipped : skipped + n_outputs].copy()
         for row in range(2):
-            factors = own[row]
-            multiply_by_slope(table[i, ACTIVATION], numbers[i, NUMBER], factors, before[start:end], values[start:end])
-            if table[i, NORMALIZES]:
-                y = before[start:end]
-                factors[:] = (factors - factors.mean() - y * (factors * y).mean()) * scales[i]
+            before_activations(table[i], numbers[i, NUMBER], scales[i], own[row], before[start:end], values[start:end])
         first = start - skipped
         source = x if first == 0 else values[first - n_inputs : first]
         if i + 1 == len(table) or table[i + 1, BESIDE] == 0:

@@ -91,10 +91,7 @@ def backward(
         else:
             first = start
             own = u[:n_outputs]
-        multiply_by_slope(table[i, ACTIVATION], numbers[i, NUMBER], own, before[start:end], values[start:end])
-        if table[i, NORMALIZES]:
-            y = before[start:end]
-            own[:] = (own - own.mean() - y * (own * y).mean()) * scales[i]
+        before_activations(table[i], numbers[i, NUMBER], scales[i], own, before[start:end], values[start:end])
         is_first = i == 0 or (beside and i == 1)
         source = x if is_first else values[first - n_inputs : first]
         joins = i + 1 < len(table) and table[i + 1, BESIDE] != 0
@@ -117,6 +114,19 @@ def backward(
             u = of_source
         end = start
     return norm
+
+
+def before_activations(
+    layer: np.ndarray, number: np.float32, scale: np.float32, u: np.ndarray, before: np.ndarray, values: np.ndarray
+) -> None:
+    """Turn the gradient with respect to what a layer makes into that with respect to x Wᵀ + b.
+
+    :param layer: its row of the table; ``number`` and ``scale`` are its activation function's, and LayerNorm's factor
+    :param u: [outputs], overwritten
+    """
+    multiply_by_slope(layer[ACTIVATION], number, u, before, values)
+    if layer[NORMALIZES]:
+        u[:] = (u - u.mean() - before * (u * before).mean()) * scale
 
 
 def decay_and_add_row(row: np.ndarray, decay: np.float32, factor: np.float32, x: np.ndarray) -> float:
