@@ -1,6 +1,7 @@
 """The choice of the engine that differentiates a policy."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
@@ -47,7 +48,11 @@ def choose(
             except UnsupportedPolicyError as reason:
                 because = f", because {reason}"
                 if choice == name:
-                    others = ["auto", "autograd"] if make is make_array else ["auto", "array", "autograd"]
+                    others = ["auto", "autograd"]
+                    if name == "compiled":
+                        with suppress(UnsupportedPolicyError):
+                            make_array()
+                            others.insert(1, "array")
                     raise ValueError(
                         f"engine={name!r} cannot differentiate this policy: {reason}; "
                         f"allowed: {', '.join(map(repr, others))}"

@@ -27,6 +27,9 @@ class NonFiniteGuard(BaseAlgorithm):
     transient: ClassVar[tuple[str, ...]] = ("_undo",)
     """What is made anew when it is needed: it is neither saved nor copied."""
 
+    advice: ClassVar[str] = ""
+    """What may help a training that cannot go on, in a sentence."""
+
     _undo: Undo | None = None
     n_dropped_rollouts = 0
     n_skipped_updates = 0
@@ -69,5 +72,6 @@ class NonFiniteGuard(BaseAlgorithm):
     def _warn_or_give_up(self, consequence: str, in_a_row: int, problem: NonFiniteError) -> None:
         message = f"{type(self).__name__} after {self.num_timesteps} steps: {problem}"
         if in_a_row >= PATIENCE:
-            raise ValueError(f"{message}. That makes {in_a_row} in a row: training cannot go on") from problem
+            advice = f". {self.advice}" if self.advice else ""
+            raise ValueError(f"{message}. That makes {in_a_row} in a row: training cannot go on{advice}") from problem
         warnings.warn(f"{message}; {consequence} ({in_a_row} in a row)", RuntimeWarning, stacklevel=2)

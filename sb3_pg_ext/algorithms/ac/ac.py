@@ -1,5 +1,6 @@
 """The actor-critics of the textbook, and the streaming one."""
 
+import inspect
 import io
 import pathlib
 from typing import Any, TypeVar
@@ -25,6 +26,13 @@ SelfActorCritic = TypeVar("SelfActorCritic", bound="ActorCritic")
 CRITICS = ("v", "q", "q_minus_v", "compatible")
 TARGETS = {"v": (None,), "compatible": ("expected", "sarsa")}
 OPTIMIZERS = ("sgd", "obgd", "adaptive_obgd", "rmsprop")
+USED_BY = {
+    **dict.fromkeys(("actor_learning_rate", "critic_learning_rate"), ("sgd", "obgd", "adaptive_obgd")),
+    **dict.fromkeys(("actor_kappa", "critic_kappa"), ("obgd", "adaptive_obgd")),
+    **dict.fromkeys(("beta2", "optimizer_eps"), ("adaptive_obgd", "rmsprop")),
+}
+"""Arguments that some optimisers look at, and which."""
+
 EPS = {"adaptive_obgd": 1e-8, "rmsprop": 1e-4}
 
 
@@ -64,8 +72,8 @@ class ActorCritic(OnlineBase):
     :param critic_learning_rate: of the critic alone; ``None`` for ``learning_rate``
     :param optimizer: ``"sgd"``; ``"obgd"``, which bounds every step so that it does not overshoot;
         ``"adaptive_obgd"``, likewise with a step size for every parameter; ``"rmsprop"`` is that of MinAtar's AC(λ),
-        with one trace of V + ½ log π for all parameters
-    :param actor_kappa: κ of ObGD for the actor, how far below the point of overshooting a step stays
+        with one trace of V + ½ log π for all parameters, and ``learning_rate`` for all
+    :param actor_kappa: κ of ObGD for the actor: how far below the point of overshooting a step stays
     :param critic_kappa: κ for the critic
     :param beta2: decay of the mean squares of ``"adaptive_obgd"`` and ``"rmsprop"``
     :param optimizer_eps: what is added to them; ``None`` for 1e-8 and 1e-4
@@ -239,15 +247,21 @@ class ActorCritic(OnlineBase):
         if self.optimizer_eps is not None:
             check_positive("optimizer_eps", self.optimizer_eps, "None, or a number > 0")
         self._check_target()
-        if self.optimizer == "rmsprop":
-            if self.critic != "v":
+        if self.optimizer == "rmsprop" and self.critic != "v":
+            raise ValueError(
+                f"optimizer='rmsprop' with critic={self.critic!r}; allowed: critic='v', whose trace it shares"
+            )
+        self._check_unused()
+
+    def _check_unused(self) -> None:
+        """Refuse what the optimiser would not look at, unless it is the default."""
+        defaults = inspect.signature(ActorCritic).parameters
+        for name, used_by in USED_BY.items():
+            value, default = getattr(self, name), defaults[name].default
+            if self.optimizer not in used_by and value != default:
                 raise ValueError(
-                    f"optimizer='rmsprop' with critic={self.critic!r}; allowed: critic='v', whose trace it shares"
-                )
-            if self.critic_learning_rate is not None:
-                raise ValueError(
-                    f"critic_learning_rate={self.critic_learning_rate!r} with optimizer='rmsprop', which makes one "
-                    "step for actor and critic; allowed: None"
+                    f"{name}={value!r} with optimizer={self.optimizer!r}, which does not use it; allowed: {default!r}, "
+                    f"or optimizer={' or '.join(map(repr, used_by))}"
                 )
 
     def _check_target(self) -> None:

@@ -36,10 +36,8 @@ class CompiledSamples(ArraySamples):
 
     def __init__(self, *args: Any, settings: Settings) -> None:
         super().__init__(*args)
-        if settings.critic != "v" or settings.optimizer not in OPTIMIZERS:
-            raise UnsupportedPolicyError(
-                f"critic={settings.critic!r}, optimizer={settings.optimizer!r} is not compiled"
-            )
+        if settings.critic != "v":
+            raise UnsupportedPolicyError(f"critic={settings.critic!r} is not compiled")
         if settings.averages:
             raise UnsupportedPolicyError("averages over environments are not compiled")
         check_compiler()

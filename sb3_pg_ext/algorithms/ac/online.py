@@ -41,6 +41,7 @@ class OnlineBase(OnlineCollector, OnPolicyBase):
     _last_next_actions: np.ndarray | None = None
 
     transient = (*OnlineCollector.transient, "_learner")
+    advice = "What may help: VecNormalize around the environment, or smaller learning rates"
 
     def _check_arguments(self) -> None:
         super()._check_arguments()

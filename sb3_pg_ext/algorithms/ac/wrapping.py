@@ -11,6 +11,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, is_vecenv_wrapped, unwrap_vec_normalize
 
+from sb3_pg_ext.arguments import check_flag
 from sb3_pg_ext.envs.fast_dummy import FastDummyVecEnv
 
 Wrapping = dict[str, Any]
@@ -25,12 +26,14 @@ def plan_wrapping(env: GymEnv, gamma: float, time_feature: bool | None) -> Wrapp
     :param gamma: γ
     :param time_feature: whether there is a time feature; ``None`` for where the environment has a time limit, and its
         observations are vectors
-    :raises ValueError: if it cannot be
+    :raises ValueError: if it cannot be, and for what is no flag
     """
     space = env.observation_space
     is_vector = isinstance(space, spaces.Box) and len(space.shape) == 1
     limit = None if isinstance(env, VecEnv) else time_limit(env)
-    if time_feature is None:
+    if time_feature is not None:
+        check_flag("time_feature", time_feature)
+    else:
         time_feature = limit is not None and is_vector
     if time_feature and (limit is None or not is_vector):
         raise ValueError(
@@ -55,6 +58,7 @@ def wrap(env: GymEnv, wrapping: Wrapping) -> VecNormalize:
 
     :param env: an environment, or a VecEnv
     :param wrapping: in what
+    :raises ValueError: for a VecEnv without the time feature that belongs there
     """
     if not isinstance(env, VecEnv):
         single = env
@@ -63,6 +67,12 @@ def wrap(env: GymEnv, wrapping: Wrapping) -> VecNormalize:
         if not _is_wrapped(single, Monitor):
             single = Monitor(single)
         env = FastDummyVecEnv([lambda: single])
+    elif wrapping["time_limit"] is not None and _lacks_a_number(env, wrapping["statistics"]):
+        raise ValueError(
+            f"env={env} has observations of {env.observation_space.shape[0]} numbers, without the time feature; "  # type: ignore[index]
+            "allowed: a single environment, which is wrapped, or a VecEnv whose environments are in sb3-contrib's "
+            f"TimeFeatureWrapper with max_steps={wrapping['time_limit']}"
+        )
     images = not isinstance(env.observation_space, spaces.Box) or len(env.observation_space.shape) > 1
     normalizer = VecNormalize(
         env, norm_obs=not images, clip_obs=np.inf, clip_reward=np.inf, gamma=float(wrapping["gamma"])
@@ -72,6 +82,10 @@ def wrap(env: GymEnv, wrapping: Wrapping) -> VecNormalize:
             rms: RunningMeanStd = getattr(normalizer, name)
             rms.mean, rms.var, rms.count = np.array(numbers["mean"]), np.array(numbers["var"]), numbers["count"]
     return normalizer
+
+
+def _lacks_a_number(env: VecEnv, statistics: dict[str, Any] | None) -> bool:
+    return statistics is not None and env.observation_space.shape == (len(statistics["obs_rms"]["mean"]) - 1,)
 
 
 def _has_time_feature(env: gym.Env) -> bool:

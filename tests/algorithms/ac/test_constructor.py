@@ -20,7 +20,15 @@ def make(space="Discrete", **kwargs):
         ({"critic": "compatible", "critic_target": "max"}, "critic_target='max' with critic='compatible'; allowed:"),
         ({"critic": "q", "critic_target": "best"}, "critic_target='best' with critic='q'; allowed: None, 'sarsa'"),
         ({"critic": "q", "optimizer": "rmsprop"}, "optimizer='rmsprop' with critic='q'; allowed: critic='v'"),
-        ({"critic_learning_rate": 0.1, "optimizer": "rmsprop"}, "critic_learning_rate=0.1 with optimizer='rmsprop'"),
+        (
+            {"critic_learning_rate": 0.1, "optimizer": "rmsprop"},
+            "critic_learning_rate=0.1 with optimizer='rmsprop', which does not use it; allowed: None, or optimizer='sgd'",
+        ),
+        ({"actor_learning_rate": 0.1, "optimizer": "rmsprop"}, "actor_learning_rate=0.1 with optimizer='rmsprop'"),
+        ({"actor_kappa": 2.0}, "actor_kappa=2.0 with optimizer='sgd'.*; allowed: 3.0, or optimizer='obgd' or 'adap"),
+        ({"critic_kappa": 3.0, "optimizer": "rmsprop"}, "critic_kappa=3.0 with optimizer='rmsprop'"),
+        ({"beta2": 0.9, "optimizer": "obgd"}, "beta2=0.9 with optimizer='obgd'.*; allowed: 0.999, or optimizer='adap"),
+        ({"optimizer_eps": 1e-6}, "optimizer_eps=1e-06 with optimizer='sgd'.*; allowed: None, or"),
         (
             {"policy_kwargs": {"optimizer_class": th.optim.SGD}},
             "policy_kwargs has optimizer_class=.*; allowed: neither",
@@ -46,9 +54,19 @@ def test_actions_that_cannot_be_enumerated(target):
         make("Box", critic="q", critic_target=target)
 
 
-def test_a_compiled_engine_does_what_is_compiled_alone():
-    with pytest.raises(ValueError, match="engine='compiled' cannot differentiate this policy: critic='q'"):
-        make(critic="q", engine="compiled")
+@pytest.mark.parametrize(
+    ("policy_kwargs", "others"),
+    [({}, "'auto', 'array', 'autograd'"), ({"activation_fn": th.nn.Hardtanh}, "'auto', 'autograd'")],
+)
+def test_a_compiled_engine_does_what_is_compiled_alone(policy_kwargs, others):
+    message = f"engine='compiled' cannot differentiate this policy: .*; allowed: {others}$"
+    with pytest.raises(ValueError, match=message):
+        make(critic="q", engine="compiled", policy_kwargs=policy_kwargs)
+
+
+def test_a_training_that_diverges_says_what_may_help():
+    with pytest.raises(ValueError, match="training cannot go on. What may help: VecNormalize"), pytest.warns():
+        ActorCritic("MlpPolicy", "Pendulum-v1", critic="q", learning_rate=0.1, seed=0, device="cpu").learn(1000)
 
 
 def test_total_timesteps_are_kept_to():

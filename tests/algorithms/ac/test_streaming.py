@@ -57,6 +57,8 @@ def test_environments_without_a_limit():
     assert model.observation_space.shape == (3,)
     with pytest.raises(ValueError, match=r"time_feature=True with .*; allowed: False, or a single environment"):
         make(RandomEnv(), time_feature=True)
+    with pytest.raises(ValueError, match="time_feature='x'; allowed: True or False"):
+        make(time_feature="x")
 
 
 def test_a_normalised_environment_is_left_as_it_is():
@@ -78,6 +80,17 @@ def test_what_it_is_wrapped_in_is_saved_and_put_around_raw_environments(tmp_path
         each.set_random_seed(5)
         each.learn(100, reset_num_timesteps=False)
     th.testing.assert_close(model.get_parameters(), loaded.get_parameters(), rtol=0, atol=0)
+
+
+def test_a_vec_env_without_the_time_feature(tmp_path):
+    model = make().learn(60)
+    model.save(tmp_path / "model")
+    bare = DummyVecEnv([lambda: gym.make("Pendulum-v1")])
+    for take in (model.set_env, lambda env: ActorCritic.load(tmp_path / "model", env=env, device="cpu")):
+        with pytest.raises(ValueError, match="observations of 3 numbers, without the time feature; allowed: a single"):
+            take(bare)
+    model.set_env(DummyVecEnv([lambda: TimeFeatureWrapper(gym.make("Pendulum-v1"), 200)]))
+    model.learn(60)
 
 
 def test_it_is_evaluated_in_a_raw_environment():
