@@ -1,6 +1,5 @@
 """The actor-critics of the textbook, and the streaming one."""
 
-import inspect
 import io
 import pathlib
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from torch import nn
 from sb3_pg_ext.algorithms.ac.learner import Settings
 from sb3_pg_ext.algorithms.ac.online import OnlineBase
 from sb3_pg_ext.algorithms.ac.wrapping import Wrapping, is_raw, plan_wrapping, statistics_of, wrap
-from sb3_pg_ext.algorithms.base.constructor import arguments_of
+from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
 from sb3_pg_ext.arguments import check_choice, check_flag, check_positive, check_range
 
 SelfActorCritic = TypeVar("SelfActorCritic", bound="ActorCritic")
@@ -251,18 +250,8 @@ class ActorCritic(OnlineBase):
             raise ValueError(
                 f"optimizer='rmsprop' with critic={self.critic!r}; allowed: critic='v', whose trace it shares"
             )
-        self._check_unused()
-
-    def _check_unused(self) -> None:
-        """Refuse what the optimiser would not look at, unless it is the default."""
-        defaults = inspect.signature(ActorCritic).parameters
-        for name, used_by in USED_BY.items():
-            value, default = getattr(self, name), defaults[name].default
-            if self.optimizer not in used_by and value != default:
-                raise ValueError(
-                    f"{name}={value!r} with optimizer={self.optimizer!r}, which does not use it; allowed: {default!r}, "
-                    f"or optimizer={' or '.join(map(repr, used_by))}"
-                )
+        names = [name for name, used_by in USED_BY.items() if self.optimizer not in used_by]
+        refuse_unused(self, f"optimizer={self.optimizer!r}", *names)
 
     def _check_target(self) -> None:
         allowed = TARGETS.get(self.critic, ("sarsa", "expected", "max"))
