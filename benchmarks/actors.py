@@ -20,7 +20,6 @@ import heapq
 import os
 import random
 import signal
-import statistics
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ import gymnasium as gym
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from asynchrony import Curve, measure
+from asynchrony import Curve, measure, speed_table
 from runs import Run, complete, read, versions
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -77,9 +76,7 @@ def compare_speeds(sides: list[str], repetitions: int, n_timesteps: int) -> None
             speeds[side].append(speed)
             print(f"{side}: {speed:.0f} steps/s, first step after {start_up:.1f} s", flush=True)
     first, *others = sides
-    for other in others:
-        ratios = [a / b for a, b in zip(speeds[other], speeds[first], strict=True)]
-        print(f"{other} ÷ {first}: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+    print(speed_table(speeds, [(other, first) for other in others]))
 
 
 class Slow(gym.Wrapper[Any, Any, Any, Any]):
@@ -98,11 +95,12 @@ def make_slow() -> gym.Env:
 
 def compare_sleepers(n_actors: int, seconds: float) -> None:
     """Print what many actors gain with an environment that waits."""
-    speeds = {
-        n: measure(impala(make_slow, n, batch_size=1, n_steps=20), int(seconds * n * 150))[0] for n in (1, n_actors)
-    }
-    print(f"{n_actors} actors: {speeds[n_actors]:.0f} steps/s ÷ 1 actor: {speeds[1]:.0f} steps/s = ", end="")
-    print(f"{speeds[n_actors] / speeds[1]:.1f}")
+    print("| actors | steps/s | ratio |\n|---|---|---|")
+    alone = None
+    for n in (1, n_actors):
+        speed, _ = measure(impala(make_slow, n, batch_size=1, n_steps=20), int(seconds * n * 150))
+        alone = alone or speed
+        print(f"| {n} | {speed:.0f} | {speed / alone:.1f} |", flush=True)
 
 
 class Lagging(IMPALA):

@@ -17,7 +17,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -28,7 +28,7 @@ from unittest.mock import patch
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from runs import Run, complete, read, versions
+from runs import Run, complete, read, spaced, versions
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -80,6 +80,16 @@ RATIOS = (
     ("A3C, 2 workers", "A2C, 8 environments in one process"),
     ("A3C, 2 workers, 40 steps an update", "A2C, 8 environments in one process"),
 )
+
+
+def speed_table(speeds: dict[str, list[float]], ratios: Sequence[tuple[str, str]]) -> str:
+    """A Markdown table: steps per second of one side, and the ratio to another's: median, least and most."""
+    lines = ["| | steps/s | ratio of steps/s |", "|---|---|---|"]
+    for one, other in ratios:
+        found = [a / b for a, b in zip(speeds[one], speeds[other], strict=True)]
+        ratio = f"{statistics.median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
+        lines.append(f"| {one} ÷ {other} | {spaced(round(statistics.median(speeds[one]), -2))} | {ratio} |")
+    return "\n".join(lines)
 
 
 class Stopwatch(BaseCallback):
@@ -287,9 +297,7 @@ def main() -> None:
                 speed, start_up = measure(make(options.env), options.n_timesteps)
                 speeds[side].append(speed)
                 print(f"{side}: {speed:.0f} steps/s, first step after {start_up:.1f} s", flush=True)
-    for one, other in RATIOS:
-        ratios = [a / b for a, b in zip(speeds[one], speeds[other], strict=True)]
-        print(f"{one} ÷ {other}: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+    print(speed_table(speeds, RATIOS))
 
 
 if __name__ == "__main__":

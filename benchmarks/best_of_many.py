@@ -62,7 +62,7 @@ def main() -> None:
                 result = simulate(curve, n_evaluations, n_episodes, n_studies)
                 print(
                     f"| {curve} | {n_evaluations} | {n_episodes} | {result['optimism']:.2f} σ "
-                    f"| {result['chosen']:.1%} | {result['reported']:.1%} |"
+                    f"| {100 * result['chosen']:.1f} % | {100 * result['reported']:.1f} % |"
                 )
 
 

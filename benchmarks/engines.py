@@ -1,6 +1,8 @@
 """Whether both engines learn the same: training returns with autograd and with arrays, from the same seeds.
 
     python benchmarks/engines.py
+    python benchmarks/engines.py --speed      # of PPO: compiled, in NumPy alone, and stock
+    python benchmarks/engines.py --compiled   # returns of short trainings on all three engines
 
 A finished run is a line of ``benchmarks/results/engines.jsonl``, so an interrupted benchmark goes on where it stopped.
 The score of a run is the mean return of the last 100 episodes of its training.
@@ -17,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch as th
 from runs import Run, complete, read, spaced, versions
 from scipy import stats
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from throughput import alternate, training
 
-from sb3_pg_ext import NPG, fast
+from sb3_pg_ext import NPG, AdaptiveKLPPO, fast
 
 RESULTS = Path(__file__).parent / "results" / "engines.jsonl"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"fast.PPO": fast.PPO, "NPG": NPG}
@@ -86,12 +91,68 @@ def table(runs: list[Run]) -> str:
     return "\n".join(lines)
 
 
+SIZES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "CartPole-v1, 8 × 256 steps, minibatch 64": ("CartPole-v1", 8, {"n_steps": 256}),
+    "CartPole-v1, 64 × 64 steps, minibatch 512": ("CartPole-v1", 64, {"n_steps": 64, "batch_size": 512}),
+    "HalfCheetah-v5, 8 × 256 steps, minibatch 64": ("HalfCheetah-v5", 8, {"n_steps": 256}),
+}
+
+
+def speed(repetitions: int = 5) -> str:
+    """A Markdown table of PPO's steps per second with a compiled minibatch and without, beside stock PPO."""
+    lines = ["| ratio of steps/s to stock PPO, and steps/s | compiled | NumPy alone | stock |", "|---|---|---|---|"]
+    for title, (env_id, n_envs, arguments) in SIZES.items():
+        classes: dict[str, Any] = {engine: partial(fast.PPO, engine=engine) for engine in ("compiled", "array")}
+        sides = {
+            name: training(cls, make_vec_env(env_id, n_envs, seed=0), **arguments)
+            for name, cls in {**classes, "stock": PPO}.items()
+        }
+        speeds = alternate(sides, repetitions)
+        cells = []
+        for engine in ("compiled", "array"):
+            ratios = np.divide(speeds[engine], speeds["stock"])
+            of_all = f"{np.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            cells.append(f"{of_all}, {spaced(round(np.median(speeds[engine]), -2))}")
+        lines.append(f"| {title} | {' | '.join(cells)} | {spaced(round(np.median(speeds['stock']), -2))} |")
+    return "\n".join(lines)
+
+
+SHORT: dict[str, tuple[Any, dict[str, Any]]] = {
+    "`fast.PPO`": (fast.PPO, {"n_steps": 256}),
+    "`AdaptiveKLPPO`": (AdaptiveKLPPO, {"n_steps": 256}),
+    "`fast.A2C`, 5 steps": (fast.A2C, {"n_steps": 5}),
+}
+
+
+def compiled(seeds: list[int], n_timesteps: int = 20_480) -> str:
+    """A Markdown table of mean returns of the last 100 episodes, by seed, on CartPole-v1 × 8."""
+    lines = ["| | compiled | NumPy | autograd |", "|---|---|---|---|"]
+    for title, (cls, arguments) in SHORT.items():
+        cells = []
+        for engine in ("compiled", "array", "autograd"):
+            scores = []
+            for seed in seeds:
+                env = make_vec_env("CartPole-v1", 8, seed=seed)
+                model = cls("MlpPolicy", env, seed=seed, device="cpu", engine=engine, **arguments).learn(n_timesteps)
+                assert model.ep_info_buffer is not None
+                scores.append(np.mean([episode["r"] for episode in model.ep_info_buffer]))
+            cells.append(", ".join(f"{score:.0f}" for score in scores))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Make the runs that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
+    parser.add_argument("--speed", action="store_true", help="compare the speed of PPO instead")
+    parser.add_argument("--compiled", action="store_true", help="compare short trainings on all engines instead")
     options = parser.parse_args()
+    if options.speed or options.compiled:
+        th.set_num_threads(1)
+        print(speed() if options.speed else compiled(options.seeds))
+        return
     done = {(run["algorithm"], run["env"], run["engine"], run["seed"]) for run in read(RESULTS)}
     wanted = [
         (algorithm, env_id, engine, seed)

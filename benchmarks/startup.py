@@ -8,15 +8,16 @@ import statistics
 import subprocess
 import sys
 
-STATEMENTS = (
-    "pass",
-    "import sb3_pg_ext",
-    "from sb3_pg_ext.functional import returns",
-    "import sb3_pg_ext.zoo.__main__ as cli; cli._make_parser().format_help()",
-    "import torch",
-    "import stable_baselines3",
-    "from sb3_pg_ext import NPG",
-)
+HELP = "import sb3_pg_ext.zoo.__main__ as cli; cli._make_parser().format_help()"
+STATEMENTS = {
+    "Python alone": "pass",
+    "`import sb3_pg_ext`": "import sb3_pg_ext",
+    "`from sb3_pg_ext.functional import returns`": "from sb3_pg_ext.functional import returns",
+    "what `sb3-pg --help` needs": HELP,
+    "`import torch`": "import torch",
+    "`import stable_baselines3`": "import stable_baselines3",
+    "`from sb3_pg_ext import NPG`": "from sb3_pg_ext import NPG",
+}
 
 
 def seconds(statement: str) -> float:
@@ -28,10 +29,11 @@ def seconds(statement: str) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
-    rounds = [[seconds(statement) for statement in STATEMENTS] for _ in range(3)]
-    for statement, measured in zip(STATEMENTS, zip(*rounds, strict=True), strict=True):
-        print(f"{statistics.median(measured):6.2f} s  {statement}")
+    """Measure, and print a table."""
+    rounds = [[seconds(statement) for statement in STATEMENTS.values()] for _ in range(3)]
+    print("| | seconds |\n|---|---|")
+    for what, measured in zip(STATEMENTS, zip(*rounds, strict=True), strict=True):
+        print(f"| {what} | {statistics.median(measured):.2f} |")
 
 
 if __name__ == "__main__":

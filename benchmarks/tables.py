@@ -1,10 +1,15 @@
-"""The tables of measured numbers on the pages, each made from a file of results.
+"""The measured numbers on the pages, in tables and in sentences, made from files of results.
 
     python benchmarks/tables.py            # make all of them anew, in place
     python benchmarks/tables.py --check    # only say which differ from their data; status 1 if some do
 
-Above such a table stands a comment that names it, with its arguments: ``<!-- table: learning npg -->``. Nothing is
-trained or measured here: the numbers are those in ``benchmarks/results``.
+Above such a table stands a comment that names it, with its arguments: ``<!-- table: learning npg -->``. Before a number
+in a sentence stands one that names a table, a column and a row: ``<!-- value: learning npg | worst | Hopper-v4 -->``.
+The column and the row are given by how they begin. What follows, ``-82.8``, ``-82.8 ± 3.8``, ``1.30 (1.14 to 1.38)``,
+is made of the numbers of that cell in turn, each with as many decimals as are there; only ``-82`` becomes -83. No such
+comment begins a line, where Markdown would end the paragraph.
+
+Nothing is trained or measured here: the numbers are those in ``benchmarks/results``.
 """
 
 # ruff: noqa: E402
@@ -14,6 +19,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +34,9 @@ import engines
 import failures
 import interval_coverage
 import learning
+import natural_gradients
 import ppo_surrogates
+import printed
 import rivals
 import score_and_reparametrization
 import simulators
@@ -41,6 +49,10 @@ from runs import read
 
 MARKED = re.compile(r"(<!-- table: ([^>]+?) -->\n)((?:\|.*\n)*)")
 """A comment, and the table under it."""
+
+NUMBER = r"[-−]?\d+(?: \d{3})*(?:\.\d+)?"
+VALUE = re.compile(rf"(<!--\s+value:([^>]+?)-->\s?)({NUMBER}(?:\s±\s{NUMBER}|\s\({NUMBER}(?:\sto\s|–){NUMBER}\))?)")
+"""A comment, and the numbers after it."""
 
 
 def pages() -> list[Path]:
@@ -104,7 +116,9 @@ TABLES: dict[str, Callable[..., str]] = {
         .replace("Masked200-v0 × 8", "200 actions, 8 environments")
     ),
     "threads": lambda: throughput.threads_table(stored("threads.json")["results"]),
+    "directions": lambda: natural_gradients.table(stored("natural_gradients.json")),
     "memory": lambda: throughput.memory_table(stored("memory.json")["results"]),
+    "printed": printed.table,
     "rivals": lambda: rivals.table(stored("rivals.json")),
     "engines": lambda: engines.table(read(engines.RESULTS)),
     "asynchrony": lambda: asynchrony.learning_table(read(asynchrony.RESULTS)),
@@ -130,6 +144,41 @@ TABLES: dict[str, Callable[..., str]] = {
 """What a comment may name."""
 
 
+@cache
+def made(name: str, *arguments: str) -> str:
+    """A table, made from its data."""
+    return without_empty_columns(TABLES[name](*arguments))
+
+
+def the_one(start: str, candidates: Sequence[str]) -> int:
+    """Which of some texts is given, by the whole of it or its first cells, or by how it alone begins.
+
+    :raises ValueError: if that is none, or several
+    """
+    found = [i for i, each in enumerate(candidates) if f"{each} |".startswith(f"{start} |")]
+    found = found or [i for i, each in enumerate(candidates) if each.startswith(start)]
+    if len(found) != 1:
+        raise ValueError(f"{start!r} has to be one of {', '.join(candidates)}")
+    return found[0]
+
+
+def looked_up(key: str) -> list[str]:
+    """The numbers of a cell: ``learning npg | worst | Hopper-v4``."""
+    table, column, row = (part.strip() for part in " ".join(key.split()).split(" | ", 2))
+    head, _, *lines = made(*table.split()).splitlines()
+    rows = [line.strip("| ") for line in lines]
+    cell = printed.cells(lines[the_one(row, rows)])[the_one(column, printed.cells(head))]
+    return re.findall(NUMBER, cell)
+
+
+def rounded(number: str, like: str) -> str:
+    """A number with as many decimals as another one, and with its sign."""
+    decimals = len(like.partition(".")[2])
+    if decimals < len(number.partition(".")[2]):
+        number = f"{float(number.replace(' ', '').replace('−', '-')):.{decimals}f}"
+    return number.replace("-", "−") if "−" in like else number
+
+
 def without_empty_columns(table: str) -> str:
     """A table without the columns that have nothing but a head."""
     rows = [line.strip("|").split("|") for line in table.splitlines()]
@@ -138,13 +187,16 @@ def without_empty_columns(table: str) -> str:
 
 
 def renewed(text: str) -> str:
-    """A page with its tables made anew."""
+    """A page with its tables and values made anew."""
 
     def table(match: re.Match[str]) -> str:
-        name, *arguments = match[2].split()
-        return match[1] + without_empty_columns(TABLES[name](*arguments))
+        return match[1] + made(*match[2].split())
 
-    return MARKED.sub(table, text)
+    def value(match: re.Match[str]) -> str:
+        numbers = iter(looked_up(match[2]))
+        return match[1] + re.sub(NUMBER, lambda old: rounded(next(numbers), old[0]), match[3])
+
+    return VALUE.sub(value, MARKED.sub(table, text))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
