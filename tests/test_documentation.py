@@ -117,9 +117,24 @@ def test_every_import_shown_works(page):
                         assert exists(f"{node.module}.{alias.name}"), f"{node.module}.{alias.name}"
 
 
-ALGORITHMS = [f"docs/{name}.md" for name in ("reinforce", "npg", "ppo_kl", "acktr", "a3c", "impala", "naf", "sac_v")]
+ALGORITHMS = [
+    f"docs/{name}.md"
+    for name in ("reinforce", "npg", "ppo_kl", "acktr", "a3c", "impala", "naf", "sac_v", "gumbel_ddpg", "fast")
+]
 TABLE = re.compile(r"(?:^<!-- table: [^>]+ -->\n)?^\|.*\n\|[-:|]+\n(?:^\|.*\n)+", re.MULTILINE)
 NUMBER = re.compile(r"[-−+]?[\d.,\s]*\d[\d.,\s]*(?:e[+-]\d+)?(?:$|[ ×%/(–±…]| to | and | ms)")
+
+
+@pytest.mark.parametrize("page", [*ALGORITHMS, "docs/actor_critic.md"])
+def test_pages_of_algorithms_have_one_template(page):
+    text = (ROOT / page).read_text()
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert {"Details", "Results"} < set(headings)
+    assert (headings[0], *headings[-2:]) == ("Can I use it?", "How to replicate", "When not to use it")
+    details = text.partition("\n## Details\n")[2].partition("\n## ")[0]
+    assert re.search(r"^1\. .*^2\. .*^3\. ", details, re.MULTILINE | re.DOTALL)
+
+
 BY_HAND = {
     "results.md": ["| game |"],
     "variance_2.md": ["| fitted baseline", "| baseline | Pendulum-v1"],
