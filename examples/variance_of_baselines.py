@@ -381,7 +381,8 @@ def variance_table(env: str, lines: list[Task]) -> str:
 
 def actions_table(by_env: dict[str, list[Task]]) -> str:
     """Markdown: variances as ratios to that of V."""
-    rows = ["| fitted baseline | " + " | ".join(by_env) + " |", "|---" * (len(by_env) + 1) + "|"]
+    heads = (f"{env}, {len(lines)} seeds" for env, lines in by_env.items())
+    rows = ["| fitted baseline | " + " | ".join(heads) + " |", "|---" * (len(by_env) + 1) + "|"]
     for name in list(OF_ACTIONS)[1:]:
         ratios = [ratio(lines, name, "value") for lines in by_env.values()]
         rows.append(f"| {name} | " + " | ".join(f"{m:.2f} ({low:.2f} to {high:.2f})" for m, low, high in ratios) + " |")

@@ -7,11 +7,15 @@
 #   on every machine, after:  ./start.sh stop
 #
 # Every machine needs the same Python and `pip install 'sb3_pg_ext[ray]'`. The first machine keeps two of its processors
-# for the learner.
+# for the learner. Who knows the token that it keeps in ~/.ray/auth_token may use the cluster: copy that file to the other
+# machines before they join.
 set -euo pipefail
+export RAY_AUTH_MODE=token
 PORT="${PORT:-6379}"
 case "${1:-}" in
 head)
+    [ -e ~/.ray/auth_token ] || ray get-auth-token --generate > /dev/null ||
+        echo "This version of Ray has no tokens: whoever reaches port $PORT may use the cluster." >&2
     cpus=$(($(nproc) > 3 ? $(nproc) - 2 : 1))
     ray start --head --port="$PORT" --num-cpus="$cpus" --include-dashboard=false --disable-usage-stats
     ;;
@@ -25,7 +29,7 @@ stop)
     ray stop
     ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,12s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
