@@ -151,7 +151,10 @@ def table(results: dict[str, Any]) -> str:
 
 
 def sac_table(results: dict[str, Any]) -> str:
-    """A Markdown table of both gradients in SACV, by the steps of training: means over seeds, geometric for variances, and ranges."""
+    """A Markdown table of both gradients in SACV, by the steps of training: means over seeds, and ranges.
+
+    That of the ratio of variances is geometric.
+    """
     lines = ["| steps | seeds | variance, score ÷ reparametrised | signal-to-noise ratio, score | reparametrised |"]
     lines.append("|---|---|---|---|---|")
     by_steps: dict[int, list[dict[str, Any]]] = {}
