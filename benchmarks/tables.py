@@ -142,9 +142,7 @@ TABLES: dict[str, Callable[..., str]] = {
         {line["env"]: variance("actions", env=line["env"]) for line in variance("actions")}
     ),
     "variance_parts": lambda env: variance_of_baselines.parts_table({env: variance("parts", env=env)}),
-    "score_and_reparametrization": lambda: score_and_reparametrization.table(
-        stored("variance/roughness.json")
-    ),
+    "score_and_reparametrization": lambda: score_and_reparametrization.table(stored("variance/roughness.json")),
     "score_in_sac_v": lambda: score_and_reparametrization.sac_table(stored("variance/roughness.json")),
 }
 """What a comment may name."""
