@@ -1,7 +1,6 @@
 """What an update of REINFORCE costs with each baseline that has a critic, side by side.
 
-    python benchmarks/baselines.py            # measure, keep, and print a table
-    python benchmarks/baselines.py --report   # the table of what is kept, in benchmarks/results/baselines.json
+    python benchmarks/baselines.py
 
 2000 steps of complete episodes, networks of two layers of 64; everything between the last step of a rollout and the
 next rollout: returns, baseline, the policy's step, the critic's passes, the baseline's own fit. Rounds alternate
@@ -9,18 +8,14 @@ between all of them in one process; the table has medians, and ratios to no base
 """
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch as th
-from runs import versions
 
 from sb3_pg_ext import REINFORCE
 
-RESULTS = Path(__file__).parent / "results" / "baselines.json"
 TASKS = {"Pendulum-v1": 10, "HalfCheetah-v5": 2}
 """Episodes of 200 and of 1000 steps."""
 BASELINES: dict[str, dict[str, Any]] = {
@@ -49,8 +44,12 @@ class Timed(REINFORCE):
         return time.perf_counter() - start
 
 
-def measure(rounds: int) -> dict[str, dict[str, float]]:
-    """The median seconds of an update, by task and baseline."""
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="updates of each")
+    rounds = parser.parse_args().rounds
+    th.set_num_threads(1)
     seconds: dict[str, dict[str, float]] = {}
     for env, n_episodes in TASKS.items():
         models = {}
@@ -61,31 +60,12 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
         for _ in range(rounds):
             for name, model in models.items():
                 taken[name].append(model.update())
-        seconds[env] = {name: round(statistics.median(times), 5) for name, times in taken.items()}
-    return seconds
-
-
-def table(seconds: dict[str, dict[str, float]]) -> str:
-    """Markdown: milliseconds, and ratios to no baseline."""
-    lines = ["| baseline | " + " | ".join(f"{env}, 2000 steps" for env in seconds) + " |"]
-    lines.append("|---" * (len(seconds) + 1) + "|")
+        seconds[env] = {name: statistics.median(times) for name, times in taken.items()}
+    print("| baseline | " + " | ".join(f"{env}, 2000 steps" for env in TASKS) + " |")
+    print("|---" * (len(TASKS) + 1) + "|")
     for name in BASELINES:
         cells = (f"{1000 * of[name]:.0f} ms, {of[name] / of['none']:.1f}×" for of in seconds.values())
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="updates of each")
-    parser.add_argument("--report", action="store_true", help="measure nothing")
-    options = parser.parse_args()
-    if not options.report:
-        th.set_num_threads(1)
-        results = {"seconds": measure(options.rounds), "rounds": options.rounds, "versions": versions()}
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(table(json.loads(RESULTS.read_text())["seconds"]))
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

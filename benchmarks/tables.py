@@ -29,7 +29,6 @@ sys.path[:0] = [str(ROOT / "examples")]  # a study lies there
 
 import actor_critic_bias
 import asynchrony
-import baselines
 import decision_table
 import engines
 import failures
@@ -136,7 +135,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "batch_size": lambda *sizes: variance_of_baselines.batch_size_table(
         [line for line in variance("batch_size") if str(line["n_episodes"]) in sizes]
     ),
-    "baseline_costs": lambda: baselines.table(stored("baselines.json")["seconds"]),
     "variance_learning": lambda env: variance_of_baselines.learning_table(variance("learning", env=env)),
     "variance_of_actions": lambda: variance_of_baselines.actions_table(
         {line["env"]: variance("actions", env=line["env"]) for line in variance("actions")}
