@@ -125,16 +125,6 @@ TABLE = re.compile(r"(?:^<!-- table: [^>]+ -->\n)?^\|.*\n\|[-:|]+\n(?:^\|.*\n)+"
 NUMBER = re.compile(r"[-−+]?[\d.,\s]*\d[\d.,\s]*(?:e[+-]\d+)?(?:$|[ ×%/(–±…]| to | and | ms)")
 
 
-@pytest.mark.parametrize("page", [*ALGORITHMS, "docs/actor_critic.md"])
-def test_pages_of_algorithms_have_one_template(page):
-    text = (ROOT / page).read_text()
-    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    assert {"Details", "Results"} < set(headings)
-    assert (headings[0], *headings[-2:]) == ("Can I use it?", "How to replicate", "When not to use it")
-    details = text.partition("\n## Details\n")[2].partition("\n## ")[0]
-    assert re.search(r"^1\. .*^2\. .*^3\. ", details, re.MULTILINE | re.DOTALL)
-
-
 BY_HAND = {
     "results.md": ["| game |"],
 }
