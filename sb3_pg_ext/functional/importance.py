@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sb3_pg_ext.arguments import check_range
 from sb3_pg_ext.functional.returns import discounted_sum
 
 
@@ -57,7 +58,9 @@ def trajectory(
     :param log_ratios: log π(a_t|s_t) − log μ(a_t|s_t), [m, T]; 0 where an episode has ended
     :param gamma: discount factor γ
     :param normalized: whether to divide by the sum of the weights
+    :raises ValueError: if γ lies outside [0, 1], or for anything but arrays of one shape [m, T] that are not empty
     """
+    _check_arrays(gamma, "[m, T]", rewards=rewards, log_ratios=log_ratios)
     returns = (np.float64(rewards) * _discounts(rewards, gamma)).sum(axis=1, keepdims=True)
     log_weights = log_ratios.sum(axis=1, keepdims=True, dtype=np.float64)
     value, pieces = _weigh(log_weights, returns, normalized)
@@ -73,7 +76,9 @@ def per_decision(
     :param log_ratios: log π(a_t|s_t) − log μ(a_t|s_t), [m, T]; 0 where an episode has ended
     :param gamma: discount factor γ
     :param normalized: whether to divide, at every time, by the sum of the weights
+    :raises ValueError: if γ lies outside [0, 1], or for anything but arrays of one shape [m, T] that are not empty
     """
+    _check_arrays(gamma, "[m, T]", rewards=rewards, log_ratios=log_ratios)
     value, pieces = _weigh(_until(log_ratios), rewards * _discounts(rewards, gamma), normalized)
     return OffPolicyEstimate(value, _contributions(value, pieces, normalized), _from_here_on(pieces))
 
@@ -96,7 +101,9 @@ def doubly_robust(
     :param v: its expectation under π, V(s_t) = E_{a~π} Q(s_t, a), [m, T]; 0 where an episode has ended
     :param gamma: discount factor γ
     :param normalized: whether to divide, at every time, by the sum of the weights
+    :raises ValueError: if γ lies outside [0, 1], or for anything but arrays of one shape [m, T] that are not empty
     """
+    _check_arrays(gamma, "[m, T]", rewards=rewards, log_ratios=log_ratios, q=q, v=v)
     discounts, log_weights = _discounts(rewards, gamma), _until(log_ratios)
     log_weights_before = np.pad(log_weights, ((0, 0), (1, 0)))[:, :-1]
     of_rewards, pieces = _weigh(log_weights, (rewards - q) * discounts, normalized)
@@ -132,7 +139,9 @@ def weighted_steps(
     :param per_decision: which of the two
     :param max_ratio: c
     :return: G_t and w_t, [B] each, float64
+    :raises ValueError: if γ lies outside [0, 1], or for anything but arrays of one shape [B] that are not empty
     """
+    _check_arrays(gamma, "[B]", rewards=rewards, log_ratios=log_ratios, t=t)
     log_ratios, starts = np.float64(log_ratios), t == 0
     following, log_weights = np.full(len(t), float(gamma)), log_ratios
     if per_decision:
@@ -193,6 +202,19 @@ def fraction_outside(ratios: np.ndarray, clip_range: float) -> float:
     :param clip_range: ε
     """
     return float((np.abs(ratios - 1) > clip_range).mean())
+
+
+def _check_arrays(gamma: float, axes: str, **arrays: np.ndarray) -> None:
+    """Nothing is broadcast, and no estimate is made of nothing."""
+    check_range("gamma", gamma, 0, 1)
+    first, n_axes = next(iter(arrays)), len(axes.split())
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name} is a {type(array).__name__}; allowed: a NumPy array {axes}")
+        if array.ndim != n_axes or not array.size:
+            raise ValueError(f"{name} has the shape {array.shape}; allowed: {axes}, not empty")
+        if array.shape != arrays[first].shape:
+            raise ValueError(f"{name} has the shape {array.shape}; allowed: {arrays[first].shape}, as {first}")
 
 
 def _discounts(rewards: np.ndarray, gamma: float) -> np.ndarray:

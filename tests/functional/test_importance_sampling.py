@@ -233,6 +233,39 @@ def test_torch_agrees():
     np.testing.assert_allclose(found.value_gradient, v.grad, atol=1e-12)
 
 
+TABLE = np.zeros((2, 3))
+BAD = {
+    "γ": ((TABLE, TABLE), 2, r"gamma=2; allowed: \[0, 1\]"),
+    "a row": ((TABLE[0], TABLE[0]), 1, r"rewards has the shape \(3,\); allowed: \[m, T\]"),
+    "a list": (([[1.0]], np.zeros((1, 1))), 1, r"rewards is a list; allowed: a NumPy array \[m, T\]"),
+    "no episodes": ((TABLE[:0], TABLE[:0]), 1, r"rewards has the shape \(0, 3\); allowed: \[m, T\], not empty"),
+    "no steps": ((TABLE[:, :0], TABLE[:, :0]), 1, r"rewards has the shape \(2, 0\); allowed: \[m, T\], not empty"),
+    "broadcast": ((TABLE, TABLE[:1]), 1, r"log_ratios has the shape \(1, 3\); allowed: \(2, 3\), as rewards"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "gamma", "message"), BAD.values(), ids=BAD)
+def test_bad_tables_say_what_is_allowed(arrays, gamma, message):
+    for estimate in (importance.trajectory, importance.per_decision):
+        with pytest.raises(ValueError, match=message):
+            estimate(*arrays, gamma)
+    with pytest.raises(ValueError, match=message):
+        importance.doubly_robust(*arrays, TABLE, TABLE, gamma)
+
+
+def test_bad_models_and_steps_say_what_is_allowed():
+    with pytest.raises(ValueError, match=r"v has the shape \(2, 1\); allowed: \(2, 3\), as rewards"):
+        importance.doubly_robust(TABLE, TABLE, TABLE, TABLE[:, :1], GAMMA)
+    steps = np.zeros(3)
+    for arrays, gamma, message in (
+        ((steps, steps, steps), -1, r"gamma=-1; allowed: \[0, 1\]"),
+        ((TABLE, TABLE, TABLE), GAMMA, r"rewards has the shape \(2, 3\); allowed: \[B\]"),
+        ((steps, steps[:2], steps), GAMMA, r"log_ratios has the shape \(2,\); allowed: \(3,\), as rewards"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            importance.weighted_steps(*arrays, gamma, per_decision=True)
+
+
 def test_of_one_episode_there_is_no_standard_error():
     assert np.isnan(trajectory(EPISODES[:1], False).standard_error)
 
