@@ -67,7 +67,9 @@ class REINFORCE(OnPolicyBase):
     incomplete episodes are continued with V, and the sums above become means over steps.
 
     A critic is trained if and only if something needs it: ``baseline="value"`` or another that sees V, ``n_steps`` or
-    ``bootstrap_truncated``. Without one its arguments mean nothing, so that the baseline alone can be exchanged. After the policy's step it is fitted by ``n_critic_updates`` passes of minibatch steps on mean((V(s_t) − G_t)²), at
+    ``bootstrap_truncated``. Without one its arguments mean nothing, so that the baseline alone can be exchanged.
+
+    After the policy's step it is fitted by ``n_critic_updates`` passes of minibatch steps on mean((V(s_t) − G_t)²), at
     a learning rate of its own: the policy's optimiser keeps what it remembers of every parameter apart. So V(s_t) never
     depends on the returns that it is subtracted from. Parameters that the action distribution depends on, such as a
     shared features extractor, are left as they are. With ``n_critic_updates=0`` the critic's loss, weighted by
