@@ -51,8 +51,11 @@ def plot_from_file() -> None:
     """Plot what :func:`all_plots` has gathered."""
     _require(("-i", "--input"))
     module: Any = import_module("rl_zoo3.plots.plot_from_file")
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-o", "--output")
+    advice = None if parser.parse_known_args()[0].output else "; --output FILE saves it"  # RL Zoo does so itself
     try:
-        with _showing("; --output FILE saves it"), patch.object(module, "pickle", SimpleNamespace(load=_load)):
+        with _showing(advice), patch.object(module, "pickle", SimpleNamespace(load=_load)):
             plots.plot_from_file()
     except KeyError as error:
         if [frame for frame, _ in walk_tb(error.__traceback__)][-1].f_globals is not vars(module):
@@ -85,10 +88,10 @@ def _require(*options: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _showing(advice: str, output: str | None = None) -> Iterator[None]:
+def _showing(advice: str | None, output: str | None = None) -> Iterator[None]:
     """Save a picture before it is shown, and say so where there is no display to show it.
 
-    :param advice: what the user can do then
+    :param advice: what the user can do then; None: nothing has to be said
     :param output: where to save it; None: nowhere
     """
     show: Callable[..., None] = plt.show
@@ -99,7 +102,7 @@ def _showing(advice: str, output: str | None = None) -> Iterator[None]:
             print(f"Saved {output}")
         if type(plt.gcf().canvas.manager) is not FigureManagerBase:  # which shows nothing
             show(*arguments, **keywords)
-        elif output is None:
+        elif output is None and advice is not None:
             print(f"There is no display to show the picture{advice}")
 
     with patch.object(plt, "show", save_or_show):

@@ -4,6 +4,7 @@ import configparser
 import importlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -271,3 +272,19 @@ def test_notebooks_run_in_short(path, tmp_path, monkeypatch):
         if cell["cell_type"] == "code" and "%pip" not in source:
             source = re.sub(r"\b\d+_000\b", "600", source)
             exec(re.sub(r"n_(batches|episodes)=\w+", r"n_\1=2", source), scope)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["a3c_and_impala", "from_zoo_to_report"])
+def test_notebooks_with_other_processes_run_in_a_kernel(name, tmp_path, monkeypatch):
+    """With a fraction of their steps, but enough for something to be logged."""
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(DOCS / "notebooks" / f"{name}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = re.sub(r"\b\d+_000\b", "5_000", cell.source).replace("-n 6000", "-n 2000")
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert outputs
+    assert not [output for output in outputs if output["output_type"] == "error"]

@@ -61,6 +61,18 @@ def test_what_cannot_be_merged_is_explained(zoo, runs, capsys, shapes):
 
 
 @pytest.mark.filterwarnings("ignore:No artists with labels")
+def test_what_is_saved_needs_no_display(zoo, runs, capsys, tmp_path):
+    runs((3, 5))
+    zoo(*GATHER)
+    capsys.readouterr()
+    zoo("plot_from_file", "-i", "results.pkl", "--output", "curves.svg")
+    assert "no display" not in capsys.readouterr().out
+    assert (tmp_path / "curves.svg").exists()
+    zoo("plot_from_file", "-i", "results.pkl")
+    assert "There is no display" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:No artists with labels")
 def test_an_environment_without_results_is_explained(zoo, runs, capsys):
     runs((3, 5))
     runs((3, 5), env_id="Acrobot-v1")
