@@ -96,6 +96,17 @@ def peers(make: Callable[..., str], algos: Sequence[str], **arguments: Any) -> s
     return make({algo: learning.load_runs(algo) for algo in algos}, **arguments)
 
 
+def minatar(*algos: str) -> str:
+    """Breakout after five million frames: means and standard deviations of 100 episodes, beside what is published."""
+    env_id = "MinAtar/Breakout-v0"
+    sources = [learning.published(name) for name in ("minatar-ac", "minatar-dqn")]
+    heads = ["game", *(f"`{algo}`" for algo in algos), *(source["source"] for source in sources)]
+    runs = {algo: [run for run in learning.load_runs(algo) if run["env"] == env_id] for algo in algos}
+    cells = ["; ".join(f"{run['mean']:.1f} (sd of episodes {run['sd']:.1f})" for run in runs[algo]) for algo in algos]
+    cells += [str(source["scores"][env_id][5_000_000][0]) for source in sources]
+    return "\n".join([learning.row(*heads), "|---" * len(heads) + "|", learning.row("Breakout", *cells)])
+
+
 USUAL = [name for name in throughput.COMPARISONS if name != "vec_env"]
 TABLES: dict[str, Callable[..., str]] = {
     "learning": lambda algo: learning.table(algo, learning.load_runs(algo)),
@@ -130,6 +141,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "simulators_profile": lambda: simulators.profile_table(stored("simulators.json")),
     "wallclock": lambda: wallclock.table(wallclock.finished(wallclock.RESULTS)),
     "coverage": lambda: interval_coverage.markdown(stored("coverage.json")["records"]),
+    "minatar": minatar,
     "ppo_surrogates": surrogates,
     "variance": lambda env: variance_of_baselines.variance_table(env, variance("variance", env=env)),
     "batch_size": lambda *sizes: variance_of_baselines.batch_size_table(
