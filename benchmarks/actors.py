@@ -1,6 +1,7 @@
 """IMPALA beside A3C: steps per second, what a slow environment gains by many actors, and what lag does to learning.
 
     python benchmarks/actors.py --repetitions 5
+    python benchmarks/actors.py --rllib rllib/bin/python --sides "RLlib's IMPALA, 2 env runners" "IMPALA, 2 actors"
     python benchmarks/actors.py --sleep
     python benchmarks/actors.py --learning --plot docs/images/impala_lag.png
     python benchmarks/actors.py --simulate --plot docs/images/impala_actors.png
@@ -17,9 +18,12 @@ up to 1024 actors that take as long are simulated.
 
 import argparse
 import heapq
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +64,7 @@ def impala(env: Any, n_actors: int, **kwargs: Any) -> IMPALA:
     return IMPALA("MlpPolicy", env, n_actors=n_actors, **{"n_steps": 40, "seed": 0, "device": "cpu", **kwargs})
 
 
+RLLIB = "RLlib's IMPALA, 2 env runners"
 SIDES = {
     "A3C, 2 workers": lambda: A3C("MlpPolicy", ENV_ID, n_workers=2, n_steps=40, seed=0),
     "IMPALA, 2 actors": lambda: impala(ENV_ID, 2),
@@ -67,14 +72,24 @@ SIDES = {
 }
 
 
-def compare_speeds(sides: list[str], repetitions: int, n_timesteps: int) -> None:
+def measure_rllib(python: str, seconds: float = 20.0) -> float:
+    """Steps per second of RLlib's, in a process of its own."""
+    script = Path(__file__).parent / "peers" / "rllib_impala.py"
+    process = subprocess.run([python, script, str(seconds)], check=True, stdout=subprocess.PIPE, text=True)
+    return float(json.loads(process.stdout.splitlines()[-1])["steps_per_second"])
+
+
+def compare_speeds(sides: list[str], repetitions: int, n_timesteps: int, rllib: str | None) -> None:
     """Print the speed of all sides, and what they are of the first one's."""
     speeds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(repetitions):
         for side in sides:
-            speed, start_up = measure(SIDES[side](), n_timesteps)
+            if side == RLLIB:
+                speed = measure_rllib(rllib or sys.executable)
+            else:
+                speed, _ = measure(SIDES[side](), n_timesteps)
             speeds[side].append(speed)
-            print(f"{side}: {speed:.0f} steps/s, first step after {start_up:.1f} s", flush=True)
+            print(f"{side}: {speed:.0f} steps/s", flush=True)
     first, *others = sides
     print(speed_table(speeds, [(other, first) for other in others]))
 
@@ -324,6 +339,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", nargs="+", help="which to compare; by default all that need no Ray")
     parser.add_argument("--n-timesteps", type=int)
+    parser.add_argument("--rllib", help="a Python that has RLlib, for that side")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--sleep", action="store_true", help="compare 16 actors with one, where a step takes 5 ms")
     parser.add_argument("--learning", action="store_true", help="compare what is learned")
@@ -345,7 +361,7 @@ def main() -> None:
             compare_learning(sides, options.seeds, options.n_timesteps or N_TIMESTEPS, options.plot)
         else:
             sides = options.sides or [side for side in SIDES if "Ray" not in side]
-            compare_speeds(sides, options.repetitions, options.n_timesteps or 50_000)
+            compare_speeds(sides, options.repetitions, options.n_timesteps or 50_000, options.rllib)
 
 
 if __name__ == "__main__":
