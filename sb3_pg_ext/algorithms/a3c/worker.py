@@ -214,7 +214,8 @@ class Worker:
             self.obs = new_obs
             if self.outbox.is_due:
                 self._report()
-        transitions.evaluated = act.evaluated
+        if self._mlp is None:
+            transitions.evaluated = act.evaluated  # of a plain MLP the engine gives it with what the gradient needs
         check_transitions(transitions, PolicyInputs(self.obs))
         return transitions
 

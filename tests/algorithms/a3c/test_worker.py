@@ -51,6 +51,17 @@ def test_what_is_shared_is_shared_and_what_is_local_is_local():
             assert 0 <= parameter.grad.data_ptr() - worker.flat.grad.data_ptr() < size
 
 
+def test_a_plain_mlp_evaluates_a_rollout_once(monkeypatch):
+    """With the pass that the gradient needs; beside it only what was not acted upon gets a value."""
+    _, worker = employ(ScriptedEnv(spaces.Discrete(3), Script((1.0,) * 20)), n_steps=5)
+    evaluated = []
+    monkeypatch.setattr(
+        worker, "_predict_values", lambda inputs: evaluated.append(len(inputs.observations)) or np.zeros(1)
+    )
+    worker.work()
+    assert evaluated == [1]
+
+
 def spy_on_gradient(worker):
     """The gradient and the learning rate of every step, instead of the step."""
     applied = []
