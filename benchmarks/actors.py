@@ -165,13 +165,20 @@ def compare_learning(sides: list[str], seeds: list[int], n_timesteps: int, figur
     with ThreadPoolExecutor(1) as pool:
         complete(RESULTS, jobs, pool, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
     runs = [run for run in read(RESULTS) if run["seed"] in seeds and run["side"] in sides]
-    print("| | greedy return, by seed | seconds |\n|---|---|---|")
-    for side in sides:
-        chosen = sorted((run for run in runs if run["side"] == side), key=lambda run: run["seed"])
-        scores, seconds = (", ".join(f"{run[name]:.0f}" for run in chosen) for name in ("score", "seconds"))
-        print(f"| {side} | {scores} | {seconds} |")
+    print(learning_table(runs))
     if figure:
         plot(runs, sides, figure)
+
+
+def learning_table(runs: list[Run]) -> str:
+    """A Markdown table: greedy returns after training, seed by seed."""
+    lines = ["| | seeds | greedy return, by seed |", "|---|---|---|"]
+    for side in LEARNERS:
+        chosen = sorted((run for run in runs if run["side"] == side), key=lambda run: run["seed"])
+        if chosen:
+            scores = ", ".join(f"{run['score']:.0f}" for run in chosen)
+            lines.append(f"| {side} | {len(chosen)} | {scores} |")
+    return "\n".join(lines)
 
 
 def plot(runs: list[Run], sides: list[str], path: Path) -> None:

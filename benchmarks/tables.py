@@ -28,6 +28,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 sys.path[:0] = [str(ROOT / "examples")]  # a study lies there
 
 import actor_critic_bias
+import actors
 import asynchrony
 import decision_table
 import engines
@@ -132,6 +133,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "printed": printed.table,
     "rivals": lambda: rivals.table(stored("rivals.json")),
     "engines": lambda: engines.table(read(engines.RESULTS)),
+    "actors": lambda: actors.learning_table(read(actors.RESULTS)),
     "asynchrony": lambda: asynchrony.learning_table(read(asynchrony.RESULTS)),
     "actor_critic_bias": lambda: actor_critic_bias.table(
         stored("actor_critic_bias.json")["bias and standard deviation"]

@@ -21,6 +21,15 @@ def test_goes_on_or_starts_anew(algorithm: Algorithm, n_envs):
     assert STEPS <= model.num_timesteps < steps + STEPS
 
 
+def test_subclasses_may_pass_their_arguments_on(algorithm: Algorithm):
+    class Mine(algorithm.cls):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    model = Mine("MlpPolicy", RandomEnv(), device="cpu", **algorithm.traits.arguments)
+    assert model.num_timesteps == 0
+
+
 def test_returns_itself(algorithm: Algorithm):
     model = algorithm()
     assert model.learn(1) is model

@@ -60,11 +60,18 @@ def refuse_unused(model: Any, choice: str, *names: str) -> None:
     :param names: the arguments
     :raises ValueError: naming the first that has another value
     """
-    parameters = inspect.signature(type(model)).parameters
     for name in names:
-        value, default = getattr(model, name), parameters[name].default
+        value, default = getattr(model, name), _default(type(model), name)
         if value != default:
             raise ValueError(f"{name}={value!r} together with {choice}, where it is unused; allowed: {default!r}")
+
+
+def _default(cls: type, name: str) -> Any:
+    """An argument's default; where a subclass passes its arguments on, that of the class which takes it by name."""
+    for each in cls.__mro__:
+        if "__init__" in vars(each) and name in (parameters := inspect.signature(each).parameters):
+            return parameters[name].default
+    raise TypeError(f"{cls.__name__} takes no argument {name}")
 
 
 def complete_docstring(cls: type) -> None:
