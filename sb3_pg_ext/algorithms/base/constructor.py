@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sb3_pg_ext.plugins.configs import find_constructors
+
 DOCUMENTATION = {
     "policy": 'the policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a class',
     "env": "the environment: its id, an environment or a VecEnv",
@@ -60,18 +62,11 @@ def refuse_unused(model: Any, choice: str, *names: str) -> None:
     :param names: the arguments
     :raises ValueError: naming the first that has another value
     """
-    for name in names:
-        value, default = getattr(model, name), _default(type(model), name)
+    signatures = [inspect.signature(constructor).parameters for constructor in find_constructors(type(model))]
+    for name in names:  # where a subclass passes its arguments on, the class that takes it by name has the default
+        value, default = getattr(model, name), next(taken[name].default for taken in signatures if name in taken)
         if value != default:
             raise ValueError(f"{name}={value!r} together with {choice}, where it is unused; allowed: {default!r}")
-
-
-def _default(cls: type, name: str) -> Any:
-    """An argument's default; where a subclass passes its arguments on, that of the class which takes it by name."""
-    for each in cls.__mro__:
-        if "__init__" in vars(each) and name in (parameters := inspect.signature(each).parameters):
-            return parameters[name].default
-    raise TypeError(f"{cls.__name__} takes no argument {name}")
 
 
 def complete_docstring(cls: type) -> None:
