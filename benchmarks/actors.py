@@ -10,10 +10,10 @@
 All sides of a comparison run one after the other, again and again, and only the ratios of neighbours mean anything.
 Speeds are those after the first 2000 steps, without start-up. Every process computes with one thread.
 
-With ``--learning`` every side trains on CartPole-v1 with the shipped configuration. A forced lag keeps every unroll
-back for so many updates. A finished run is a line of ``benchmarks/results/actors.jsonl``. With ``--kill`` some actor is
-killed every 5 seconds, for so many seconds. With ``--simulate`` seconds of unrolls and of updates are measured, and
-up to 1024 actors that take as long are simulated.
+With ``--learning`` every side trains on CartPole-v1 with the shipped configuration, or with its learning rate, 1e-3,
+lowered to 3e-4. A forced lag keeps every unroll back for so many updates. A finished run is a line of
+``benchmarks/results/actors.jsonl``. With ``--kill`` some actor is killed every 5 seconds, for so many seconds. With
+``--simulate`` seconds of unrolls and of updates are measured, and up to 1024 actors that take as long are simulated.
 """
 
 import argparse
@@ -143,12 +143,14 @@ LEARNERS: dict[str, tuple[type[IMPALA], dict[str, Any]]] = {
     "V-trace, lag of 10": (Lagging, {}),
     "uncorrected, lag of 10": (Lagging, uncorrected()),
 }
+SMALLER = " (3e-4)"
+LEARNERS |= {side + SMALLER: choice for side, choice in LEARNERS.items() if "Ray" not in side}
 
 
 def learn(side: str, seed: int, n_timesteps: int) -> Run:
     """Train once, and evaluate."""
     cls, kwargs = LEARNERS[side]
-    schedule, curve = LinearSchedule(1e-3, 0.0, 1.0), Curve()
+    schedule, curve = LinearSchedule(3e-4 if side.endswith(SMALLER) else 1e-3, 0.0, 1.0), Curve()
     model = cls("MlpPolicy", ENV_ID, schedule, seed=seed, device="cpu", **{"n_actors": 2, **CARTPOLE, **kwargs})
     begin = time.perf_counter()
     model.learn(n_timesteps, curve, log_interval=None)
@@ -182,16 +184,19 @@ def learning_table(runs: list[Run]) -> str:
 
 
 def plot(runs: list[Run], sides: list[str], path: Path) -> None:
-    """Mean training returns against steps, a line for every seed."""
-    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
-    for color, side in enumerate(sides):
-        for number, run in enumerate(run for run in runs if run["side"] == side):
-            _, steps, returns = zip(*run["curve"], strict=True)
-            label = side if number == 0 else None
-            axes.plot(np.array(steps) / 1000, returns, color=f"C{color}", alpha=0.7, label=label)
-    axes.set(xlabel="thousand environment steps", ylabel="mean return of 100 episodes")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
+    """Mean training returns against steps, a line for every seed, and a panel for every learning rate."""
+    panels = [[side for side in sides if side.endswith(SMALLER) == smaller] for smaller in (False, True)]
+    figure, (first, second) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
+    for axes, chosen, rate in ((first, panels[0], "1e-3"), (second, panels[1], "3e-4")):
+        for color, side in enumerate(chosen):
+            for number, run in enumerate(run for run in runs if run["side"] == side):
+                _, steps, returns = zip(*run["curve"], strict=True)
+                label = side.removesuffix(SMALLER) if number == 0 else None
+                axes.plot(np.array(steps) / 1000, returns, color=f"C{color}", alpha=0.7, label=label)
+        axes.set(title=f"learning rate {rate}", xlabel="thousand environment steps")
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    first.set_ylabel("mean return of 100 episodes")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
