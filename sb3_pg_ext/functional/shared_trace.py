@@ -24,7 +24,6 @@ from sb3_pg_ext.functional.minibatch import multiply_by_slope as multiply_by_slo
 from sb3_pg_ext.functional.minibatch import sigmoid as sigmoid
 from sb3_pg_ext.functional.minibatch import tanh as tanh
 from sb3_pg_ext.functional.streaming import (
-    BESIDE,
     BIAS,
     BIAS_TRACE,
     INPUTS,
@@ -36,6 +35,7 @@ from sb3_pg_ext.functional.streaming import (
     before_activations,
     forward,
     move,
+    place,
 )
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -87,15 +87,12 @@ def update(part: Part, x: np.ndarray, u: np.ndarray, memory: Memory, chosen: Coe
     of_source = u
     for i in range(len(table) - 1, -1, -1):
         n_outputs, n_inputs = table[i, OUTPUTS], table[i, INPUTS]
-        start = end - n_outputs
-        beside = table[i, BESIDE] != 0
-        skipped = table[i - 1, OUTPUTS] if beside else 0  # it and the former layer share what u holds, and their inputs
+        start, first, skipped, joins = place(table, i, end)
         own = u[:, skipped : skipped + n_outputs].copy()
         for row in range(2):
             before_activations(table[i], numbers[i, NUMBER], scales[i], own[row], before[start:end], values[start:end])
-        first = start - skipped
         source = x if first == 0 else values[first - n_inputs : first]
-        if i + 1 == len(table) or table[i + 1, BESIDE] == 0:
+        if not joins:
             of_source = np.zeros((2, n_inputs), np.float32)
         if table[i, WEIGHT]:
             offset = table[i, WEIGHT_TRACE]
@@ -108,7 +105,7 @@ def update(part: Part, x: np.ndarray, u: np.ndarray, memory: Memory, chosen: Coe
                 a = table[i, BIAS_TRACE] + k
                 b = a + 1
                 norm += update_row(trace[a:b], moments[a:b], direction[a:b], own[0, k], own[1, k], one, chosen)
-        if not beside:
+        if skipped == 0:
             u = of_source
         end = start
     return norm, of_source

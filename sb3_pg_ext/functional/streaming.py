@@ -83,18 +83,10 @@ def backward(
     of_source = u
     for i in range(len(table) - 1, -1, -1):
         n_outputs, n_inputs = table[i, OUTPUTS], table[i, INPUTS]
-        start = end - n_outputs
-        beside = table[i, BESIDE] != 0
-        if beside:  # it and the former layer share what u holds, and what they read
-            first = start - table[i - 1, OUTPUTS]
-            own = u[table[i - 1, OUTPUTS] :]
-        else:
-            first = start
-            own = u[:n_outputs]
+        start, first, skipped, joins = place(table, i, end)
+        own = u[skipped : skipped + n_outputs]
         before_activations(table[i], numbers[i, NUMBER], scales[i], own, before[start:end], values[start:end])
-        is_first = i == 0 or (beside and i == 1)
-        source = x if is_first else values[first - n_inputs : first]
-        joins = i + 1 < len(table) and table[i + 1, BESIDE] != 0
+        source = x if first == 0 else values[first - n_inputs : first]
         if not joins:
             of_source = np.zeros(n_inputs, np.float32)
         if table[i, WEIGHT]:
@@ -103,17 +95,29 @@ def backward(
             for k in range(n_outputs):
                 row = trace[offset + k * n_inputs : offset + (k + 1) * n_inputs]
                 norm += decay_and_add_row(row, decay, own[k], source)
-            if not is_first:
+            if first > 0:
                 of_source += np.dot(own, weight)
         if table[i, BIAS]:
             offset = table[i, BIAS_TRACE]
             for k in range(n_outputs):
                 trace[offset + k] = decay * trace[offset + k] + own[k]
                 norm += abs(trace[offset + k])
-        if not beside:
+        if skipped == 0:
             u = of_source
         end = start
     return norm
+
+
+def place(table: np.ndarray, i: int, end: int) -> tuple[int, int, int, bool]:
+    """Where a layer stands on the way back. Layers side by side share what they read, and what holds their gradients.
+
+    :param end: where its outputs end
+    :return: where they begin; where what it reads ends; how many outputs of the layer beside it come before its own;
+        whether the layer after it reads the same, so that its gradient has been begun
+    """
+    start = end - table[i, OUTPUTS]
+    skipped = table[i - 1, OUTPUTS] if table[i, BESIDE] != 0 else 0
+    return start, start - skipped, skipped, i + 1 < len(table) and table[i + 1, BESIDE] != 0
 
 
 def before_activations(

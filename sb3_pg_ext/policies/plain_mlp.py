@@ -92,8 +92,7 @@ def split_actor(
     body = policy.mlp_extractor
     if type(policy.action_dist) is StateDependentGaussianDistribution:
         check_methods(policy, stock_class(policy), ACTING_METHODS)
-        check_input(policy, policy.features_extractor, policy.pi_features_extractor)
-        _check_body(policy)
+        _check_plain(policy, policy.pi_features_extractor)
         head: Any = policy.action_net
         check_hooks(head, head.log_std)
         layers = layers_of(body.policy_net, head.mean)
@@ -212,6 +211,11 @@ def make_head(policy: ActorCriticPolicy, outputs: np.ndarray, masks: np.ndarray 
 def _unless(fit: bool, reason: str) -> None:
     if not fit:
         raise UnsupportedPolicyError(reason)
+
+
+def _check_plain(policy: ActorCriticPolicy, extractor: nn.Module) -> None:
+    check_input(policy, policy.features_extractor, extractor)
+    _check_body(policy)
 
 
 def _check_distribution(policy: ActorCriticPolicy) -> None:
@@ -346,16 +350,14 @@ def _until_changed(find: Find) -> Find:
 
 @_until_changed
 def _plain_actor(policy: ActorCriticPolicy) -> list[mlp.Layer]:
-    check_input(policy, policy.features_extractor, policy.pi_features_extractor)
-    _check_body(policy)
+    _check_plain(policy, policy.pi_features_extractor)
     modules = networks(policy)
     return layers_of(*modules.trunk, *modules.actor)
 
 
 @_until_changed
 def _plain_critic(policy: ActorCriticPolicy) -> list[mlp.Layer]:
-    check_input(policy, policy.features_extractor, policy.vf_features_extractor)
-    _check_body(policy)
+    _check_plain(policy, policy.vf_features_extractor)
     modules = networks(policy)
     return layers_of(*modules.trunk, *modules.critic)
 

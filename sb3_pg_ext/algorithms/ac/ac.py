@@ -209,9 +209,12 @@ class ActorCritic(OnlineBase):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Go on in another environment; a raw one is wrapped as the former was."""
         if self.wrapped_in is not None and is_raw(env):
-            statistics = statistics_of(self.env) or self.wrapped_in["statistics"]
-            env = wrap(env, {**self.wrapped_in, "statistics": statistics})
+            env = self._wrap(env, self.wrapped_in)
         super().set_env(env, force_reset)
+
+    def _wrap(self, env: GymEnv, wrapped_in: Wrapping) -> VecNormalize:
+        """Put around a raw environment what is around the model's own, with the statistics of now."""
+        return wrap(env, {**wrapped_in, "statistics": statistics_of(self.env) or wrapped_in["statistics"]})
 
     def evaluation_env(self, env: GymEnv) -> VecNormalize:
         """A raw environment within what the model's own is in, to evaluate the model in.
@@ -224,8 +227,7 @@ class ActorCritic(OnlineBase):
         """
         if self.wrapped_in is None:
             raise ValueError("the model was not made by streaming() from a raw environment; allowed: one that was")
-        statistics = statistics_of(self.env) or self.wrapped_in["statistics"]
-        made = wrap(env, {**self.wrapped_in, "statistics": statistics})
+        made = self._wrap(env, self.wrapped_in)
         made.training = made.norm_reward = False
         return made
 
