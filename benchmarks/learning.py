@@ -180,6 +180,56 @@ def best_on_the_way(runs: list[Run]) -> list[float]:
     return [max(y for _, y in run["evaluations"]) for run in runs if "evaluations" in run]
 
 
+def by_seed(algo: str, runs: list[Run], best: bool = False) -> str:
+    """A Markdown table of every seed's score, or of its best evaluation on the way, and of all in ascending order.
+
+    :param algo: whose configurations give the rows their order
+    :param runs: its runs
+    :param best: the best evaluations
+    """
+    seeds = sorted({run["seed"] for run in runs})
+    heads = ["environment", "least", "most", "ascending", *(f"seed {seed}" for seed in seeds)]
+    lines = [row(*heads), "|---" * len(heads) + "|"]
+    for env_id in configurations(algo):
+        chosen = {run["seed"]: run for run in runs if run["env"] == env_id}
+        if chosen:
+            scores = {seed: best_on_the_way([run])[0] if best else run["mean"] for seed, run in chosen.items()}
+            cells = (f"{scores[seed]:.1f}" if seed in scores else "" for seed in seeds)
+            lines.append(row(env_id, *in_order(list(scores.values())), *cells))
+    return "\n".join(lines)
+
+
+def in_order(scores: list[float]) -> tuple[str, str, str]:
+    """The least, the most, and all in ascending order."""
+    ascending = [f"{score:.1f}" for score in sorted(scores)]
+    return ascending[0], ascending[-1], ", ".join(ascending)
+
+
+def trials(algo: str) -> str:
+    """A Markdown table of the runs with other settings than the shipped ones: what was tried on the way.
+
+    Settings are in alphabetical order.
+    """
+    current = configurations(algo)
+    tried: dict[tuple[str, str], dict[int, Run]] = {}
+    for run in read(RESULTS / f"{algo}.jsonl"):
+        if run["config"] != current[run["env"]]:
+            tried.setdefault((run["env"], other_settings(run["config"], current[run["env"]])), {})[run["seed"]] = run
+    heads = ["environment", "settings", "seeds", "mean", "least", "most", "ascending", "best on the way, ascending"]
+    lines = [row(*heads), "|---" * len(heads) + "|"]
+    for (env_id, settings), runs in tried.items():
+        scores, (*_, best) = [run["mean"] for run in runs.values()], in_order(best_on_the_way([*runs.values()]))
+        seeds = ", ".join(map(str, sorted(runs)))
+        lines.append(row(env_id, settings, seeds, f"{np.mean(scores):.1f}", *in_order(scores), best))
+    return "\n".join(lines)
+
+
+def other_settings(config: dict[str, Any], shipped: dict[str, Any]) -> str:
+    """In which settings a configuration is not the shipped one."""
+    changed = [key for key in sorted({*config, *shipped}) if config.get(key) != shipped.get(key)]
+    return ", ".join(f"`{key}={config[key]}`" if key in config else f"no `{key}`" for key in changed)
+
+
 def side_by_side(runs: dict[str, list[Run]], final: bool = True, best: bool = True) -> str:
     """A Markdown table of several algorithms: final scores and the best evaluations on the way, mean over seeds ± 95 %.
 

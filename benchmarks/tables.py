@@ -6,8 +6,9 @@
 Above such a table stands a comment that names it, with its arguments: ``<!-- table: learning npg -->``. Before a number
 in a sentence stands one that names a table, a column and a row: ``<!-- value: learning npg | worst | Hopper-v4 -->``.
 The column and the row are given by how they begin. What follows, ``-82.8``, ``-82.8 ± 3.8``, ``1.30 (1.14 to 1.38)``,
-is made of the numbers of that cell in turn, each with as many decimals as are there; only ``-82`` becomes -83. No such
-comment begins a line, where Markdown would end the paragraph.
+``981, 988 and 1026``, is made of the numbers of that cell in turn, each with as many decimals as are there; only
+``-82`` becomes -83. A list has to have all of the cell's numbers. No such comment begins a line, where Markdown would
+end the paragraph.
 
 Nothing is trained or measured here: the numbers are those in ``benchmarks/results``.
 """
@@ -52,7 +53,8 @@ MARKED = re.compile(r"(<!-- table: ([^>]+?) -->\n)((?:\|.*\n)*)")
 """A comment, and the table under it."""
 
 NUMBER = r"[-−]?\d+(?: \d{3})*(?:\.\d+)?"
-VALUE = re.compile(rf"(<!--\s+value:([^>]+?)-->\s?)({NUMBER}(?:\s±\s{NUMBER}|\s\({NUMBER}(?:\sto\s|–){NUMBER}\))?)")
+MORE = rf"\s±\s{NUMBER}|\s\({NUMBER}(?:\sto\s|–){NUMBER}\)|(?:,\s{NUMBER})*\sand\s{NUMBER}"
+VALUE = re.compile(rf"(<!--\s+value:([^>]+?)-->\s?)({NUMBER}(?:{MORE})?)")
 """A comment, and the numbers after it."""
 
 
@@ -116,6 +118,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "best": lambda *algos: peers(learning.side_by_side, algos, final=False),
     "side_by_side": lambda *algos: peers(learning.side_by_side, algos),
     "race": lambda algo, peer: learning.race(algo, peer, {each: learning.load_runs(each) for each in (algo, peer)}),
+    "by_seed": lambda algo: learning.by_seed(algo, learning.load_runs(algo)),
+    "best_by_seed": lambda algo: learning.by_seed(algo, learning.load_runs(algo), best=True),
+    "trials": learning.trials,
     "failures": failures.table,
     "decision_table": decision_table.table,
     "usable": usable.table,
@@ -209,8 +214,11 @@ def renewed(text: str) -> str:
         return match[1] + made(*match[2].split())
 
     def value(match: re.Match[str]) -> str:
-        numbers = iter(looked_up(match[2]))
-        return match[1] + re.sub(NUMBER, lambda old: rounded(next(numbers), old[0]), match[3])
+        numbers = looked_up(match[2])
+        if " and " in " ".join(match[3].split()) and len(re.findall(NUMBER, match[3])) != len(numbers):
+            raise ValueError(f"{match[3]!r} has to have all of {', '.join(numbers)}")
+        in_turn = iter(numbers)
+        return match[1] + re.sub(NUMBER, lambda old: rounded(next(in_turn), old[0]), match[3])
 
     return VALUE.sub(value, MARKED.sub(table, text))
 
