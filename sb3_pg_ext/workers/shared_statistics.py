@@ -37,6 +37,19 @@ def combine_into(rms: RunningMeanStd, slots: np.ndarray) -> None:
             rms.update_from_moments(mean, var, count)
 
 
+def take_in(env: VecNormalize | None, before: dict[str, RunningMeanStd], slots: Slots) -> None:
+    """Set an environment's statistics to those from before the training combined with what workers have seen.
+
+    :param env: the environment; None for none
+    :param before: by the name of the statistics
+    :param slots: of all workers
+    """
+    for name, rms in named_statistics(env).items():
+        combined = before[name].copy()
+        combine_into(combined, slots[name].array)
+        rms.mean, rms.var, rms.count = combined.mean, combined.var, combined.count
+
+
 class SharedRunningMeanStd(RunningMeanStd):
     """Running statistics in a worker. What it sees counts at once; what others see, at the next :meth:`exchange`.
 

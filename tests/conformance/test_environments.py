@@ -6,6 +6,7 @@ import gymnasium as gym
 import pytest
 import torch as th
 from envs import RandomEnv
+from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from .algorithms import STEPS, Algorithm, vector
@@ -22,9 +23,9 @@ def subprocesses():
     env.close()
 
 
-def assert_learns(model, n_envs):
+def assert_learns(model, n_envs, callback=None):
     before = vector(model)
-    model.learn(STEPS)
+    model.learn(STEPS, callback)
     assert model.n_envs == n_envs
     assert model.num_timesteps >= STEPS
     assert not th.equal(before, vector(model))
@@ -49,9 +50,11 @@ def test_environments_in_subprocesses(algorithm: Algorithm, subprocesses):
 def test_normalization(algorithm: Algorithm):
     env = VecNormalize(vec_env(), gamma=0.9)
     model = algorithm(env)
-    assert_learns(model, 2)
+    counts = []
+    assert_learns(model, 2, ConvertCallback(lambda *_: counts.append(env.obs_rms.count) is None))
     assert model.get_vec_normalize_env() is env
     assert env.obs_rms.count > STEPS
+    assert counts[-1] > counts[0] > 0  # as evaluations on the way need them
 
 
 def test_frame_stacking(algorithm: Algorithm):

@@ -29,7 +29,7 @@ from sb3_pg_ext.policies.building import policy_factory
 from sb3_pg_ext.rollouts.action_masks import uses_masks
 from sb3_pg_ext.workers.flat import flatten, frozen_elements, lay_out
 from sb3_pg_ext.workers.pool import WorkerPool, pack
-from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
+from sb3_pg_ext.workers.shared_statistics import allocate_slots, take_in
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -373,10 +373,7 @@ class A3C(ActorCriticBase):
         self._n_updates = self._first_update + int(shared.updates.array.sum())
         self._optimizer.parameter.data.copy_(shared.optimizer.parameter.data)
         self._optimizer.take_state(shared.optimizer)
-        for name, rms in named_statistics(self._vec_normalize_env).items():
-            combined = self._statistics_before[name].copy()
-            combine_into(combined, shared.slots[name].array)
-            rms.mean, rms.var, rms.count = combined.mean, combined.var, combined.count
+        take_in(self._vec_normalize_env, self._statistics_before, shared.slots)
 
     def _count_problem(self, problem: Problem) -> None:
         error = NonFiniteError(problem.message)

@@ -48,7 +48,7 @@ from sb3_pg_ext.workers.actors import Actors, Delivery
 from sb3_pg_ext.workers.flat import flatten as flatten_parameters
 from sb3_pg_ext.workers.on_processes import ProcessActors
 from sb3_pg_ext.workers.pool import POLL_SECONDS, pack
-from sb3_pg_ext.workers.shared_statistics import allocate_slots, combine_into
+from sb3_pg_ext.workers.shared_statistics import allocate_slots, take_in
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -331,7 +331,7 @@ class IMPALA(ActorCriticBase):
         try:
             actors.stop()
         finally:
-            self._take_statistics(actors)
+            take_in(self._vec_normalize_env, self._statistics_before, actors.slots)
             self.num_timesteps += len(self._told)  # learned from, though too few for a call of the callbacks
             self._told.clear()
 
@@ -431,6 +431,8 @@ class IMPALA(ActorCriticBase):
         """
         if self._actors is None:
             self._start_actors(env, self._use_masking if use_masking is None else use_masking)
+        assert self._actors is not None
+        take_in(self._vec_normalize_env, self._statistics_before, self._actors.slots)  # for evaluations on the way
         self._rollout_is_good = False
         callback.on_rollout_start()
         self._fresh.clear()
@@ -604,13 +606,6 @@ class IMPALA(ActorCriticBase):
             if np.isfinite(number):
                 self.logger.record(key, float(number))
         self._log_exploration()
-
-    def _take_statistics(self, actors: Actors) -> None:
-        """Take over what the actors have seen into the running statistics of ``VecNormalize``."""
-        for name, rms in named_statistics(self._vec_normalize_env).items():
-            combined = self._statistics_before[name].copy()
-            combine_into(combined, actors.slots[name].array)
-            rms.mean, rms.var, rms.count = combined.mean, combined.var, combined.count
 
 
 def _make_environments(env: Any, n_actors: int | None, n_envs_per_actor: int) -> Any:
