@@ -2,6 +2,7 @@
 
     python benchmarks/enumerated.py baselines    # the mean squared error of estimates by baseline
     python benchmarks/enumerated.py ratios       # bias and variance of the gradient from another policy's episodes
+    python benchmarks/enumerated.py distances    # the bias of ratios per step, by the distance of the policies
 
 The process, and the sums, are those of the tests.
 """
@@ -21,7 +22,13 @@ TESTS = Path(__file__).parent.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "functional")]
 
 from enumeration import mean_squared_error  # type: ignore[import-not-found]
-from test_importance_sampling import bias, expectation, weighted_gradient  # type: ignore[import-not-found]
+from test_importance_sampling import (  # type: ignore[import-not-found]
+    BEHAVIOUR,
+    TARGET,
+    bias,
+    expectation,
+    weighted_gradient,
+)
 
 from sb3_pg_ext import make_baseline
 from sb3_pg_ext.baselines.optimal import Optimal, OptimalPerComponent
@@ -60,11 +67,18 @@ def ratios() -> None:
         print(f"| {f'{max_ratio:g}'.replace('inf', '∞')} | {' | '.join(found)} |")
 
 
+def distances() -> None:
+    """Print the bias of ratios per step, for policies that lie on the way from the other one to the one in question."""
+    print("| of the way from μ to π | bias |\n|---|---|")
+    for part in (1.0, 0.5, 0.25):
+        print(f"| {part:g} | {bias(False, math.inf, BEHAVIOUR + part * (TARGET - BEHAVIOUR)):.3f} |")
+
+
 def main() -> None:
     """Print one of the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["baselines", "ratios"])
-    {"baselines": baselines, "ratios": ratios}[parser.parse_args().table]()
+    parser.add_argument("table", choices=["baselines", "ratios", "distances"])
+    {"baselines": baselines, "ratios": ratios, "distances": distances}[parser.parse_args().table]()
 
 
 if __name__ == "__main__":

@@ -150,6 +150,12 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def crossing_table(results: dict[str, Any]) -> str:
+    """A Markdown table of where both variances are the same, as frequency and as length of a ripple."""
+    lines = ["| d | k | crest to crest |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {d} | {k:.2f} | {2 * np.pi / k:.2f} |" for d, k in results["crossing"].items()])
+
+
 def sac_table(results: dict[str, Any]) -> str:
     """A Markdown table of both gradients in SACV, by the steps of training: means over seeds, and ranges.
 
@@ -172,7 +178,7 @@ def sac_table(results: dict[str, Any]) -> str:
 def report(results: dict[str, Any], path: Path) -> None:
     """The tables in Markdown, and the plot."""
     print(table(results))
-    print(results["crossing"])
+    print(crossing_table(results))
     by_place = {(row["d"], row["k"]): row for row in results["rows"]}
     print(sac_table(results))
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")

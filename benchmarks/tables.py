@@ -159,7 +159,9 @@ TABLES: dict[str, Callable[..., str]] = {
         {line["env"]: variance("actions", env=line["env"]) for line in variance("actions")}
     ),
     "variance_parts": lambda env: variance_of_baselines.parts_table({env: variance("parts", env=env)}),
+    "score_functions": lambda: variance_of_baselines.speed_table(variance("speed")),
     "score_and_reparametrization": lambda: score_and_reparametrization.table(stored("variance/roughness.json")),
+    "crossings": lambda: score_and_reparametrization.crossing_table(stored("variance/roughness.json")),
     "score_in_sac_v": lambda: score_and_reparametrization.sac_table(stored("variance/roughness.json")),
 }
 """What a comment may name."""

@@ -362,7 +362,7 @@ def report(lines: list[Task], images: Path) -> None:
     print(parts_table({env: of("parts", env=env) for env in of_actions}), end="\n\n")
     print(batch_size_table(of("batch_size")), end="\n\n")
     print(learning_table(of("learning", env="CartPole-v1")), end="\n\n")
-    print(*(f"{x['seconds']} s for {x['n_steps']} rows of {x['n_parameters']} numbers" for x in of("speed")))
+    print(speed_table(of("speed")), end="\n\n")
     plot_variance({env: of("variance", env=env) for env in envs}, images / "variance.png")
     plot_actions(of_actions, images / "actions.png")
     plot_batch_sizes(of("batch_size"), images / "batch_size.png")
@@ -439,13 +439,24 @@ def learning_table(lines: list[Task]) -> str:
         runs = [line for line in lines if line["baseline"] == name]
         steps = sorted(line["steps_to_solve"] or np.inf for line in runs)
         solved = [int(n) for n in steps if np.isfinite(n)]
-        median = f"{int(np.median(steps)):,}" if np.isfinite(np.median(steps)) else "–"
-        span = f"{solved[0]:,} to {solved[-1]:,}" if solved else "–"
+        median = spaced(int(np.median(steps))) if np.isfinite(np.median(steps)) else "–"
+        span = f"{spaced(solved[0])} to {spaced(solved[-1])}" if solved else "–"
         mean, low, high = interval(area(line) for line in runs)
         rows.append(
             f"| {name} | {len(solved)} of {len(runs)} | {median} | {span} | {mean:.0f} ({low:.0f} to {high:.0f}) |"
         )
     return "\n".join(rows)
+
+
+def spaced(number: int) -> str:
+    """A whole number, with a space between thousands."""
+    return f"{number:,}".replace(",", " ")
+
+
+def speed_table(lines: list[Task]) -> str:
+    """Markdown: what the gradients of single steps take."""
+    rows = ["| steps | parameters | s |", "|---|---|---|"]
+    return "\n".join(rows + [f"| {x['n_steps']} | {x['n_parameters']} | {x['seconds']:.2f} |" for x in lines])
 
 
 def area(line: Task) -> float:
