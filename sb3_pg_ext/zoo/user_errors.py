@@ -46,6 +46,8 @@ def explain(error: Exception) -> str | None:
         return _explain_missing_file(str(error.filename))
     if isinstance(error, ValueError) and last.f_code is Registry.find.__code__:
         return str(error)  # of a name, in a saved model perhaps
+    if isinstance(error, ValueError) and last.f_code.co_name == "get_best_trial":  # of Optuna
+        return "The search has ended before any trial was complete."
     if not _is_in(last, rl_zoo3) or Path(last.f_code.co_filename).stem not in SCRIPTS:
         return None
     if isinstance(error, ImportError | AttributeError) and "import_module" in last.f_code.co_names:

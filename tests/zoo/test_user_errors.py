@@ -5,7 +5,9 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import optuna
 import pytest
+from rl_zoo3.exp_manager import ExperimentManager
 from toys import CONFIG, Toy
 
 from sb3_pg_ext import NPG
@@ -113,6 +115,23 @@ SEARCH = ["-optimize", "--n-trials", "1", "-n", "64", "--n-evaluations", "1", "-
 )
 def test_a_search_explains_likewise(error_of, given, message):
     assert message in error_of("train", *NPG_, "-f", "logs", *SEARCH, *params(given))
+
+
+@pytest.mark.parametrize(
+    ("end", "storage"),
+    [(KeyboardInterrupt, []), (optuna.TrialPruned, ["--storage", "study.log", "--study-name", "study"])],
+    ids=["Ctrl-C, in memory", "pruned, in a file"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_without_a_complete_trial(error_of, monkeypatch, end, storage):
+    """Ctrl-C in the first trial, or a pruner that lets none through."""
+
+    def objective(manager, trial):
+        raise end
+
+    monkeypatch.setattr(ExperimentManager, "objective", objective)
+    shown = error_of("train", *NPG_, "-f", "logs", *SEARCH, *storage)
+    assert shown.endswith("sb3-pg train: error: The search has ended before any trial was complete.\n"), shown
 
 
 def test_actions_that_an_algorithm_does_not_support(error_of):
