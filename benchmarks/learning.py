@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py reinforce --seeds 0 1 2 3 4
     python benchmarks/learning.py npg --beside fast_trpo --plot docs/images/npg.png
+    python benchmarks/learning.py npg --show      # the runs that are finished; none is made
 
 Runs are made in ``logs/learning``, where an interrupted one goes on. A finished run becomes one line of
 ``benchmarks/results/learning/<algo>.jsonl``; a run whose configuration has changed since is made again. The score of a
@@ -366,6 +367,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="runs side by side (default: 2)")
     parser.add_argument("--plot", type=Path, help="where the figure goes, as PNG")
+    parser.add_argument("--show", action="store_true", help="make no runs: show those that are finished")
     arguments = parser.parse_args()
     algo = arguments.algo
     done = {(run["env"], run["seed"]) for run in load_runs(algo)}
@@ -374,7 +376,7 @@ def main() -> None:
         for env_id in arguments.envs or configurations(algo)
     }
     tasks = {env_id: seeds for env_id, seeds in tasks.items() if seeds}
-    if tasks:
+    if tasks and not arguments.show:
         make(algo, tasks, arguments.workers)
     runs = {algo: load_runs(algo) for algo in (algo, *arguments.beside)}
     print(table(algo, runs[algo]))

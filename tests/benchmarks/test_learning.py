@@ -120,3 +120,13 @@ def test_finished_runs_of_a_sweep_become_lines(tmp_path, monkeypatch):
 def test_committed_results_are_read():
     for algo in ("npg", "ddpg"):
         assert len(learning.load_runs(algo)) > 0
+
+
+@pytest.mark.parametrize("show", [False, True])
+def test_showing_makes_no_runs(monkeypatch, capsys, show):
+    made = []
+    monkeypatch.setattr(learning, "make", lambda *arguments: made.append(arguments))
+    monkeypatch.setattr("sys.argv", ["learning.py", "npg", "--seeds", "0", "99", *["--show"] * show])
+    learning.main()
+    assert bool(made) is not show
+    assert "| CartPole-v1 | 100 000 | 5 | 500.0" in capsys.readouterr().out
