@@ -26,7 +26,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,8 +163,7 @@ def compare_learning(sides: list[str], seeds: list[int], n_timesteps: int, figur
     """Make the runs that are missing, one after the other, and print a table."""
     done = {(run["side"], run["seed"]) for run in read(RESULTS)}
     jobs = [partial(learn, side, seed, n_timesteps) for seed in seeds for side in sides if (side, seed) not in done]
-    with ThreadPoolExecutor(1) as pool:
-        complete(RESULTS, jobs, pool, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
+    complete(RESULTS, jobs, None, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
     runs = [run for run in read(RESULTS) if run["seed"] in seeds and run["side"] in sides]
     print(learning_table(runs))
     if figure:

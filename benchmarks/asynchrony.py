@@ -18,7 +18,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -262,8 +261,7 @@ def compare_learning(seeds: list[int], figure: Path | None) -> None:
     """Make the runs that are missing, one after the other, side after side, and print the table."""
     done = {(run["side"], run["seed"]) for run in read(RESULTS)}
     jobs = [partial(learn, side, seed) for seed in seeds for side in LEARNERS if (side, seed) not in done]
-    with ThreadPoolExecutor(1) as pool:
-        complete(RESULTS, jobs, pool, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
+    complete(RESULTS, jobs, None, lambda run: f"{run['side']}, seed {run['seed']}: {run['score']:.1f}")
     runs = [run for run in read(RESULTS) if run["seed"] in seeds]
     print(learning_table(runs))
     if figure:

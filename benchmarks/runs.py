@@ -38,20 +38,22 @@ def read(path: Path) -> list[Run]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def complete(path: Path, jobs: Sequence[Callable[[], Run]], pool: Executor, describe: Callable[[Run], str]) -> None:
-    """Do jobs side by side, append what each gives to a file as soon as it is there, and show how long it will take.
+def complete(
+    path: Path, jobs: Sequence[Callable[[], Run]], pool: Executor | None, describe: Callable[[Run], str]
+) -> None:
+    """Do jobs, append what each gives to a file as soon as it is there, and show how long it will take.
 
     :param path: the file
     :param jobs: each makes one run
-    :param pool: where they run
+    :param pool: where they run, side by side; None: here, one after the other
     :param describe: a few words on a finished run
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    futures = [pool.submit(job) for job in jobs]
+    futures = [pool.submit(job) for job in jobs] if pool else []
+    runs = (future.result() for future in as_completed(futures)) if pool else (job() for job in jobs)
     try:
-        for n_done, future in enumerate(as_completed(futures), start=1):
-            run = future.result()
+        for n_done, run in enumerate(runs, start=1):
             with path.open("a") as file:
                 file.write(json.dumps(run) + "\n")
             minutes_left = (time.perf_counter() - start) / n_done * (len(jobs) - n_done) / 60

@@ -52,6 +52,8 @@ def explain(error: Exception) -> str | None:
         return None
     if isinstance(error, ImportError | AttributeError) and "import_module" in last.f_code.co_names:
         return str(error)  # of a class, or of a package, that the user has named
+    if isinstance(error, ImportError) and last.f_code.co_name == "<module>":
+        return f"it cannot be loaded: {error}"  # with this version of what it imports
     if isinstance(error, KeyError) and last.f_code.co_name == "entry_point":
         return f"There is no environment {last.f_locals['env_id']}: is its package installed?"
     if not isinstance(error, AssertionError | ValueError) or not str(error):

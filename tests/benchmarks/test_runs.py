@@ -1,6 +1,7 @@
 """A finished run is kept, whatever happens to the others."""
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -14,11 +15,17 @@ def job(number):
     return {"number": number}
 
 
-def test_results_are_appended_and_progress_is_shown(tmp_path, capsys):
+@pytest.fixture(params=["a thread", "here"])
+def pool(request):
+    """Where the runs are made."""
+    with ThreadPoolExecutor(1) as threads:
+        yield threads if request.param == "a thread" else None
+
+
+def test_results_are_appended_and_progress_is_shown(pool, tmp_path, capsys):
     path = tmp_path / "new" / "runs.jsonl"
     for numbers in ([1, 2], [3]):
-        with ThreadPoolExecutor(1) as pool:
-            complete(path, [partial(job, number) for number in numbers], pool, lambda run: f"number {run['number']}")
+        complete(path, [partial(job, number) for number in numbers], pool, lambda run: f"number {run['number']}")
     assert read(path) == [{"number": 1}, {"number": 2}, {"number": 3}]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == [
@@ -28,14 +35,26 @@ def test_results_are_appended_and_progress_is_shown(tmp_path, capsys):
     ]
 
 
-def test_nothing_to_do(tmp_path):
-    with ThreadPoolExecutor(1) as pool:
-        complete(tmp_path / "runs.jsonl", [], pool, json.dumps)
+def test_nothing_to_do(pool, tmp_path):
+    complete(tmp_path / "runs.jsonl", [], pool, json.dumps)
     assert read(tmp_path / "runs.jsonl") == []
 
 
-def test_what_was_finished_before_a_failure_is_kept(tmp_path):
+def test_what_was_finished_before_a_failure_is_kept(pool, tmp_path):
     path = tmp_path / "runs.jsonl"
-    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="no such run"):
+    with pytest.raises(RuntimeError, match="no such run"):
         complete(path, [partial(job, number) for number in (1, -1, 2)], pool, json.dumps)
     assert {"number": 1} in read(path)
+
+
+def test_ctrl_c_ends_a_run_that_is_made_here(tmp_path):
+    """In a thread it would be waited for."""
+    begun = []
+
+    def run():
+        begun.append(threading.current_thread())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(tmp_path / "runs.jsonl", [run, run], None, json.dumps)
+    assert begun == [threading.main_thread()]

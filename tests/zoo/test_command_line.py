@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -78,8 +79,16 @@ def test_scripts_that_are_programs_are_run_as_such(zoo, capsys):
     assert "toy" in shown
 
 
+def test_a_program_that_does_not_go_with_what_is_installed(zoo, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_sb3.push_to_hub", ModuleType("huggingface_sb3.push_to_hub"))
+    shown = error_of(zoo, capsys, "push_to_hub", "--help")
+    assert "push_to_hub: error: it cannot be loaded: cannot import name '" in shown
+    assert "Traceback" not in shown
+
+
 WITHOUT_RL_ZOO = """
 import sys
+from types import ModuleType
 sys.modules["rl_zoo3"] = None
 from sb3_pg_ext.zoo.__main__ import main
 for script in ("train", "plot_train"):
