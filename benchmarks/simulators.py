@@ -322,6 +322,19 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def growth_table(results: dict[str, Any]) -> str:
+    """A Markdown table of :func:`growth`: steps per second, ratios, and the memory that EnvPool takes beside SB3's."""
+    heads = [*GROWING, "EnvPool ÷ FastDummyVecEnv", "EnvPool ÷ stock A2C", "MiB of EnvPool"]
+    lines = [f"| environments | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for number in NUMBERS:
+        points = {point["side"]: point for point in results["growth"]["points"] if point["n_envs"] == number}
+        stock, _, dummy, pool = (points[side] for side in GROWING)
+        cells = [spaced(round(points[side]["speed"], -2)) for side in GROWING]
+        cells += [f"{pool['speed'] / other['speed']:.2f}" for other in (dummy, stock)]
+        lines.append(f"| {number} | {' | '.join(cells)} | {pool['peak_mib'] - dummy['peak_mib']:.0f} |")
+    return "\n".join(lines)
+
+
 def plot(points: list[dict[str, Any]], path: Path) -> None:
     """Speed and memory over the number of environments."""
     figure, (fast_axis, memory_axis) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

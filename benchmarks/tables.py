@@ -145,6 +145,7 @@ TABLES: dict[str, Callable[..., str]] = {
     ),
     "streaming": lambda name: streaming.MEASUREMENTS[name][1](stored("streaming.json")[name]),
     "simulators": lambda: simulators.table(stored("simulators.json")),
+    "simulators_growth": lambda: simulators.growth_table(stored("simulators.json")),
     "simulators_profile": lambda: simulators.profile_table(stored("simulators.json")),
     "wallclock": lambda: wallclock.table(wallclock.finished(wallclock.RESULTS)),
     "coverage": lambda: interval_coverage.markdown(stored("coverage.json")["records"]),
