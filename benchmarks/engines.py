@@ -3,6 +3,7 @@
     python benchmarks/engines.py
     python benchmarks/engines.py --speed      # of PPO: compiled, in NumPy alone, and stock
     python benchmarks/engines.py --compiled   # returns of short trainings on all three engines
+    python benchmarks/engines.py --drift      # how far parameters come apart in one training
 
 A finished run is a line of ``benchmarks/results/engines.jsonl``, so an interrupted benchmark goes on where it stopped.
 The score of a run is the mean return of the last 100 episodes of its training.
@@ -141,6 +142,47 @@ def compiled(seeds: list[int], n_timesteps: int = 20_480) -> str:
     return "\n".join(lines)
 
 
+def parameters(engine: str, updates: tuple[int, ...], rounding: int | None = None) -> list[np.ndarray]:
+    """All parameters of NPG on Pendulum-v1 after so many updates each.
+
+    :param engine: how it differentiates
+    :param updates: how many, ascending
+    :param rounding: seed of a change of every parameter by a unit in the last place, before the first update
+    """
+    model = NPG("MlpPolicy", "Pendulum-v1", n_steps=128, seed=0, device="cpu", engine=engine)
+    if rounding is not None:
+        draw = np.random.default_rng(rounding)
+        for parameter in model.policy.parameters():
+            ends = np.where(draw.random(parameter.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+            parameter.data = th.nextafter(parameter.data, th.as_tensor(ends))
+    found = []
+    for n_updates in updates:
+        model.learn(128 * n_updates - model.num_timesteps, reset_num_timesteps=False)
+        found.append(th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().numpy().copy())
+    return found
+
+
+def drift(updates: tuple[int, ...] = (1, 10, 20), n_roundings: int = 5) -> str:
+    """A Markdown table of the largest difference of parameters, between engines and of rounding alone."""
+    autograd = parameters("autograd", updates)
+
+    def apart(others: list[np.ndarray]) -> list[float]:
+        return [float(np.abs(one - other).max()) for one, other in zip(autograd, others, strict=True)]
+
+    arrays = apart(parameters("array", updates))
+    rounded = np.array([apart(parameters("autograd", updates, seed)) for seed in range(n_roundings)])
+    least_to_most = (f"{column.min():.0e} to {column.max():.0e}" for column in rounded.T)
+    heads = " | ".join(f"{n} updates" for n in updates).replace("1 updates", "1 update")
+    return "\n".join(
+        [
+            f"| difference | {heads} |",
+            "|---" * (1 + len(updates)) + "|",
+            f"| arrays and autograd | {' | '.join(f'{x:.0e}' for x in arrays)} |",
+            f"| autograd, and autograd from such parameters | {' | '.join(least_to_most)} |",
+        ]
+    )
+
+
 def main() -> None:
     """Make the runs that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,10 +190,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side (default: one a core)")
     parser.add_argument("--speed", action="store_true", help="compare the speed of PPO instead")
     parser.add_argument("--compiled", action="store_true", help="compare short trainings on all engines instead")
+    parser.add_argument("--drift", action="store_true", help="compare the parameters of one training instead")
     options = parser.parse_args()
-    if options.speed or options.compiled:
+    if options.speed or options.compiled or options.drift:
         th.set_num_threads(1)
-        print(speed() if options.speed else compiled(options.seeds))
+        print(speed() if options.speed else compiled(options.seeds) if options.compiled else drift())
         return
     done = {(run["algorithm"], run["env"], run["engine"], run["seed"]) for run in read(RESULTS)}
     wanted = [
