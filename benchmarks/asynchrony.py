@@ -3,6 +3,7 @@
     python benchmarks/asynchrony.py --repetitions 5
     python benchmarks/asynchrony.py --learning --plot docs/images/a3c.png
     python benchmarks/asynchrony.py --profile
+    python benchmarks/asynchrony.py --memory
 
 All sides run one after the other, again and again, and only the ratios of neighbours mean anything; their median is
 printed. Every process computes with one thread. A side starts anew each time; its speed is taken from the steps after
@@ -15,6 +16,7 @@ RL Zoo's. Returns are compared at equal steps and at equal time, start-up includ
 
 import argparse
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -167,6 +169,40 @@ def profile(env_id: str, n_updates: int = 5000) -> str:
     return "\n".join(head + [f"| {part} | {spent / n_updates * 1e6:.0f} |" for part, spent in rows.items()])
 
 
+class Memory(BaseCallback):
+    """Notes, for every worker, what of its memory is its own, and what it sees in all, in MiB; then the training ends.
+
+    :param after: at this step
+    """
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.found = after, np.empty((0, 2))
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps < self.after:
+            return True
+        model: Any = self.model
+        self.found = np.array([self.of_process(pid) for pid in model._pool.pids])
+        return False
+
+    @staticmethod
+    def of_process(pid: int) -> tuple[float, float]:
+        """What is private, and what is resident."""
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        kib = {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in lines)}
+        return (kib["Private_Clean"] + kib["Private_Dirty"]) / 1024, kib["Rss"] / 1024
+
+
+def memory(env_id: str, n_workers: int = 3) -> str:
+    """A Markdown table of what a worker takes of the memory, after 20 000 steps: medians."""
+    callback = Memory(20_000)
+    a3c(env_id, n_workers).learn(1_000_000, callback, log_interval=None)
+    own, resident = np.median(callback.found, axis=0)
+    lines = ["| a worker's memory | MiB |", "|---|---|", f"| its own | {own:.0f} |"]
+    return "\n".join([*lines, f"| with what it shares | {resident:.0f} |"])
+
+
 def learner(n_workers: int, seed: int) -> A3C:
     """A3C as it is shipped for CartPole-v1."""
     schedule = LinearSchedule(7e-4, 0.0, 1.0)
@@ -276,6 +312,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--learning", action="store_true", help="compare what is learned, and how soon")
     parser.add_argument("--profile", action="store_true", help="show what a worker's time goes into")
+    parser.add_argument("--memory", action="store_true", help="show what memory a worker takes")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of --learning")
     parser.add_argument("--plot", type=Path, help="where the figure of --learning goes, as PNG")
     options = parser.parse_args()
@@ -283,6 +320,10 @@ def main() -> None:
     if options.profile:
         with threadpool_limits(1):
             print(profile(options.env))
+        return
+    if options.memory:  # not from this script: each worker would import it, and all that it imports
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import asynchrony"
+        subprocess.run([sys.executable, "-c", f"{code}; print(asynchrony.memory({options.env!r}))"], check=True)
         return
     if options.learning:
         with threadpool_limits(1):

@@ -176,6 +176,10 @@ def widths_table(result: dict[str, Any]) -> str:
     ]
     for engine, values in result["microseconds"].items():
         lines.append(f"| {engine} | " + " | ".join(f"{value:.0f}" for value in values) + " |")
+    compiled = result["microseconds"]["compiled"]
+    for engine in ("array", "autograd"):
+        ratios = (f"{a / b:.1f}" for a, b in zip(result["microseconds"][engine], compiled, strict=True))
+        lines.append(f"| {engine} ÷ compiled | {' | '.join(ratios)} |")
     return "\n".join(lines)
 
 

@@ -47,14 +47,14 @@ import throughput
 import usable
 import variance_of_baselines
 import wallclock
-from runs import read
+from runs import read, spaced
 
 MARKED = re.compile(r"(<!-- table: ([^>]+?) -->\n)((?:\|.*\n)*)")
 """A comment, and the table under it."""
 
 NUMBER = r"[-−]?\d+(?: \d{3})*(?:\.\d+)?"
 MORE = rf"\s±\s{NUMBER}|\s\({NUMBER}(?:\sto\s|–){NUMBER}\)|(?:,\s{NUMBER})*\sand\s{NUMBER}"
-VALUE = re.compile(rf"(<!--\s+value:([^>]+?)-->\s?)({NUMBER}(?:{MORE})?)")
+VALUE = re.compile(rf"(<!--\s+value:((?:(?!-->)[\s\S])+)-->\s?)({NUMBER}(?:{MORE})?)")
 """A comment, and the numbers after it."""
 
 
@@ -110,6 +110,21 @@ def minatar(*algos: str) -> str:
     return "\n".join([learning.row(*heads), "|---" * len(heads) + "|", learning.row("Breakout", *cells)])
 
 
+def fuzzing() -> str:
+    """What reading spoilt files safely came to, all runs of :mod:`fuzzing` together."""
+    runs = read(RESULTS / "fuzzing.jsonl")
+    minutes, of_processor = (sum(run[key] for run in runs) / 60 for key in ("seconds", "processor_seconds"))
+    readings = sum(sum(run["outcomes"].values()) for run in runs)
+    errors = sum(run["outcomes"]["clear error"] for run in runs)
+    cells = [
+        *("of all", spaced(sum(run["files"] for run in runs)), spaced(readings), spaced(errors)),
+        *(f"{minutes:.0f}", f"{of_processor:.1f}", f"{max(run['longest_seconds'] for run in runs):.2f}"),
+        *(max(run["megabytes"] for run in runs), sum(len(run["ran"]) for run in runs)),
+    ]
+    heads = ["all runs", "files", "read", "clear errors", "minutes", "of the processor", "longest, s", "MB", "ran"]
+    return "\n".join([learning.row(*heads), "|---" * len(heads) + "|", learning.row(*cells)])
+
+
 USUAL = [name for name in throughput.COMPARISONS if name != "vec_env"]
 TABLES: dict[str, Callable[..., str]] = {
     "learning": lambda algo: learning.table(algo, learning.load_runs(algo)),
@@ -122,6 +137,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "best_by_seed": lambda algo: learning.by_seed(algo, learning.load_runs(algo), best=True),
     "trials": learning.trials,
     "failures": failures.table,
+    "fuzzing": fuzzing,
     "decision_table": decision_table.table,
     "usable": usable.table,
     "throughput": lambda *names: ratios(

@@ -182,6 +182,12 @@ def test_signs_stay_as_they_are_written(tables):
 
 
 @each_page
+def test_after_every_comment_of_a_value_there_is_a_number(page, tables):
+    text = page.read_text(encoding="utf-8")
+    assert len(tables.VALUE.findall(text)) == len(re.findall(r"<!--\s+value:", text))
+
+
+@each_page
 def test_no_value_begins_a_line(page):
     """Markdown ends the paragraph there."""
     assert not re.findall(r"^[\s>*-]*<!--\s+value.*", page.read_text(), re.MULTILINE)
