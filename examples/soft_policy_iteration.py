@@ -105,12 +105,14 @@ def main() -> None:
     transitions, rewards = corridor()
     tables, policies = iterate(arguments.rounds)
     optimum = optimal_q(transitions, rewards)
-    print("round  least rise of Q  largest rise  distance to the optimum  loss of Q  loss of π")
+    print("| round | least rise of Q | largest rise | distance to the optimum | loss of Q | loss of π |")
+    print("|---|---|---|---|---|---|")
     for index in range(1, len(tables)):
         rise = (tables[index] - tables[index - 1])[:4]
         distance = np.abs(tables[index] - optimum).max()
         of_q, of_policy = losses(transitions, rewards, tables[index], policies[index])
-        print(f"{index:5}  {rise.min():15.2e}  {rise.max():12.2e}  {distance:23.2e}  {of_q:9.1e}  {of_policy:9.1e}")
+        numbers = (rise.min(), rise.max(), distance, of_q, of_policy)
+        print(f"| {index} | {' | '.join(f'{number:.0e}' for number in numbers)} |")
     if arguments.plot:
         plot(tables, arguments.plot)
 

@@ -51,5 +51,5 @@ def test_the_losses_vanish_at_the_optimum(example):
 def test_the_script_prints_and_draws(example, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["soft_policy_iteration.py", "--rounds", "2", "--plot", str(tmp_path / "q.png")])
     example.main()
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert len(capsys.readouterr().out.splitlines()) == 4
     assert (tmp_path / "q.png").stat().st_size > 0
