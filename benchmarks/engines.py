@@ -10,18 +10,16 @@ The score of a run is the mean return of the last 100 episodes of its training.
 """
 
 import argparse
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
-from runs import Run, complete, read, spaced, versions
+from runs import Run, complete, processes, read, spaced, versions
 from scipy import stats
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -205,7 +203,7 @@ def main() -> None:
         for engine in ENGINES
     ]
     jobs = [partial(train, *run) for run in wanted if run not in done]
-    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+    with processes(options.workers) as pool:
         complete(RESULTS, jobs, pool, describe)
     print(table(read(RESULTS)))
 

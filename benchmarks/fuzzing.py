@@ -213,6 +213,19 @@ class Watch:
             self.seen.append(f"{event} {arguments!r}"[:200])
 
 
+def outcome_of(read: Callable[[bytes], object], content: bytes) -> str:
+    """What comes of reading a file, in a few words. Ctrl-C is no outcome."""
+    try:
+        read(content)
+    except KeyboardInterrupt:
+        raise
+    except (ValueError, yaml.YAMLError):
+        return "clear error"
+    except BaseException as problem:
+        return f"{type(problem).__name__}: {problem}"[:100]
+    return "read"
+
+
 def main() -> None:
     """Spoil and read for a while."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,15 +254,7 @@ def main() -> None:
             kinds[kind] += 1
             for read in reading[kind]:
                 watch.armed, start = True, time.process_time()
-                try:
-                    read(spoilt)
-                    outcome = "read"
-                except ValueError:
-                    outcome = "clear error"
-                except yaml.YAMLError:
-                    outcome = "clear error"
-                except BaseException as problem:
-                    outcome = f"{type(problem).__name__}: {problem}"[:100]
+                outcome = outcome_of(read, spoilt)
                 watch.armed = False
                 if counts[outcome] == 0 and outcome not in ("read", "clear error"):
                     options.output.with_suffix(f".{options.seed}-{len(counts)}.bin").write_bytes(spoilt)

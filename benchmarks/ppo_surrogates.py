@@ -14,17 +14,15 @@ stopped.
 """
 
 import argparse
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from runs import Run, complete, read, versions
+from runs import Run, complete, processes, read, versions
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
@@ -248,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for setting in settings
         if (setting, env_id, seed) not in done
     ]
-    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+    with processes(options.workers) as pool:
         complete(options.results, jobs, pool, describe)
     chosen = select(read(options.results), n_steps, options.envs, options.seeds)
     scores = normalized(chosen)

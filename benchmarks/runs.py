@@ -1,11 +1,13 @@
 """What benchmarks of many runs share: a finished run is a line of a file, so that an interrupted benchmark goes on."""
 
 import json
+import multiprocessing
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ def read(path: Path) -> list[Run]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def processes(n_workers: int) -> ProcessPoolExecutor:
+    """So many processes in which runs are made. Ctrl-C ends them; without that they would go on with the next run."""
+    fresh = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(n_workers, fresh, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+
+
 def complete(
     path: Path, jobs: Sequence[Callable[[], Run]], pool: Executor | None, describe: Callable[[Run], str]
 ) -> None:
@@ -45,7 +53,7 @@ def complete(
 
     :param path: the file
     :param jobs: each makes one run
-    :param pool: where they run, side by side; None: here, one after the other
+    :param pool: where they run, side by side, :func:`processes` for example; None: here, one after the other
     :param describe: a few words on a finished run
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -108,8 +109,7 @@ def main() -> None:
     tasks = list(make_tasks(options.quick))
     missing = [task for task in tasks if find(task, options.output) is None]
     start = time.perf_counter()
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, fresh, th.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), begin) as pool:
         futures = {pool.submit(run, task): task for task in missing}
         for n_done, future in enumerate(as_completed(futures), start=1):
             task = futures[future]
@@ -118,6 +118,12 @@ def main() -> None:
             left = (time.perf_counter() - start) / n_done * (len(missing) - n_done)
             print(f"[{n_done}/{len(missing)}, {left / 60:.1f} min left] {task}", file=sys.stderr, flush=True)
     report([line for task in tasks if (line := find(task, options.output))], options.images or options.output)
+
+
+def begin() -> None:
+    """What a process does first. Ctrl-C ends it; without that it would go on with the next run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    th.set_num_threads(1)
 
 
 def parse_options() -> argparse.Namespace:

@@ -4,8 +4,9 @@ import io
 from contextlib import suppress
 
 import pytest
+import yaml
 from envs import RandomEnv
-from fuzzing import mutate
+from fuzzing import mutate, outcome_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
@@ -33,3 +34,29 @@ def test_mutated_files_end_in_a_clear_error_or_a_model(draw, whole):
     with suppress(ValueError):
         assert isinstance(safe_load(io.BytesIO(mutated), "PPO"), PPO)
     assert inspect_model(io.BytesIO(mutated)).verdict
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome"),
+    [
+        (ValueError("refused"), "clear error"),
+        (yaml.YAMLError(), "clear error"),
+        (SystemExit("gone"), "SystemExit: gone"),
+        (None, "read"),
+    ],
+)
+def test_outcomes(problem, outcome):
+    def read(content):
+        assert content == b"content"
+        if problem:
+            raise problem
+
+    assert outcome_of(read, b"content") == outcome
+
+
+def test_ctrl_c_is_no_outcome():
+    def read(content):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        outcome_of(read, b"")

@@ -1,12 +1,20 @@
 """A finished run is kept, whatever happens to the others."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from runs import complete, read
+
+ROOT = Path(__file__).parents[2]
 
 
 def job(number):
@@ -58,3 +66,36 @@ def test_ctrl_c_ends_a_run_that_is_made_here(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         complete(tmp_path / "runs.jsonl", [run, run], None, json.dumps)
     assert begun == [threading.main_thread()]
+
+
+SCRIPT = """
+import time
+from pathlib import Path
+from runs import complete, processes
+
+def run():
+    print("begun", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with processes(1) as pool:
+        complete(Path("runs.jsonl"), [run] * 3, pool, str)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_runs_in_processes(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0
+    assert said.rstrip().endswith("KeyboardInterrupt")
