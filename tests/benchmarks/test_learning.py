@@ -62,6 +62,27 @@ def test_race_tells_when_the_peers_last_return_is_reached(runs):
     assert "50 000 (1 of 2)" in learning.race("npg", "fast_trpo", {"npg": runs, "fast_trpo": peer})
 
 
+def test_every_seed_has_its_score_and_its_best_evaluation(runs):
+    head, _, line = learning.by_seed("npg", runs[::-1]).splitlines()
+    assert head == "| environment | least | most | ascending | seed 0 | seed 1 |"
+    assert line == f"| {ENV_ID} | 900.0 | 1000.0 | 900.0, 1000.0 | 900.0 | 1000.0 |"
+    line = learning.by_seed("npg", runs, best=True).splitlines()[-1]
+    assert line == f"| {ENV_ID} | 990.0 | 1000.0 | 990.0, 1000.0 | 990.0 | 1000.0 |"
+
+
+def test_trials_are_the_latest_runs_with_other_settings(runs, monkeypatch, tmp_path):
+    shipped = learning.configurations("npg")[ENV_ID]
+    other = {key: value for key, value in shipped.items() if key != "step"} | {"gamma": 0.5}
+    lines = [{**runs[0], "config": shipped}, {**runs[0], "mean": 1.0, "config": other}]
+    lines += [{**each, "config": other} for each in runs]
+    (tmp_path / "npg.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(learning, "RESULTS", tmp_path)
+    (line,) = learning.trials("npg").splitlines()[2:]
+    assert line == (
+        f"| {ENV_ID} | `gamma=0.5`, no `step` | 0, 1 | 950.0 | 900.0 | 1000.0 | 900.0, 1000.0 | 990.0, 1000.0 |"
+    )
+
+
 def test_every_published_environment_has_a_configuration():
     for algo in ("npg", "ppo_kl", "acktr"):
         assert set(learning.published(algo)["scores"]) <= set(learning.configurations(algo))
