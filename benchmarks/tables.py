@@ -53,7 +53,7 @@ MARKED = re.compile(r"(<!-- table: ([^>]+?) -->\n)((?:\|.*\n)*)")
 """A comment, and the table under it."""
 
 NUMBER = r"[-−]?\d+(?: \d{3})*(?:\.\d+)?"
-MORE = rf"\s±\s{NUMBER}|\s\({NUMBER}(?:\sto\s|–){NUMBER}\)|(?:,\s{NUMBER})*\sand\s{NUMBER}"
+MORE = rf"\s+±\s+{NUMBER}|\s+\({NUMBER}(?:\s+to\s+|–){NUMBER}\)|(?:,\s+{NUMBER})*\s+and\s+{NUMBER}"
 VALUE = re.compile(rf"(<!--\s+value:((?:(?!-->)[\s\S])+)-->\s?)({NUMBER}(?:{MORE})?)")
 """A comment, and the numbers after it."""
 

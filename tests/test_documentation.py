@@ -164,8 +164,8 @@ def test_values_have_as_many_numbers_and_decimals_as_are_written(tables, written
 def test_a_list_in_a_sentence_has_all_numbers_of_its_cell(tables):
     comment = "at <!-- value: by_seed ddpg | ascending | InvertedDoublePendulum-v4 -->"
     numbers = tables.looked_up("by_seed ddpg | ascending | InvertedDoublePendulum-v4")
-    written = f"{', '.join(numbers[:-1])}\nand {numbers[-1]}"
-    assert tables.renewed(comment + ", ".join("1.0" for _ in numbers[:-1]) + "\nand 1.0") == comment + written
+    first, *more, last = numbers
+    assert tables.renewed(f"{comment}1.0,\n  1.0\n  and 1.0") == f"{comment}{first},\n  {', '.join(more)}\n  and {last}"
     with pytest.raises(ValueError, match="has to have all of"):
         tables.renewed(comment + "1.0 and 1.0")
 
