@@ -2,8 +2,8 @@
 
     python benchmarks/failures.py reinforce CartPole-v1 --seeds 10 11 19 --steps 5000 20000 80000
 
-Reads ``progress.csv`` of runs that ``benchmarks/learning.py`` has made, and keeps what it finds in
-``benchmarks/results/failures.jsonl``: for every run the numbers that were logged next to some steps.
+Reads ``progress.csv`` of runs that ``benchmarks/learning.py`` or ``sb3-pg sweep -f logs/learning`` has made, and keeps
+what it finds in ``benchmarks/results/failures.jsonl``: for every run the numbers that were logged next to some steps.
 """
 
 import argparse
