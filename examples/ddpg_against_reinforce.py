@@ -128,6 +128,11 @@ def importance_weighted(
     return (scores * (weights * (earned - earned.mean()))[:, None]).mean(0)
 
 
+def tell(study: str, case: str, number: float) -> None:
+    """Print what was found, a row of a Markdown table."""
+    print(f"| {study} | {case} | {number:.2f} |", flush=True)
+
+
 def off_policy(axes: Axes, n_seeds: int) -> None:
     """Learning from 100 actions of another policy, whose rewards are noisier than elsewhere: of the uniform one, and of
     one that prefers low choices.
@@ -150,7 +155,7 @@ def off_policy(axes: Axes, n_seeds: int) -> None:
                 reached.append(ascend(gradient, rewards, 0.5, 100))
         for index, (name, reached) in enumerate(curves.items()):
             draw(axes, np.array(reached), f"{name}, {of_whom}", f"C{index}", style)
-            print(f"off-policy: {of_whom}, {name}: {np.mean([curve[-1] for curve in reached]):.2f} at the end")
+            tell("off-policy", f"{of_whom}, {name}", np.mean([curve[-1] for curve in reached]))
     axes.axhline(rewards.max(), color="black", linewidth=0.8, linestyle=":", label="best action")
     axes.set(xlabel="steps of gradient ascent", ylabel="mean reward, exact", title="From a fixed batch of 100 actions")
     axes.legend(fontsize="small")
@@ -190,7 +195,8 @@ def variance(axes: Axes, n_seeds: int) -> None:
             positions = 3 * place + np.arange(2) + 0.4 * offset
             means = np.mean(pairs, 0)
             axes.bar(positions, means, 0.35, color=f"C{offset}", label=None if place else name)
-            print(f"variance: {kind}, {name}: noise {means[0]:.2f}, bias {means[1]:.2f}")
+            for label, mean in zip(labels, means, strict=True):
+                tell("variance", f"{kind}, {name}, {label}", mean)
     axes.set_xticks([0.2, 1.2, 3.2, 4.2], [f"{kind}\n{label}" for kind in ("smooth", "rough") for label in labels])
     axes.set(ylabel="÷ length of the exact gradient", title="One sample at the uniform policy", yscale="log")
     axes.legend(fontsize="small")
@@ -211,7 +217,8 @@ def tuning(axes: Axes, n_seeds: int) -> None:
             scores[name][seed, column] = ascend(gradient, rewards, rate, 200)[-1]
     for name, reached in scores.items():
         axes.plot(rates, reached.mean(0), marker="o", markersize=3, label=name)
-        print(f"tuning: {name}: " + ", ".join(f"{score:.2f}" for score in reached.mean(0)))
+        for rate, score in zip(rates, reached.mean(0), strict=True):
+            tell("tuning", f"{name}, policy {rate:.3g}", score)
     axes.axhline(rewards.max(), color="black", linewidth=0.8, linestyle=":", label="best action")
     axes.set(xscale="log", xlabel="learning rate of the policy", ylabel="mean reward after 200 steps")
     axes.set(title="Two learning rates, or one")
@@ -258,7 +265,8 @@ def bias(axes: Axes, n_seeds: int) -> None:
                 for _ in range(10):
                     logits = logits + 0.5 * exact_gradient(logits, rewards)
         axes.plot(ages, cosines.mean(0), marker="o", markersize=3, label=label)
-        print(f"bias: {label}: " + ", ".join(f"{cosine:.2f}" for cosine in cosines.mean(0)))
+        for age, cosine in zip(ages, cosines.mean(0), strict=True):
+            tell("bias", f"{label}, age {age}", cosine)
         axes.fill_between(ages, cosines.min(0), cosines.max(0), alpha=0.15)
     axes.axhline(0, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="age of the critic: steps of the policy since it was fitted")
@@ -278,6 +286,7 @@ def main() -> None:
     arguments = parser.parse_args()
     th.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
+    print("| study | case | mean over seeds |\n|---|---|---|")
     for name in arguments.studies:
         figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
         STUDIES[name](axes, arguments.seeds)

@@ -50,5 +50,5 @@ def test_figures_are_drawn(example, tmp_path, monkeypatch, capsys):
     command = ["script", "--studies", "off_policy", "--seeds", "1", "--output", str(tmp_path)]
     monkeypatch.setattr("sys.argv", command)
     example.main()
-    assert "off-policy: uniform actions, DDPG" in capsys.readouterr().out
+    assert "| off-policy | uniform actions, DDPG |" in capsys.readouterr().out
     assert (tmp_path / "gumbel_ddpg_off_policy.png").stat().st_size > 0
