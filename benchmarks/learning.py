@@ -244,7 +244,7 @@ def side_by_side(runs: dict[str, list[Run]], final: bool = True, best: bool = Tr
     lines = [row(*heads), "|---" * len(heads) + "|"]
     for env_id, config in configurations(next(iter(runs))).items():
         chosen = [[run for run in algo_runs if run["env"] == env_id] for algo_runs in runs.values()]
-        if any(chosen[1:]):
+        if chosen[0] and any(chosen[1:]):
             scores = [written([run["mean"] for run in algo_runs]) for algo_runs in chosen]
             highest = [written(best_on_the_way(algo_runs)) for algo_runs in chosen]
             seeds = ", ".join(str(len(algo_runs)) for algo_runs in chosen)
