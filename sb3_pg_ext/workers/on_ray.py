@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ from sb3_pg_ext.workers.actors import Actors, Delivery, Layout, MakeActor
 from sb3_pg_ext.workers.pool import GRACE_SECONDS, START_SECONDS, out_of_restarts, pack
 from sb3_pg_ext.workers.shared_memory import SharedArray
 from sb3_pg_ext.workers.shared_statistics import Slots
+
+CONNECT_SECONDS = 10.0
+"""After so long without an answer there is no cluster."""
 
 Rows = dict[str, np.ndarray]
 """Slots of running statistics as plain arrays, by the statistics' name."""
@@ -280,5 +284,11 @@ def connect(address: str | None, n_cpus: float) -> bool:
     new: dict[str, Any] = {}
     if address == "local":
         new = {"num_cpus": max(os.cpu_count() or 1, int(np.ceil(n_cpus))), "include_dashboard": False}
+    elif address != "auto" and "://" not in address:
+        host, _, port = address.rpartition(":")
+        try:  # Ray would try for many minutes
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"No Ray cluster answers at {address}: {error}") from error
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **new)
     return True

@@ -46,9 +46,10 @@ def out_of_restarts(index: int, fault: str, n_restarts: int, first_failure: str 
     :param n_restarts: how many workers have been replaced before
     :param first_failure: the first exception of any worker, with its traceback
     """
-    after = f" after {n_restarts} restarts" if n_restarts else ""
-    message = f"Worker {index} {fault}{after}"
-    if first_failure not in (None, f"Worker {index} {fault}"):
+    failure = message = f"Worker {index} {fault}"
+    if n_restarts:
+        message = f"After {n_restarts} restart{'s' if n_restarts > 1 else ''}: {failure}"
+    if first_failure not in (None, failure):
         message += f"\n\nThe first exception was that of another: {first_failure}"
     return WorkerError(message)
 

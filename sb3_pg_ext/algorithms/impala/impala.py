@@ -1,6 +1,7 @@
 """Importance weighted actor-learner architecture."""
 
 import multiprocessing
+import re
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -51,6 +52,9 @@ from sb3_pg_ext.workers.pool import POLL_SECONDS, pack
 from sb3_pg_ext.workers.shared_statistics import allocate_slots, take_in
 
 START_METHODS = ("forkserver", "spawn", "fork")
+
+ADDRESS = re.compile(r"auto|local|[^/]+:\d+")
+"""Of a Ray cluster."""
 
 Step = tuple[int, float, bool, Info]
 """A step as callbacks see it: index of the actor, reward, whether the episode ended, and SB3's info."""
@@ -227,9 +231,10 @@ class IMPALA(ActorCriticBase):
                 f"n_envs_per_actor={self.n_envs_per_actor} with {self.n_envs} environments; allowed: a divisor of "
                 f"{self.n_envs}, or another env"
             )
-        if vars(self).pop("n_actors", None) not in (None, self.n_actors):  # load() sets what it is given
+        n_actors = vars(self).pop("n_actors", None)  # load() sets what it is given
+        if n_actors not in (None, self.n_actors):
             raise ValueError(
-                f"n_actors with {self.n_envs} environments and n_envs_per_actor={self.n_envs_per_actor}; allowed: "
+                f"n_actors={n_actors!r} with {self.n_envs} environments and n_envs_per_actor={self.n_envs_per_actor}; allowed: "
                 f"{self.n_actors}, or another env"
             )
         check_choice("surrogate", self.surrogate, ("policy_gradient", "clipped"))
@@ -267,7 +272,7 @@ class IMPALA(ActorCriticBase):
         if self.backend == "ray":
             if find_spec("ray") is None:
                 raise ValueError("backend='ray' without Ray; allowed: 'processes', or pip install 'sb3_pg_ext[ray]'")
-            if self.ray_address is not None and self.ray_address.startswith("ray://"):
+            if self.ray_address is not None and not ADDRESS.fullmatch(str(self.ray_address)):
                 raise ValueError(
                     f"ray_address={self.ray_address!r}; allowed: None, 'auto' on a machine of the cluster, or "
                     "HOST:PORT; a learner that is a client of Ray would send every unroll twice"

@@ -158,8 +158,16 @@ def test_a_machine_is_lost(connected):
     watch.assert_gone()
 
 
+def test_where_no_cluster_answers_is_an_error_at_once(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConnectionError, match=r"No Ray cluster answers at 127\.0\.0\.1:1: .*refused"):
+        build(RandomEnv, ray_address="127.0.0.1:1").learn(10)
+
+
 def test_a_client_of_ray_is_refused():
     with pytest.raises(ValueError, match="ray_address='ray://head:10001'; allowed: None, 'auto'"):
         build(RandomEnv, ray_address="ray://head:10001")
+    with pytest.raises(ValueError, match="ray_address=5; allowed: None, 'auto'"):
+        build(RandomEnv, ray_address=5)
     with pytest.raises(ValueError, match="ray_address='auto' with backend='processes'; allowed: backend='ray'"):
         IMPALA("MlpPolicy", RandomEnv(), ray_address="auto")
