@@ -120,7 +120,7 @@ def test_a_replacement_has_another_seed_and_comes_after_all_reports(make, how):
         while True:
             reports.extend(pool.receive())
 
-    with pytest.raises(WorkerError, match="^After 2 restarts: Worker"):
+    with pytest.raises(WorkerError, match=r"^After 2 restarts: Worker"):
         receive()
     assert before_restarts == [(1, 3), (1, 6)]
     seeds = [seed for _, seed in reports]

@@ -234,8 +234,8 @@ class IMPALA(ActorCriticBase):
         n_actors = vars(self).pop("n_actors", None)  # load() sets what it is given
         if n_actors not in (None, self.n_actors):
             raise ValueError(
-                f"n_actors={n_actors!r} with {self.n_envs} environments and n_envs_per_actor={self.n_envs_per_actor}; allowed: "
-                f"{self.n_actors}, or another env"
+                f"n_actors={n_actors!r} with {self.n_envs} environments and "
+                f"n_envs_per_actor={self.n_envs_per_actor}; allowed: {self.n_actors}, or another env"
             )
         check_choice("surrogate", self.surrogate, ("policy_gradient", "clipped"))
         if callable(self.clip_range):

@@ -341,6 +341,6 @@ def test_restart(trouble, tmp_path):
 
 def test_restarts_have_a_limit():
     model = build(Troubled, partial(Troubled, "exit", at=20), on_worker_failure="restart", max_restarts=2)
-    with pytest.raises(WorkerError, match="After 2 restarts: .*exit status 3"):
+    with pytest.raises(WorkerError, match=r"After 2 restarts: .*exit status 3"):
         model.learn(FOREVER)
     assert model._n_restarts == 2
