@@ -21,6 +21,7 @@ from sb3_pg_ext.evaluation.locks import PREFIX as LOCK
 from sb3_pg_ext.evaluation.processes import OUTPUT_FILE, Ended
 from sb3_pg_ext.evaluation.records import RESULT_FILE
 from sb3_pg_ext.evaluation.runs import CHECKPOINT_FOLDER, Run, Trainer, perform
+from sb3_pg_ext.workers.on_ray import check_cluster
 
 LOOK_SECONDS = 5.0
 """So often the cluster is asked what it has, and how far the runs are."""
@@ -51,6 +52,7 @@ class RayTasks:
         self._steps: dict[str, int] = {}
         self._is_own = not ray.is_initialized()
         if self._is_own:
+            check_cluster(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         self._trainer, self._n_cpus, self._n_gpus = trainer, n_cpus, n_gpus
         if not self._count_slots():

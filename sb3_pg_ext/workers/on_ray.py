@@ -284,11 +284,22 @@ def connect(address: str | None, n_cpus: float) -> bool:
     new: dict[str, Any] = {}
     if address == "local":
         new = {"num_cpus": max(os.cpu_count() or 1, int(np.ceil(n_cpus))), "include_dashboard": False}
-    elif address != "auto" and "://" not in address:
-        host, _, port = address.rpartition(":")
-        try:  # Ray would try for many minutes
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except OSError as error:
-            raise ConnectionError(f"No Ray cluster answers at {address}: {error}") from error
+    else:
+        check_cluster(address)
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **new)
     return True
+
+
+def check_cluster(address: str) -> None:
+    """Ray itself would try for many minutes to reach a cluster that is not there.
+
+    :param address: HOST:PORT; others are left to Ray
+    :raises ConnectionError: if nothing answers there
+    """
+    if ":" not in address or "://" in address:
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:  # the latter of what is no number
+        raise ConnectionError(f"No Ray cluster answers at {address}: {error}") from error

@@ -50,6 +50,13 @@ def test_a_client_of_ray_is_refused():
         RayTasks(train_in_parts, "ray://head:10001")
 
 
+@pytest.mark.parametrize(("port", "problem"), [("1", "refused"), ("head", "invalid literal")])
+def test_where_no_cluster_answers_is_an_error_at_once(monkeypatch, port, problem):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConnectionError, match=f"No Ray cluster answers at 127.0.0.1:{port}: .*{problem}"):
+        RayTasks(train_in_parts, f"127.0.0.1:{port}")
+
+
 @pytest.fixture(scope="module")
 def cluster():
     with local_cluster(Path(__file__).parent) as cluster:

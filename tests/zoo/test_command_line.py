@@ -88,7 +88,6 @@ def test_a_program_that_does_not_go_with_what_is_installed(zoo, capsys, monkeypa
 
 WITHOUT_RL_ZOO = """
 import sys
-from types import ModuleType
 sys.modules["rl_zoo3"] = None
 from sb3_pg_ext.zoo.__main__ import main
 for script in ("train", "plot_train"):
