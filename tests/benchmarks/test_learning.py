@@ -35,10 +35,32 @@ def test_interval_is_students():
 
 def test_table_gives_final_and_best_scores(runs):
     cells = learning.table("npg", runs).splitlines()[-1].split(" | ")
-    assert cells[:3] == [f"| {ENV_ID}", "100 000", "2"]
+    assert cells[:3] == [f"| {ENV_ID}", "100 000", "0–1"]
     assert cells[3].startswith("950.0 ± ")
-    assert cells[4:6] == ["900.0", "1000.0"]
-    assert cells[6].startswith("995.0 ± ")
+    assert cells[4:7] == ["", "900.0", "1000.0"]
+    assert cells[7].startswith("995.0 ± ")
+
+
+def test_the_interquartile_mean_leaves_the_ends_out(runs):
+    runs = [run(seed, score, [[BUDGET, 0.0]]) for seed, score in enumerate([-500.0, 1.0, 2.0, 6.0, 900.0])]
+    assert learning.table("npg", runs).splitlines()[-1].split(" | ")[4] == "3.0"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([3], "3"), ([4, 0, 2, 1], "0–2, 4"), (range(10, 20), "10–19"), ([1, 3], "1, 3")]
+)
+def test_ranges(numbers, text):
+    assert learning.ranges(numbers) == text
+
+
+def test_seeds_of_the_tuning_count_until_there_are_two_fresh_ones(runs, monkeypatch, tmp_path):
+    shipped = learning.configurations("npg")[ENV_ID]
+    monkeypatch.setattr(learning, "RESULTS", tmp_path)
+    lines = []
+    for seed, counting in ((0, [0]), (10, [0, 10]), (11, [10, 11])):
+        lines.append({**runs[0], "seed": seed, "config": shipped})
+        (tmp_path / "npg.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert [each["seed"] for each in learning.load_runs("npg")] == counting
 
 
 def test_comparison_takes_the_same_step_of_all(runs):
@@ -150,4 +172,4 @@ def test_showing_makes_no_runs(monkeypatch, capsys, show):
     monkeypatch.setattr("sys.argv", ["learning.py", "npg", "--seeds", "0", "99", *["--show"] * show])
     learning.main()
     assert bool(made) is not show
-    assert "| CartPole-v1 | 100 000 | 5 | 500.0" in capsys.readouterr().out
+    assert "| CartPole-v1 | 100 000 | 0–4 | 500.0" in capsys.readouterr().out
