@@ -4,8 +4,8 @@
 
 On CartPole-v1. Of 300 states of the latest 5000, the gradient of the actor's loss in the logits, without the penalty,
 is averaged over 100 samples of the noise. It leads the right way where descent raises the logit of the action with the
-larger Q, of both critics' mean, above the other's. Printed at every fifth of the training, beside the mean return of
-five greedy episodes and the mean gap between the two Q.
+larger Q, of both critics' mean, above the other's. This is done at every fifth of the training, beside the mean return
+of five greedy episodes and the mean gap between the two Q. Of the last two fifths the table has the least and the most.
 """
 
 import argparse
@@ -27,14 +27,17 @@ SETTINGS: dict[str, Any] = {
     "buffer_size": 100_000,
     "train_freq": 2,
     "tau": 0.02,
+    "logit_penalty": 0.1,
+    "policy_kwargs": {"n_critics": 2},
 }
+LINEAR: dict[str, Any] = {"n_critics": 2, "linear_critic": True}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "straight-through": {"logit_penalty": 0.1},
-    "soft": {"logit_penalty": 0.1, "straight_through": False},
-    "soft, penalty of 0.5": {"logit_penalty": 0.5, "straight_through": False},
-    "soft, τ = 5": {"logit_penalty": 0.1, "straight_through": False, "temperature": 5.0},
-    "straight-through, n_steps=3": {"logit_penalty": 0.1, "n_steps": 3},
-    "straight-through, linear critic": {"logit_penalty": 0.1, "policy_kwargs": {"n_critics": 2, "linear_critic": True}},
+    "straight-through": {},
+    "soft": {"straight_through": False},
+    "soft, `logit_penalty=0.5`": {"logit_penalty": 0.5, "straight_through": False},
+    "soft, `temperature=5`": {"straight_through": False, "temperature": 5.0},
+    "straight-through, `n_steps=3`": {"n_steps": 3},
+    "straight-through, `linear_critic=True`": {"policy_kwargs": LINEAR},
 }
 
 
@@ -63,23 +66,36 @@ def leads_right(model: GumbelDDPG, rng: np.random.Generator) -> tuple[float, flo
 
 
 class Report(BaseCallback):
-    """Prints a line at every fifth of the training."""
+    """Looks at the model at every fifth of the training.
+
+    :param seed: of the states, and of the episodes
+    :param n_steps: of the training
+    """
 
     model: GumbelDDPG
 
-    def __init__(self, name: str, seed: int, n_steps: int) -> None:
+    def __init__(self, seed: int, n_steps: int) -> None:
         super().__init__()
-        self._head, self._every = f"{name:32} seed {seed}", n_steps // 5
+        self.found: list[tuple[float, float, float]] = []
+        """The share of states that are led right, the gap, and the return."""
+        self._every = n_steps // 5
         self._rng = np.random.default_rng(seed)
         self._env = make_vec_env("CartPole-v1", seed=1000 + seed)
 
     def _on_step(self) -> bool:
         if self.n_calls % self._every == 0:
-            led, gap = leads_right(self.model, self._rng)
             score = evaluate_policy(self.model, self._env, 5, warn=False)[0]
-            found = f"right {led:.2f}, gap {gap:.2f}, return {score:.0f}"
-            print(f"{self._head} {self.n_calls:6} steps: {found}", flush=True)
+            self.found.append((*leads_right(self.model, self._rng), float(np.mean(score))))
         return True
+
+
+def row(name: str, reports: list[Report]) -> str:
+    """A line of the table, over all seeds."""
+    found = np.array([report.found for report in reports])
+    right, gap = (f"{numbers.min():.2f} to {numbers.max():.2f}" for numbers in np.moveaxis(found[:, -2:, :2], -1, 0))
+    best, last = found[..., 2].max(1), found[:, -1, 2]
+    returns = "; ".join(f"{most:.0f}, {end:.0f}" for most, end in zip(best, last, strict=True))
+    return f"| {name} | {right} | {gap} | {returns} |"
 
 
 def main() -> None:
@@ -88,12 +104,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20_000, help="of every training (default: 20000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        for name, chosen in VARIANTS.items():
-            kwargs = {"policy_kwargs": {"n_critics": 2}, **SETTINGS, **chosen}
+    th.set_num_threads(1)
+    seeds = ", ".join(map(str, arguments.seeds))
+    print(f"| actor's loss | right | gap of Q | best return on the way, last one; seeds {seeds} |\n|---|---|---|---|")
+    for name, chosen in VARIANTS.items():
+        reports = [Report(seed, arguments.steps) for seed in arguments.seeds]
+        for seed, report in zip(arguments.seeds, reports, strict=True):
             env = make_vec_env("CartPole-v1", seed=seed)
-            model = GumbelDDPG("MlpPolicy", env, seed=seed, device="cpu", **kwargs)
-            model.learn(arguments.steps, Report(name, seed, arguments.steps), log_interval=None)
+            model = GumbelDDPG("MlpPolicy", env, seed=seed, device="cpu", **{**SETTINGS, **chosen})
+            model.learn(arguments.steps, report, log_interval=None)
+        print(row(name, reports), flush=True)
 
 
 if __name__ == "__main__":

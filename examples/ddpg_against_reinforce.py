@@ -5,9 +5,10 @@
 Four choices of three each, 81 joint actions, one state. The policy is a softmax for every choice. Two rewards: a smooth
 one, quadratic in the sum of the choices, and a rough one, a table of random numbers. Critics are networks that are
 fitted to noisy rewards at one-hot actions, as GumbelDDPG's; its gradient goes through straight-through samples. The
-exact gradient is a sum over all joint actions. Four studies, of which docs/gumbel_ddpg.md tells, with a figure each:
+exact gradient is a sum over all joint actions. Five studies, of which docs/gumbel_ddpg.md tells, with a figure each:
 
 - ``off_policy``: learning from a fixed batch of another policy's actions;
+- ``horizon``: the same, by the number of decisions of an episode;
 - ``variance``: of single-sample gradients, by smoothness of the reward;
 - ``tuning``: what is reached, by the learning rates;
 - ``bias``: of the deterministic gradient, by the size of the critic and by its age.
@@ -119,13 +120,18 @@ def ascend(gradient: Callable[[np.ndarray], np.ndarray], rewards: np.ndarray, ra
 
 
 def importance_weighted(
-    logits: np.ndarray, choices: np.ndarray, earned: np.ndarray, behaviour: np.ndarray
+    logits: np.ndarray, choices: np.ndarray, earned: np.ndarray, behaviour: np.ndarray, length: int = 1
 ) -> np.ndarray:
-    """REINFORCE from another policy's actions: mean of π/μ·∇log π·(r − mean r), [Σ k]."""
+    """REINFORCE from another policy's episodes: mean of ∇log π(a_t)·Σ_u≥t ρ_0…ρ_u·(r_u − mean r), ρ = π/μ, [Σ k].
+
+    :param length: the number of decisions of an episode; one after another they are the rows of the batch
+    """
     flat = np.ravel_multi_index(choices.T, SIZES)
-    weights = probabilities(logits)[flat] / behaviour[flat]
+    ratios = probabilities(logits)[flat] / behaviour[flat]
+    weighted = ratios.reshape(-1, length).cumprod(1) * (earned - earned.mean()).reshape(-1, length)
+    to_go = weighted[:, ::-1].cumsum(1)[:, ::-1]
     scores = one_hot(choices, SIZES, np.float64) - Categorical(logits[None], SIZES).probs
-    return (scores * (weights * (earned - earned.mean()))[:, None]).mean(0)
+    return (scores * to_go.reshape(-1, 1)).mean(0)
 
 
 def tell(study: str, case: str, number: float) -> None:
@@ -144,12 +150,7 @@ def off_policy(axes: Axes, n_seeds: int) -> None:
         curves: dict[str, list[np.ndarray]] = {"DDPG": [], "REINFORCE, weighted": []}
         for seed in range(n_seeds):
             rng = np.random.default_rng(seed)
-            choices = largest(behaviour_logits + gumbel(rng, 100), SIZES)
-            earned = rewards[np.ravel_multi_index(choices.T, SIZES)] + rng.normal(size=100)
-            th.manual_seed(seed)
-            critic = nn.Sequential(nn.Linear(N_LOGITS, 32), nn.Tanh(), nn.Linear(32, 1))
-            refit(critic, th.tensor(one_hot(choices, SIZES)), th.tensor(earned, dtype=th.float32)[:, None], 200)
-            by_critic = partial(mean_deterministic_gradient, critic=critic, rng=rng)
+            choices, earned, by_critic = from_a_batch(rewards, behaviour_logits, 100, rng)
             by_score = partial(importance_weighted, choices=choices, earned=earned, behaviour=behaviour)
             for reached, gradient in zip(curves.values(), (by_critic, by_score), strict=True):
                 reached.append(ascend(gradient, rewards, 0.5, 100))
@@ -158,6 +159,42 @@ def off_policy(axes: Axes, n_seeds: int) -> None:
             tell("off-policy", f"{of_whom}, {name}", np.mean([curve[-1] for curve in reached]))
     axes.axhline(rewards.max(), color="black", linewidth=0.8, linestyle=":", label="best action")
     axes.set(xlabel="steps of gradient ascent", ylabel="mean reward, exact", title="From a fixed batch of 100 actions")
+    axes.legend(fontsize="small")
+
+
+def from_a_batch(
+    rewards: np.ndarray, logits: np.ndarray, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Actions of a policy, what they earned, and the gradient of a critic that was fitted to them."""
+    choices = largest(logits + gumbel(rng, n), SIZES)
+    earned = rewards[np.ravel_multi_index(choices.T, SIZES)] + rng.normal(size=n)
+    th.manual_seed(int(rng.integers(2**31)))
+    critic = nn.Sequential(nn.Linear(N_LOGITS, 32), nn.Tanh(), nn.Linear(32, 1))
+    refit(critic, th.tensor(one_hot(choices, SIZES)), th.tensor(earned, dtype=th.float32)[:, None], 200)
+    return choices, earned, partial(mean_deterministic_gradient, critic=critic, rng=rng)
+
+
+def horizon(axes: Axes, n_seeds: int) -> None:
+    """Learning from 128 uniform decisions, in episodes of one to 32; the state stays the same one."""
+    rewards, uniform, lengths = rewards_of("smooth"), np.zeros(N_LOGITS), 2 ** np.arange(6)
+    reached = {name: np.zeros((n_seeds, len(lengths))) for name in ("DDPG", "REINFORCE, weighted")}
+    for seed in range(n_seeds):
+        rng = np.random.default_rng(seed)
+        choices, earned, by_critic = from_a_batch(rewards, uniform, 128, rng)
+        reached["DDPG"][seed] = ascend(by_critic, rewards, 0.5, 100)[-1]  # its critic needs no episodes
+        batch = {"choices": choices, "earned": earned, "behaviour": probabilities(uniform)}
+        for column, length in enumerate(lengths):
+            by_score = partial(importance_weighted, length=int(length), **batch)
+            reached["REINFORCE, weighted"][seed, column] = ascend(by_score, rewards, 0.5, 100)[-1]
+    for index, (name, scores) in enumerate(reached.items()):
+        axes.plot(lengths, scores.mean(0), marker="o", markersize=3, color=f"C{index}", label=name)
+        axes.fill_between(lengths, scores.min(0), scores.max(0), alpha=0.12, color=f"C{index}")
+        for length, score in zip(lengths, scores.mean(0), strict=True):
+            tell("horizon", f"{name}, {length}", score)
+    axes.axhline(rewards.max(), color="black", linewidth=0.8, linestyle=":", label="best action")
+    axes.set(xscale="log", xlabel="decisions of an episode", ylabel="mean reward after 100 steps, exact")
+    axes.set_xticks(lengths, [str(length) for length in lengths], minor=False)
+    axes.set(title="From a fixed batch of 128 decisions")
     axes.legend(fontsize="small")
 
 
@@ -274,7 +311,7 @@ def bias(axes: Axes, n_seeds: int) -> None:
     axes.legend(fontsize="small")
 
 
-STUDIES = {"off_policy": off_policy, "variance": variance, "tuning": tuning, "bias": bias}
+STUDIES = {"off_policy": off_policy, "horizon": horizon, "variance": variance, "tuning": tuning, "bias": bias}
 
 
 def main() -> None:
@@ -284,6 +321,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
     parser.add_argument("--output", type=Path, default=Path(), help="the folder for the figures (default: this one)")
     arguments = parser.parse_args()
+    if arguments.seeds < 1:
+        parser.error(f"argument --seeds: {arguments.seeds}; allowed: an integer ≥ 1")
     th.set_num_threads(1)
     arguments.output.mkdir(parents=True, exist_ok=True)
     print("| study | case | mean over seeds |\n|---|---|---|")

@@ -75,6 +75,15 @@ def check_schedule(name: str, value: Any) -> None:
     check_positive(name, value(1.0) if callable(value) else value)
 
 
+def check_max_grad_norm(value: Any) -> None:
+    """Refuse a norm to which gradients cannot be scaled down.
+
+    :raises ValueError: if it is neither ``None`` nor a number above 0, which may be infinite
+    """
+    if value not in (None, float("inf")):
+        check_positive("max_grad_norm", value, allowed="a number > 0, or None")
+
+
 def _is_real(value: Any) -> bool:
     """Whether a value is a number, or holds a single one, so that it can be compared with another."""
     if isinstance(value, _BOOLS):

@@ -35,6 +35,21 @@ def test_the_score_function_is_unbiased(example):
     assert (np.abs(errors) < 4.5 * gradients.std(0) / np.sqrt(len(gradients))).all()
 
 
+@pytest.mark.parametrize("length", [1, 3])
+def test_importance_weights_give_the_gradient_of_another_policy(example, length):
+    rewards, logits = example.rewards_of("rough"), np.linspace(-0.2, 0.2, example.N_LOGITS)
+    uniform, rng = np.zeros(example.N_LOGITS), np.random.default_rng(0)
+    choices = example.largest(uniform + example.gumbel(rng, 60_000), example.SIZES)
+    earned = rewards[np.ravel_multi_index(choices.T, example.SIZES)]
+    behaviour = example.probabilities(uniform)
+    parts = [
+        example.importance_weighted(logits, some, numbers, behaviour, length)
+        for some, numbers in zip(np.split(choices, 50), np.split(earned, 50), strict=True)
+    ]
+    errors = np.mean(parts, 0) - example.exact_gradient(logits, rewards)
+    assert (np.abs(errors) < 4.5 * np.std(parts, 0) / np.sqrt(len(parts))).all()
+
+
 def test_the_deterministic_gradient_of_a_linear_critic_points_the_right_way(example):
     """Its reward is linear in the choices, too, so that nothing is missing between one-hot vectors."""
     weights = th.arange(float(example.N_LOGITS)) % 3
@@ -47,8 +62,14 @@ def test_the_deterministic_gradient_of_a_linear_critic_points_the_right_way(exam
 
 
 def test_figures_are_drawn(example, tmp_path, monkeypatch, capsys):
-    command = ["script", "--studies", "off_policy", "--seeds", "1", "--output", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", command)
+    command = ["script", "--studies", "off_policy", "horizon", "--output", str(tmp_path), "--seeds"]
+    monkeypatch.setattr("sys.argv", [*command, "1"])
     example.main()
-    assert "| off-policy | uniform actions, DDPG |" in capsys.readouterr().out
-    assert (tmp_path / "gumbel_ddpg_off_policy.png").stat().st_size > 0
+    told = capsys.readouterr().out
+    assert "| off-policy | uniform actions, DDPG |" in told
+    assert "| horizon | REINFORCE, weighted, 32 |" in told
+    assert (tmp_path / "gumbel_ddpg_horizon.png").stat().st_size > 0
+    monkeypatch.setattr("sys.argv", [*command, "0"])
+    with pytest.raises(SystemExit):
+        example.main()
+    assert "argument --seeds: 0; allowed: an integer ≥ 1" in capsys.readouterr().err

@@ -6,6 +6,7 @@ Every algorithm spells out its signature, as editors and RL Zoo need it. What fo
 import inspect
 import re
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 from sb3_pg_ext.plugins.configs import find_constructors
@@ -47,11 +48,13 @@ DOCUMENTATION = {
 def arguments_of(base: type, scope: Mapping[str, Any]) -> dict[str, Any]:
     """Of the local variables at the beginning of a constructor, those that another class's constructor takes.
 
+    Dictionaries are copied, since SB3 writes into that of the policy's arguments.
+
     :param base: the other class, such as SB3's ``OnPolicyAlgorithm``
     :param scope: ``locals()``
     """
     names = inspect.signature(base).parameters
-    return {name: value for name, value in scope.items() if name in names}
+    return {name: copy(value) if isinstance(value, dict) else value for name, value in scope.items() if name in names}
 
 
 def refuse_unused(model: Any, choice: str, *names: str) -> None:

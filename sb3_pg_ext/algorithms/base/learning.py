@@ -6,6 +6,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
 from sb3_pg_ext.algorithms.base.saving import SavesItsName
+from sb3_pg_ext.arguments import check_range
 
 SelfLearning = TypeVar("SelfLearning", bound="Learning")
 
@@ -55,6 +56,12 @@ class Learning(SavesItsName):
 
     def _end_training(self) -> None:
         """Whatever has to end with a training, however it ends."""
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        remaining = self._current_progress_remaining
+        allowed = f"a number ≥ 0, at a remaining progress of {remaining:.3g}, too"
+        check_range("learning_rate", self.lr_schedule(remaining), 0, allowed=allowed)
+        super()._update_learning_rate(optimizers)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)

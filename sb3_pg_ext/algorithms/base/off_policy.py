@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
+from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
@@ -81,8 +82,12 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         check_range("learning_starts", self.learning_starts, 0)
         check_range("tau", self.tau, np.nextafter(0, 1), 1, allowed="(0, 1]")
         check_range("gamma", self.gamma, 0, 1)
+        check_count("train_freq", self.train_freq[0] if isinstance(self.train_freq, tuple) else self.train_freq)
         check_count("gradient_steps", self.gradient_steps, -1)
         check_count("n_steps", self.n_steps)
+        if not isinstance(self.action_noise, ActionNoise | None):
+            raise ValueError(f"action_noise={self.action_noise!r}; allowed: an ActionNoise of SB3, or None")
+        check_action_space(self.action_space)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -93,6 +98,8 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
             raise ValueError(
                 f"action_space={space}; allowed: a Box of floats (the buffer would cut scaled actions off)"
             )
+        if isinstance(space, spaces.Box) and not np.all(space.low < space.high):
+            raise ValueError(f"action_space={space}; allowed: a Box with low < high (actions are scaled to −1 to 1)")
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:

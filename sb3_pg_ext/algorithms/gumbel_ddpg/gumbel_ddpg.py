@@ -20,7 +20,14 @@ from sb3_pg_ext.algorithms.gumbel_ddpg.action_sampling import MLPActionSampler
 from sb3_pg_ext.algorithms.gumbel_ddpg.actor_losses import actor_losses
 from sb3_pg_ext.algorithms.gumbel_ddpg.backends import GumbelBackend, make_backend
 from sb3_pg_ext.algorithms.gumbel_ddpg.policies import CnnPolicy, GumbelPolicy, MlpPolicy, MultiInputPolicy
-from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_range, check_schedule
+from sb3_pg_ext.arguments import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_max_grad_norm,
+    check_range,
+    check_schedule,
+)
 from sb3_pg_ext.functional.gumbel_softmax import GumbelSoftmax, largest, one_hot
 from sb3_pg_ext.functional.heads import Categorical
 from sb3_pg_ext.functional.surrogates import td_loss
@@ -81,11 +88,11 @@ class GumbelDDPG(OffPolicyBase):
     :param max_grad_norm: gradients are scaled down to this norm, that of the actor and that of the critic each on its
         own; ``None`` for no clipping
     :param loss: of the temporal differences: ``"mse"``, or ``"huber"``, which is linear beyond ±1 and half the size
-    :param temperature: τ; a number, or a function of the remaining progress (1 to 0), which counts as 0.01 below that
+    :param temperature: τ; a number, or a function of the remaining progress (1 to 0). Below 0.01 it counts as 0.01
     :param straight_through: whether the critic sees one-hot actions in the actor's loss, too
     :param logit_penalty: weight of the mean of the squared logits, which keeps them from growing without bounds
-    :param exploration_eps: probability of a uniformly random action during training, beside the Gumbel noise; a number,
-        or a function of the remaining progress (1 to 0)
+    :param exploration_eps: probability of a uniformly random action (of all its choices) during training, beside the
+        Gumbel noise; a number, or a function of the remaining progress (1 to 0)
     :param policy_kwargs: arguments of the policy, see :class:`~sb3_pg_ext.algorithms.gumbel_ddpg.GumbelPolicy`
     :raises ValueError: for arguments that lie outside of what is allowed
     """
@@ -108,7 +115,7 @@ class GumbelDDPG(OffPolicyBase):
         batch_size: int = 64,
         tau: float = 0.005,
         gamma: float = 0.99,
-        train_freq: int | tuple[int, str] = 4,
+        train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
         replay_buffer_class: type[ReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
@@ -119,7 +126,7 @@ class GumbelDDPG(OffPolicyBase):
         loss: str = "mse",
         temperature: float | Schedule = 1.0,
         straight_through: bool = True,
-        logit_penalty: float = 1e-3,
+        logit_penalty: float = 0.02,
         exploration_eps: float | Schedule = 0.0,
         engine: str = "auto",
         stats_window_size: int = 100,
@@ -152,14 +159,12 @@ class GumbelDDPG(OffPolicyBase):
         check_count("target_update_interval", self.target_update_interval)
         check_count("policy_kwargs' n_critics", self.policy_kwargs.get("n_critics", 1))
         check_flag("policy_kwargs' linear_critic", self.policy_kwargs.get("linear_critic", False))
-        if self.max_grad_norm is not None:
-            check_range("max_grad_norm", self.max_grad_norm, 0)
+        check_max_grad_norm(self.max_grad_norm)
         check_choice("loss", self.loss, ("mse", "huber"))
         check_schedule("temperature", self.temperature)
         check_flag("straight_through", self.straight_through)
         check_range("logit_penalty", self.logit_penalty, 0)
-        eps = self.exploration_eps
-        check_range("exploration_eps", eps(1.0) if callable(eps) else eps, 0, 1)
+        self._exploration_eps_at(1.0)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -183,18 +188,21 @@ class GumbelDDPG(OffPolicyBase):
         policy, rest = self.policy, (self.tau, self.target_update_interval)
         return [Target(policy.actor, policy.actor_target, *rest), Target(policy.critic, policy.critic_target, *rest)]
 
-    def _now(self, schedule: float | Schedule) -> float:
-        """What a schedule is at this point of the training."""
-        return FloatSchedule(schedule)(self._current_progress_remaining)
-
     @property
     def _temperature(self) -> float:
         """τ at this point of the training; schedules may fall to 0, where y has no derivative."""
-        return max(self._now(self.temperature), LEAST_TEMPERATURE)
+        return max(FloatSchedule(self.temperature)(self._current_progress_remaining), LEAST_TEMPERATURE)
+
+    def _exploration_eps_at(self, progress_remaining: float) -> float:
+        """ε at a point of the training."""
+        eps = self.exploration_eps
+        eps = eps(progress_remaining) if callable(eps) else eps
+        check_range("exploration_eps", eps, 0, 1)
+        return eps
 
     def _sample_action(self, learning_starts: int, *args: Any, **kwargs: Any) -> tuple[np.ndarray, np.ndarray]:
         actions, _ = super()._sample_action(learning_starts, *args, **kwargs)
-        eps = self._now(self.exploration_eps)
+        eps = self._exploration_eps_at(self._current_progress_remaining)
         if eps > 0 and self.num_timesteps >= learning_starts:
             for index in np.flatnonzero(np.random.rand(len(actions)) < eps):
                 actions[index] = self.action_space.sample()

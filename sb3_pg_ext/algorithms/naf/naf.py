@@ -19,7 +19,7 @@ from sb3_pg_ext.algorithms.naf.action_sampling import MLPActionSampler
 from sb3_pg_ext.algorithms.naf.backends import QuadraticBackend, make_backend
 from sb3_pg_ext.algorithms.naf.paths import PathSamples, sample_paths
 from sb3_pg_ext.algorithms.naf.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, NAFPolicy
-from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_positive, check_range
+from sb3_pg_ext.arguments import check_choice, check_count, check_flag, check_max_grad_norm, check_positive
 from sb3_pg_ext.functional import quadratic
 from sb3_pg_ext.functional.surrogates import td_loss
 
@@ -161,8 +161,7 @@ class NAF(OffPolicyBase):
     def _check_arguments(self) -> None:
         super()._check_arguments()
         check_count("target_update_interval", self.target_update_interval)
-        if self.max_grad_norm is not None:
-            check_range("max_grad_norm", self.max_grad_norm, 0)
+        check_max_grad_norm(self.max_grad_norm)
         check_choice("loss", self.loss, LOSSES)
         check_choice("exploration", self.exploration, ("auto", "noise", "covariance"))
         self._check_exploration()

@@ -7,10 +7,14 @@ import pytest
 import torch as th
 from envs import RandomEnv
 from gymnasium import spaces
+from stable_baselines3 import HerReplayBuffer
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 from torch.nn import functional
 
+from sb3_pg_ext import NAF, NPG, SACV, GumbelDDPG
 from sb3_pg_ext.algorithms.base.off_policy import OffPolicyBase
 from sb3_pg_ext.algorithms.base.targets import Target, follow
 
@@ -74,6 +78,66 @@ def test_all_learning_rates_follow_the_schedule():
     rates = [optimizer.param_groups[0]["lr"] for optimizer in model._optimizers().values()]
     assert rates[0] == rates[1] == pytest.approx(1e-2 * model._current_progress_remaining)
     assert 0 <= rates[0] < 1e-3
+
+
+def test_a_schedule_that_falls_below_zero_is_refused():
+    with pytest.raises(ValueError, match=r"learning_rate=-0\.\d+; allowed: a number ≥ 0, at a remaining progress of"):
+        make_model(learning_rate=lambda remaining: remaining - 0.5).learn(100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_freq": 0}, "train_freq=0; allowed: an integer ≥ 1"),
+        ({"train_freq": (0, "episode")}, "train_freq=0; allowed: an integer ≥ 1"),
+        ({"action_noise": 0.1}, r"action_noise=0\.1; allowed: an ActionNoise of SB3, or None"),
+    ],
+)
+def test_construction(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(**arguments)
+
+
+def test_actions_without_any_range_are_refused():
+    space = spaces.Box(np.float32([-1, 1]), np.float32([1, 1]))
+    with pytest.raises(ValueError, match=r"action_space=Box.*; allowed: a Box with low < high"):
+        ToyDDPG("MlpPolicy", RandomEnv(space))
+
+
+@pytest.mark.parametrize("algorithm", [NPG, GumbelDDPG])
+@pytest.mark.parametrize(
+    ("space", "allowed"),
+    [
+        (spaces.Discrete(3, start=5), "start=0"),
+        (spaces.MultiDiscrete([3, 2], start=[0, 1]), "start=0"),
+        (spaces.MultiDiscrete([[3, 2], [2, 2]]), "one dimension"),
+    ],
+)
+def test_choices_that_policies_would_misunderstand_are_refused(algorithm, space, allowed):
+    with pytest.raises(ValueError, match=f"allowed: {allowed}"):
+        algorithm("MlpPolicy", RandomEnv(space), device="cpu")
+
+
+@pytest.mark.parametrize(("algorithm", "continuous"), [(NAF, True), (SACV, True), (GumbelDDPG, False)])
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_hindsight(algorithm, continuous, n_envs, tmp_path):
+    env = DummyVecEnv([lambda: BitFlippingEnv(n_bits=3, continuous=continuous)] * n_envs)
+    policy_kwargs = {"net_arch": [8]}
+    model = algorithm(
+        "MultiInputPolicy",
+        env,
+        replay_buffer_class=HerReplayBuffer,
+        replay_buffer_kwargs={"n_sampled_goal": 2},
+        policy_kwargs=policy_kwargs,
+        **{"buffer_size": 400, "learning_starts": 20, "batch_size": 16, "device": "cpu", "seed": 0},
+    )
+    assert policy_kwargs == {"net_arch": [8]}
+    before = snapshot(model)
+    model.learn(100)
+    with pytest.raises(AssertionError, match="not equal"):
+        th.testing.assert_close(snapshot(model)["policy"], before["policy"], rtol=0, atol=0)
+    model.save(tmp_path / "model")
+    algorithm.load(tmp_path / "model", env=env, device="cpu").learn(100)
 
 
 def test_all_optimizers_make_fused_steps_while_training_alone():

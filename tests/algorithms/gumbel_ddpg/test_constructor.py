@@ -22,7 +22,7 @@ BAD = {
         {"policy_kwargs": {"linear_critic": "no"}},
         "linear_critic='no'; allowed: True or False",
     ),
-    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
+    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number > 0, or None"),
 }
 
 
@@ -40,6 +40,12 @@ def test_construction(arguments, message, tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match=message):
         GumbelDDPG.load(tmp_path / "model", device="cpu")
+
+
+def test_exploration_that_leaves_its_range_on_the_way_is_refused():
+    model = make_model(exploration_eps=lambda remaining: remaining - 0.5, learning_starts=2)
+    with pytest.raises(ValueError, match=r"exploration_eps=-0\.\d+; allowed: \[0, 1\]"):
+        model.learn(50)
 
 
 def test_other_actions_are_refused_by_sb3():

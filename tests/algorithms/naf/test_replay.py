@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch as th
 from envs import RandomEnv, SpoiltEnv
-from stable_baselines3 import DDPG, HerReplayBuffer
+from stable_baselines3 import DDPG
 from stable_baselines3.common.buffers import NStepReplayBuffer
-from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_pg_ext import NAF
@@ -16,24 +15,6 @@ TINY = {"buffer_size": 400, "learning_starts": 20, "batch_size": 16, "device": "
 
 def parameters(model):
     return th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
-
-
-@pytest.mark.parametrize("n_envs", [1, 2])
-def test_hindsight(n_envs, tmp_path):
-    env = DummyVecEnv([lambda: BitFlippingEnv(n_bits=3, continuous=True)] * n_envs)
-    model = NAF(
-        "MultiInputPolicy",
-        env,
-        replay_buffer_class=HerReplayBuffer,
-        replay_buffer_kwargs={"n_sampled_goal": 2},
-        policy_kwargs={"net_arch": [8]},
-        **TINY,
-    )
-    before = parameters(model)
-    model.learn(100)
-    assert not th.equal(before, parameters(model))
-    model.save(tmp_path / "model")
-    NAF.load(tmp_path / "model", env=env, device="cpu").learn(100)
 
 
 def test_episodes_of_training():

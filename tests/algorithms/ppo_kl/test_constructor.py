@@ -34,7 +34,7 @@ BAD = {
     "no epochs": ({"n_epochs": 0}, "n_epochs=0; allowed: an integer ≥ 1"),
     "deviation of a single step": ({"n_steps": 1}, "normalize_advantage=True .*batch_size=8, n_steps=1, n_envs=1"),
     "deviation of a minibatch of one": ({"batch_size": 1}, "normalize_advantage=True .*batch_size=1, n_steps=16"),
-    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
+    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number > 0, or None"),
     "estimator": ({"advantage_estimator": "gea"}, "'gea'.*'gae'"),
 }
 each = pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())

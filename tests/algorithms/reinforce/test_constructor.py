@@ -106,7 +106,7 @@ BAD = {
         {"reuse_batches": 2, "bootstrap_truncated": True},
         "bootstrap_truncated=True together with reuse_batches=2, .* allowed: False",
     ),
-    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number ≥ 0"),
+    "gradient norm": ({"max_grad_norm": -1}, "max_grad_norm=-1; allowed: a number > 0, or None"),
     "deviation of one number": ({"n_steps": 1, "normalize_advantage": True}, "normalize_advantage=True .*at least 2"),
 }
 each = pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
