@@ -182,9 +182,11 @@ def horizon(axes: Axes, n_seeds: int) -> None:
         rng = np.random.default_rng(seed)
         choices, earned, by_critic = from_a_batch(rewards, uniform, 128, rng)
         reached["DDPG"][seed] = ascend(by_critic, rewards, 0.5, 100)[-1]  # its critic needs no episodes
-        batch = {"choices": choices, "earned": earned, "behaviour": probabilities(uniform)}
+        behaviour = probabilities(uniform)
         for column, length in enumerate(lengths):
-            by_score = partial(importance_weighted, length=int(length), **batch)
+            by_score = partial(
+                importance_weighted, choices=choices, earned=earned, behaviour=behaviour, length=int(length)
+            )
             reached["REINFORCE, weighted"][seed, column] = ascend(by_score, rewards, 0.5, 100)[-1]
     for index, (name, scores) in enumerate(reached.items()):
         axes.plot(lengths, scores.mean(0), marker="o", markersize=3, color=f"C{index}", label=name)
