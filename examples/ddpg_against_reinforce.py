@@ -41,6 +41,8 @@ NOISE = 0.3
 """Standard deviation of what is added to rewards."""
 
 Critic = Callable[[th.Tensor], th.Tensor]
+Gradient = Callable[[np.ndarray], np.ndarray]
+"""From logits to an ascent direction, [Σ k] → [Σ k]."""
 
 
 def rewards_of(kind: str, seed: int = 0) -> np.ndarray:
@@ -109,7 +111,7 @@ def refit(critic: nn.Module, x: th.Tensor, y: th.Tensor, n_steps: int) -> nn.Mod
     return critic
 
 
-def ascend(gradient: Callable[[np.ndarray], np.ndarray], rewards: np.ndarray, rate: float, n_steps: int) -> np.ndarray:
+def ascend(gradient: Gradient, rewards: np.ndarray, rate: float, n_steps: int) -> np.ndarray:
     """The exact mean reward after every step of plain gradient ascent from the uniform policy, [n_steps + 1]."""
     logits = np.zeros(N_LOGITS)
     reached = [float(probabilities(logits) @ rewards)]
@@ -151,7 +153,7 @@ def off_policy(axes: Axes, n_seeds: int) -> None:
         for seed in range(n_seeds):
             rng = np.random.default_rng(seed)
             choices, earned, by_critic = from_a_batch(rewards, behaviour_logits, 100, rng)
-            by_score = partial(importance_weighted, choices=choices, earned=earned, behaviour=behaviour)
+            by_score: Gradient = partial(importance_weighted, choices=choices, earned=earned, behaviour=behaviour)
             for reached, gradient in zip(curves.values(), (by_critic, by_score), strict=True):
                 reached.append(ascend(gradient, rewards, 0.5, 100))
         for index, (name, reached) in enumerate(curves.items()):
@@ -164,7 +166,7 @@ def off_policy(axes: Axes, n_seeds: int) -> None:
 
 def from_a_batch(
     rewards: np.ndarray, logits: np.ndarray, n: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, Gradient]:
     """Actions of a policy, what they earned, and the gradient of a critic that was fitted to them."""
     choices = largest(logits + gumbel(rng, n), SIZES)
     earned = rewards[np.ravel_multi_index(choices.T, SIZES)] + rng.normal(size=n)
