@@ -604,7 +604,9 @@ def main() -> None:
         "--columns", nargs="+", type=int, choices=range(4), default=range(4), help="some of the shared columns"
     )
     parser.add_argument("--repetitions", type=int, default=7, help="counted repetitions of each side (default: 7)")
-    parser.add_argument("--device", default="cpu", help="where policies live, cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where policies live, cpu or cuda (default: cpu)"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go, as JSON")
     parser.add_argument("--threads", action="store_true", help="compare one thread with all instead")
     parser.add_argument("--memory", action="store_true", help="compare peak memory instead")
@@ -612,6 +614,10 @@ def main() -> None:
     parser.add_argument("--train-without-limits", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=3, metavar=("COMPARISON", "ENV", "N"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.repetitions < 1:
+        parser.error(f"--repetitions {options.repetitions}; allowed: an integer ≥ 1")
+    if options.device == "cuda" and not th.cuda.is_available():
+        parser.error("--device cuda without a GPU that PyTorch can use; allowed: cpu")
     if options.one:
         comparison, env_id, n_envs = options.one
         print(json.dumps(measure(comparison, env_id, int(n_envs), options.repetitions)))

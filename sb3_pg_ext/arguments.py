@@ -48,13 +48,14 @@ def check_count(name: str, value: Any, low: int = 1, allowed: str | None = None)
         raise ValueError(f"{name}={value!r}; allowed: {allowed or f'an integer ≥ {low}'}")
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: Any, allowed: str = "True or False") -> None:
     """Refuse what is neither true nor false; a string would count as true.
 
+    :param allowed: what to say that is allowed
     :raises ValueError: if it is not
     """
     if not isinstance(value, _BOOLS):
-        raise ValueError(f"{name}={value!r}; allowed: True or False")
+        raise ValueError(f"{name}={value!r}; allowed: {allowed}")
 
 
 def check_positive(name: str, value: Any, allowed: str = "a number > 0") -> None:

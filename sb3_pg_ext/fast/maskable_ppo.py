@@ -1,11 +1,13 @@
 """sb3-contrib's MaskablePPO, faster."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import sb3_contrib
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_pg_ext.fast.ppo import ClippedUpdate
+from sb3_pg_ext.policies.masking import check_masks
 from sb3_pg_ext.rollouts.filling import MASKABLE_BUFFERS
 
 SelfMaskablePPO = TypeVar("SelfMaskablePPO", bound="MaskablePPO")
@@ -55,3 +57,26 @@ class MaskablePPO(ClippedUpdate, sb3_contrib.MaskablePPO):
             use_masking,
             progress_bar,
         )
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: Any = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Act, as sb3-contrib's ``predict`` and with its arguments.
+
+        :param observation: one observation, or several
+        :param state: unused: there is no recurrence
+        :param episode_start: likewise
+        :param deterministic: whether to take the most probable actions
+        :param action_masks: which actions are allowed, [k] or [B, k]; ``None`` for all
+        :return: actions, and ``state``
+        :raises ValueError: if a mask allows no action, or has another shape or other values
+        """
+        if action_masks is not None:
+            obs, _ = self.policy.obs_to_tensor(observation)
+            action_masks = check_masks(self.action_space, obs, action_masks)
+        return super().predict(observation, state, episode_start, deterministic, action_masks)

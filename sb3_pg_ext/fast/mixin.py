@@ -65,7 +65,7 @@ class FastUpdate(OnPolicyTraining):
         if has_trunk(net_arch):
             raise ValueError(
                 f"policy_kwargs: net_arch={net_arch!r}; allowed: pi and vf, since stock policies have no shared layers "
-                "(those of REINFORCE, NPG, AdaptiveKLPPO and A3C do)"
+                "(those of sb3_pg_ext.policies do, which this package's own on-policy algorithms have)"
             )
         super()._setup_model()
 

@@ -26,6 +26,9 @@ ZOO_KEYS = frozenset(
 """What RL Zoo itself reads of an entry."""
 
 
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 def find_config(reference: str | os.PathLike[str]) -> Path:
     """Find a file that an ``AlgorithmSpec`` names in its ``config``.
 
@@ -65,9 +68,17 @@ def find_constructors(cls: type) -> list[Callable[..., Any]]:
 
 
 def known_hyperparameters(cls: type) -> set[str]:
-    """What an entry for an algorithm may set: the arguments of its constructors, and what RL Zoo itself reads.
+    """What an entry for an algorithm may set: the arguments of its constructor, and what RL Zoo itself reads.
+
+    A constructor with ``**kwargs`` takes those of the next one, too. What begins with an underscore is SB3's own.
 
     :param cls: the class of the algorithm
     """
-    taken = {name for constructor in find_constructors(cls) for name in inspect.signature(constructor).parameters}
+    taken: set[str] = set()
+    for constructor in find_constructors(cls):
+        _, *parameters = inspect.signature(constructor).parameters.values()
+        kinds = {parameter.kind for parameter in parameters}
+        taken |= {each.name for each in parameters if each.kind not in VARIADIC and not each.name.startswith("_")}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            break
     return taken | ZOO_KEYS

@@ -20,7 +20,7 @@ from torch import nn
 from sb3_pg_ext.arguments import check_choice, check_flag, check_range
 from sb3_pg_ext.policies.masking import MaskablePolicy
 from sb3_pg_ext.policies.sparse_init import SparseInit
-from sb3_pg_ext.policies.trunk import TrunkExtractor, has_trunk
+from sb3_pg_ext.policies.trunk import TrunkExtractor, check_net_arch, has_trunk
 
 SelfGaussian = TypeVar("SelfGaussian", bound="StateDependentGaussianDistribution")
 
@@ -179,6 +179,7 @@ class ExploringPolicy(MaskablePolicy):
         super().__init__(*args, **kwargs)
 
     def _check_exploration(self) -> None:
+        check_net_arch(self.net_arch)
         continuous = isinstance(self.action_space, spaces.Box)
         check_range("temperature", self.temperature, MIN_TEMPERATURE, MAX_TEMPERATURE)
         if self.state_dependent_std not in (False, True, "separate"):

@@ -59,18 +59,25 @@ class MaskLayout:
     def check(self, given: Any, n: int, place: Callable[[int], str]) -> np.ndarray:
         """Masks as :class:`~sb3_pg_ext.policies.inputs.PolicyInputs` holds them: Booleans [n, k].
 
-        :param given: whatever numbers, in this layout
+        :param given: Booleans, or numbers 0 and 1, in this layout: [n, k], or [k] of a single state
         :param n: of how many states
         :param place: where a mask comes from, by its index, for messages
-        :raises ValueError: if there are more or fewer, or a mask allows no action
+        :raises ValueError: if they are of another shape or have other values, or a mask allows no action
         """
         masks = np.asarray(given)
-        if masks.size != n * self.width:
-            raise ValueError(
-                f"action masks of {masks.size // n} values with the action space {self.action_space}; allowed: "
-                f"{self.width}, one for every choice"
-            )
-        masks = masks.reshape(n, self.width).astype(bool, copy=False)
+        if masks.shape != (n, self.width):
+            if n != 1 or masks.shape != (self.width,):
+                raise ValueError(
+                    f"action masks of shape {list(masks.shape)} with the action space {self.action_space}; allowed: "
+                    f"{[n, self.width]}, one value for every choice"
+                )
+            masks = masks[None]
+        if masks.dtype != bool:
+            strange = np.argwhere((masks != 0) & (masks != 1)).tolist()
+            if strange:
+                row, choice = strange[0]
+                raise ValueError(f"action mask with {masks[row, choice]} {place(row)}; allowed: True, False, 1, 0")
+            masks = masks.astype(bool)
         allowed = np.logical_or.reduceat(masks, self._starts, axis=1)
         if not allowed.all():
             row, component = np.argwhere(~allowed)[0].tolist()
@@ -97,7 +104,8 @@ def mask_distribution(distribution: Distribution, masks: Masks) -> Distribution:
             held.distribution = _masked_choices(held.distribution, masks)
         case BernoulliDistribution():
             logits = held.distribution.logits
-            may_be_0, may_be_1 = _allowed(masks, (*logits.shape, 2), logits.device).unbind(-1)
+            allowed = _allowed(masks, (len(logits), 2 * logits.shape[1]), logits.device)
+            may_be_0, may_be_1 = allowed.reshape(*logits.shape, 2).unbind(-1)
             logits = logits.masked_fill(~may_be_0, CERTAIN).masked_fill(~may_be_1, -CERTAIN)
             held.distribution = Bernoulli(logits=logits)
         case _:
@@ -115,13 +123,25 @@ def _masked_choices(choices: list[Categorical], masks: Any) -> list[Categorical]
     return [Categorical(logits=x.masked_fill(~a, -CERTAIN)) for x, a in zip(logits, allowed, strict=True)]
 
 
-def _allowed(masks: Any, shape: tuple[int, ...], device: th.device) -> th.Tensor:
+def _allowed(masks: Any, shape: tuple[int, int], device: th.device) -> th.Tensor:
     allowed = th.as_tensor(masks, dtype=th.bool, device=device)
-    if allowed.numel() != np.prod(shape):
+    if allowed.shape != shape and (1, *allowed.shape) != shape:
         raise ValueError(
             f"action masks of shape {list(allowed.shape)}; allowed: {list(shape)}, one value for every choice"
         )
     return allowed.reshape(shape)
+
+
+def check_masks(action_space: spaces.Space, obs: PyTorchObs, given: Any) -> np.ndarray:
+    """Masks to act with, Booleans [B, k].
+
+    :param action_space: Discrete, MultiDiscrete or MultiBinary
+    :param obs: observations, [B, …]
+    :param given: as :meth:`MaskLayout.check` takes them
+    :raises ValueError: if it refuses them
+    """
+    n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+    return MaskLayout(action_space).check(given, n, lambda row: f"for observation {row}")
 
 
 MASKED_METHODS = ("forward", "get_distribution", "evaluate_actions", "_predict")
@@ -217,14 +237,13 @@ class MaskablePolicy(ActorCriticPolicy):
         :param deterministic: whether to take the most probable actions
         :param action_masks: which choices are allowed, [k] or [B, k]; ``None`` for all
         :return: actions, and ``state``
-        :raises ValueError: if a mask allows no action, or has another size
+        :raises ValueError: if a mask allows no action, or has another shape or other values
         """
         if action_masks is None:
             return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)
         obs, several = self.obs_to_tensor(observation)
-        n = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
-        masks = MaskLayout(self.action_space).check(action_masks, n, lambda row: f"for observation {row}")
+        masks = check_masks(self.action_space, obs, action_masks)
         with th.no_grad():
             predicted = self._predict(obs, deterministic, masks)
         actions = predicted.cpu().numpy().reshape((-1, *(self.action_space.shape or ())))

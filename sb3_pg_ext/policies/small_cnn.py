@@ -27,7 +27,8 @@ class SmallCNN(BaseFeaturesExtractor):
     :param n_filters: number of filters of the convolution
     :param channels_last: whether the last axis holds the channels, or the first one. ``None``: the axis that a square
         image leaves over; of an image that is not square the shorter of the two; where that does not tell, the last
-    :raises ValueError: if the space is no such Box, or its images are smaller than 3×3; if a number is not positive
+    :raises ValueError: if the space is no such Box, or its images are smaller than 3×3; if a number is not positive; if
+        ``channels_last=True`` where the last two axes are those of a square image, as SB3 lays out images of uint8
     """
 
     def __init__(
@@ -44,7 +45,12 @@ class SmallCNN(BaseFeaturesExtractor):
         if fits:
             if channels_last is None:
                 channels_last = _has_channels_last(*shape)
-            check_flag("channels_last", channels_last)
+            check_flag("channels_last", channels_last, "True, False or None")
+            if channels_last and shape[0] != shape[1] == shape[2]:
+                raise ValueError(
+                    f"channels_last=True with images of shape {shape}, whose channels are first (SB3 transposes images "
+                    "of uint8); allowed: None or False"
+                )
             n_channels, *size = (shape[2], *shape[:2]) if channels_last else shape
             fits = min(size) >= KERNEL_SIZE
         if not fits:

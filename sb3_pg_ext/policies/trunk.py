@@ -6,7 +6,7 @@ import torch as th
 from stable_baselines3.common.torch_layers import MlpExtractor, create_mlp
 from torch import nn
 
-from sb3_pg_ext.arguments import check_count
+from sb3_pg_ext.arguments import check_choice, check_count
 
 
 class TrunkExtractor(MlpExtractor):
@@ -16,15 +16,12 @@ class TrunkExtractor(MlpExtractor):
     :param net_arch: the sizes of the layers: ``shared`` of the trunk, at least one; ``pi`` and ``vf`` of what follows
     :param activation_fn: the activation function after each layer
     :param device: where the layers go
-    :raises ValueError: if a size is no positive integer
     """
 
     def __init__(
         self, feature_dim: int, net_arch: dict[str, Any], activation_fn: type[nn.Module], device: th.device | str
     ) -> None:
         sizes = list(net_arch["shared"])
-        for size in sizes:
-            check_count("net_arch: shared", size)
         super().__init__(sizes[-1], {name: net_arch.get(name, []) for name in ("pi", "vf")}, activation_fn, device)
         self.shared_net = nn.Sequential(*create_mlp(feature_dim, -1, sizes, activation_fn)).to(device)
 
@@ -40,6 +37,20 @@ class TrunkExtractor(MlpExtractor):
     def forward_critic(self, features: th.Tensor) -> th.Tensor:
         """Those of the critic alone."""
         return super().forward_critic(self.shared_net(features))
+
+
+def check_net_arch(net_arch: Any) -> None:
+    """Refuse what says of the layers of an actor-critic policy what is not understood.
+
+    :param net_arch: the policy's argument: a dictionary of lists of sizes, or what SB3 takes besides
+    :raises ValueError: if a key is not ``shared``, ``pi`` or ``vf``, or a size no positive integer
+    """
+    for name, sizes in net_arch.items() if isinstance(net_arch, dict) else ():
+        check_choice("a key of net_arch", name, ("shared", "pi", "vf"))
+        if not isinstance(sizes, list | tuple):
+            raise ValueError(f"net_arch: {name}={sizes!r}; allowed: a list of integers ≥ 1")
+        for size in sizes:
+            check_count(f"net_arch: {name}", size)
 
 
 def has_trunk(net_arch: Any) -> bool:

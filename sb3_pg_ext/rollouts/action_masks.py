@@ -7,7 +7,7 @@ import numpy as np
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_pg_ext.arguments import check_flag
 from sb3_pg_ext.policies.masking import MaskLayout, takes_masks, why_unmaskable
@@ -25,13 +25,22 @@ def uses_masks(env: VecEnv, policy: BasePolicy, use_masking: bool | None) -> boo
     :param policy: the policy
     :param use_masking: whether they are to be asked; ``None``: where they have ``action_masks()`` and the policy takes
         them
-    :raises ValueError: if they are to be asked, and cannot answer, or the policy does not take an answer
+    :raises ValueError: if they are to be asked, and cannot answer, or the policy does not take an answer; if some of a
+        ``DummyVecEnv`` have masks and others have none
     """
     if use_masking is not None:
-        check_flag("use_masking", use_masking)
+        check_flag("use_masking", use_masking, "None, True or False")
         if not use_masking:
             return False
     if not _has_masks(env):
+        base = env.unwrapped
+        having = list(map(is_masking_supported, base.envs)) if isinstance(base, DummyVecEnv) else []
+        if any(having) and not all(having):
+            without = ", ".join(str(index) for index, has in enumerate(having) if not has)
+            raise ValueError(
+                f"use_masking={use_masking}, but environments {without} have no action_masks(), and the others do; "
+                "allowed: the same for all, or use_masking=False"
+            )
         if use_masking:
             raise ValueError(
                 "use_masking=True, but the environment does not support action masking: it has no action_masks(), "

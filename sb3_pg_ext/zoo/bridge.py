@@ -6,10 +6,11 @@ import re
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
@@ -431,7 +432,7 @@ class PluginExperimentManager(ExperimentManager):
         name, known = found[1], known_hyperparameters(ALGOS[self.algo])
         if name in self._hyperparams and name not in known:
             source = "-params" if name in (self.custom_hyperparams or {}) else self.config
-            return f"{source}: {self.algo} has no argument {name!r}{suggest(name, known - {'self', 'args', 'kwargs'})}"
+            return f"{source}: {self.algo} has no argument {name!r}{suggest(name, known)}"
         dictionaries = {**self._hyperparams, "env_kwargs": self.env_kwargs}
         holders = [key for key, value in dictionaries.items() if isinstance(value, dict) and name in value]
         return f"{' or '.join(holders)} has {name!r}: {message}" if holders else None
@@ -488,6 +489,19 @@ def register_minatar() -> None:
     from minatar.gym import register_envs
 
     register_envs()
+
+
+def import_gym_packages(modules: Iterable[str]) -> None:
+    """Import modules that register environments.
+
+    :param modules: their names
+    :raises UserError: if one of them cannot be imported
+    """
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise UserError(f"gym_packages={module!r} cannot be imported: {error}") from error
 
 
 def _find_algorithms(plugins: Registry) -> Iterator[AlgorithmSpec]:

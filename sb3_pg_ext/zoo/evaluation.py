@@ -139,6 +139,7 @@ def evaluate() -> None:
             parser.error(f"--{name} takes episodes from a cache; allowed with --cache FOLDER")
     if options.output is not None and options.replay is None:
         parser.error("--output is of a replay; allowed with --replay SEED")
+    bridge.import_gym_packages(options.gym_packages)
     n_envs = min(options.n_envs, len(seeds))
     with contextlib.redirect_stdout(sys.stderr):  # RL Zoo tells what it loads
         chosen = (options.algo, options.env, options.folder, options.exp_id, options.load_best)
@@ -264,6 +265,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--seeds", nargs="+", metavar="SEED", help=f"seeds, as 7 or 1000-1199 (default: from {FIRST_SEED})")
     add("--stochastic", action="store_true", help="sample actions instead of taking the most probable")
     add("--n-envs", type=_positive, default=N_ENVS, help=f"environments side by side (default: {N_ENVS})")
+    add("--gym-packages", nargs="+", default=[], metavar="MODULE", help="modules that register environments")
     add("--device", default="auto", help="where the model computes (default: auto)")
     add("--cache", metavar="FOLDER", help="keep episodes here, and play none twice")
     add("--cache-size", type=_positive, default=1024, metavar="MIB", help="delete the oldest above it (default: 1024)")

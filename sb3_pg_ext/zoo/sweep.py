@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import importlib
 import os
 import re
 import shlex
@@ -242,11 +241,7 @@ def plan(wanted: Mapping[str, Any], command: str = "") -> list[Run]:
     :raises ValueError: if an algorithm is not known, or a number is out of range
     """
     bridge.install(registry())
-    for module in wanted["gym_packages"]:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(f"gym_packages={module!r} cannot be imported: {error}") from error
+    bridge.import_gym_packages(wanted["gym_packages"])
     seeds = parse_seeds(wanted["seeds"])
     check_count("final_episodes", wanted["final_episodes"])
     check_count("eval_episodes", wanted["eval_episodes"], 2)
@@ -286,7 +281,7 @@ def _configure(
     known = known_hyperparameters(ALGOS[algo])
     for key in custom:
         if key not in known:
-            raise UserError(f"{algo} has no argument {key!r}{suggest(key, known - {'self', 'args', 'kwargs'})}")
+            raise UserError(f"{algo} has no argument {key!r}{suggest(key, known)}")
     n_timesteps = custom.pop("n_timesteps", wanted["n_timesteps"])
     if isinstance(n_timesteps, dict):
         check_choice("n_timesteps", env_id, n_timesteps)

@@ -23,6 +23,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_pg_ext.envs import FastDummyVecEnv
+from sb3_pg_ext.evaluation.episodes import play_episodes
 from sb3_pg_ext.fast.mixin import FastUpdate
 from sb3_pg_ext.policies import MlpPolicy
 
@@ -197,9 +198,18 @@ def test_use_masking(algorithm):
         model.learn(16, use_masking=True)
     assert model.num_timesteps == 0
     model.learn(16)
-    with pytest.raises(ValueError, match="use_masking='yes'; allowed: True or False"):
+    with pytest.raises(ValueError, match="use_masking='yes'; allowed: None, True or False"):
         model.learn(16, use_masking="yes")
     algorithm(masked()).learn(16, use_masking=True)
+
+
+@each_algorithm
+def test_masks_of_some_environments(algorithm):
+    make = [partial(cls, ACTION_SPACES["Discrete"]) for cls in (AllowsAll, RandomEnv)]
+    model = algorithm(FastDummyVecEnv(make))
+    with pytest.raises(ValueError, match=r"use_masking=None, but environments 1 have no action_masks\(\), and"):
+        model.learn(16)
+    assert model.num_timesteps == 0
 
 
 @each_synchronous
@@ -292,6 +302,52 @@ def test_predict(algorithm):
         action, _ = model.predict(obs[0], deterministic=deterministic, action_masks=[False, False, True])
         assert action == 2
     assert model.predict(obs)[0].shape == (3,)
+    assert model.predict(obs[0], action_masks=np.float32([[0, 1, 0]]))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("n", "masks", "message"),
+    [
+        (2, np.zeros((2, 3), bool), "mask without any allowed action for observation 0$"),
+        (2, np.ones((3, 2), bool), r"masks of shape \[3, 2\] with the action space Discrete\(3\); allowed: \[2, 3\]"),
+        (2, np.ones(3, bool), r"masks of shape \[3\] .*; allowed: \[2, 3\], one value for every choice"),
+        (2, np.ones(6, bool), r"masks of shape \[6\] .*; allowed: \[2, 3\]"),
+        (None, np.ones((2, 3), bool), r"masks of shape \[2, 3\] .*; allowed: \[1, 3\]"),
+        (None, [1, 1, 1, 1], r"masks of shape \[4\] .*; allowed: \[1, 3\]"),
+        (None, [1, np.nan, 0], r"mask with nan for observation 0; allowed: True, False, 1, 0"),
+        (2, [[0, 0, 1], [0.5, 0, 1]], "mask with 0.5 for observation 1; allowed"),
+        (None, ["yes", "no", "no"], "mask with yes for observation 0; allowed"),
+    ],
+)
+@each_algorithm
+def test_predict_refuses_masks(algorithm, n, masks, message):
+    obs = np.zeros(3 if n is None else (n, 3), np.float32)
+    with pytest.raises(ValueError, match=message):
+        algorithm(masked()).predict(obs, action_masks=masks)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((3, 1), bool), r"action masks of shape \[2, 3, 1\] with .*; allowed: \[2, 3\]"),
+        (None, r"action masks of shape \[2\] with .*; allowed: \[2, 3\]"),
+        ([1, 2, 0], "action mask with 2 at step 0 of the rollout in environment 0; allowed: True, False, 1, 0"),
+    ],
+)
+@each_synchronous
+def test_masks_of_the_environment_that_are_none(algorithm, mask, message):
+    class Says(MaskedEnv):
+        def action_masks(self):
+            return mask
+
+    with pytest.raises(ValueError, match=message):
+        algorithm(masked(env_class=Says, n_envs=2)).learn(16)
+
+
+@each_synchronous
+def test_evaluation_refuses_a_mask_without_any_allowed_action(algorithm):
+    with pytest.raises(ValueError, match="without any allowed action for component 1 of the action for observation 0"):
+        play_episodes(algorithm(masked("MultiDiscrete")), masked("MultiDiscrete", env_class=NothingAllowed), [1, 2])
 
 
 @each_of_ours

@@ -239,7 +239,7 @@ def test_masks_of_a_wrong_size():
         def action_masks(self):
             return np.ones(4, bool)
 
-    with pytest.raises(ValueError, match=r"action masks of 4 values .* Discrete\(3\); allowed: 3, one"):
+    with pytest.raises(ValueError, match=r"masks of shape \[1, 4\] .* Discrete\(3\); allowed: \[1, 3\], one"):
         MASKABLE_PPO.make_ours(TooMany()).learn(16)
 
 

@@ -1,8 +1,11 @@
+import inspect
 import sys
 
 import pytest
 
-from sb3_pg_ext.plugins.configs import find_config
+from sb3_pg_ext import fast
+from sb3_pg_ext.plugins import AlgorithmSpec, registry
+from sb3_pg_ext.plugins.configs import ZOO_KEYS, find_config, known_hyperparameters
 
 
 @pytest.fixture
@@ -58,3 +61,18 @@ def test_a_module_has_no_files_and_the_error_says_so(package, module):
         (folder / "lonely_module.py").touch()
     with pytest.raises(ValueError, match=f"{module} is a module and no package, so that it has no files"):
         find_config(f"{module}:inside.yml")
+
+
+@pytest.mark.parametrize("name", registry().names(AlgorithmSpec))
+def test_known_are_the_arguments_of_the_constructor(name):
+    cls = registry().find(AlgorithmSpec, name).cls
+    taken = {argument for argument in inspect.signature(cls).parameters if not argument.startswith("_")}
+    assert known_hyperparameters(cls) - ZOO_KEYS == taken - ZOO_KEYS
+
+
+def test_a_subclass_that_passes_arguments_on_takes_those_too():
+    class Mine(fast.MaskablePPO):
+        def __init__(self, *args, own=1, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    assert known_hyperparameters(Mine) == known_hyperparameters(fast.MaskablePPO) | {"own"}

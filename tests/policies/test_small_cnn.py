@@ -6,11 +6,13 @@ import stable_baselines3
 import torch as th
 from envs import ACTION_SPACES, RandomEnv
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_pg_ext import REINFORCE, fast
 from sb3_pg_ext.policies import SmallCNN
 
 BOOLS = spaces.Box(0, 1, (10, 10, 4), bool)
+BYTES = spaces.Box(0, 255, (10, 10, 4), np.uint8)
 SMALL = {"features_extractor_class": SmallCNN, "features_extractor_kwargs": {"features_dim": 8}, "net_arch": []}
 
 
@@ -69,7 +71,7 @@ def test_it_finds_the_axis_of_the_channels(shape, channels):
         (spaces.Box(0, 1, (10, 10)), {}, "observation_space=.*three dimensions"),
         (spaces.Discrete(3), {}, r"observation_space=Discrete\(3\) with SmallCNN; allowed: a Box"),
         (spaces.Box(0, 1, (2, 10, 3)), {"channels_last": True}, "observation_space=.*at least 3×3"),
-        (BOOLS, {"channels_last": "no"}, "channels_last='no'; allowed: True or False"),
+        (BOOLS, {"channels_last": "no"}, "channels_last='no'; allowed: True, False or None"),
         (BOOLS, {"features_dim": 0}, "features_dim=0; allowed: an integer ≥ 1"),
         (BOOLS, {"n_filters": 1.5}, "n_filters=1.5; allowed: an integer ≥ 1"),
     ],
@@ -77,6 +79,18 @@ def test_it_finds_the_axis_of_the_channels(shape, channels):
 def test_what_it_refuses(space, kwargs, problem):
     with pytest.raises(ValueError, match=problem):
         SmallCNN(space, **kwargs)
+
+
+@pytest.mark.parametrize("n_stack", [1, 4])
+def test_channels_that_are_first_are_not_last(n_stack):
+    env = DummyVecEnv([lambda: RandomEnv(ACTION_SPACES["Discrete"], BYTES)])
+    if n_stack > 1:
+        env = VecFrameStack(VecTransposeImage(env), n_stack)
+    kwargs = {**SMALL, "features_extractor_kwargs": {"channels_last": True}}
+    message = rf"channels_last=True with images of shape \({4 * n_stack}, 10, 10\), .*SB3 transposes.*; allowed: None"
+    with pytest.raises(ValueError, match=message):
+        stable_baselines3.PPO("CnnPolicy", env, policy_kwargs=kwargs)
+    assert SmallCNN(spaces.Box(0, 1, (5, 5, 8)), channels_last=True).conv.in_channels == 8
 
 
 def test_booleans_and_integers_up_to_one_count_alike_and_up_to_255_as_images_do():

@@ -8,8 +8,10 @@ from envs import ACTION_SPACES, OBSERVATION_SPACES, RandomEnv
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
-from sb3_pg_ext import A3C, NPG, REINFORCE, AdaptiveKLPPO, fast
+from sb3_pg_ext import A3C, ACKTR, IMPALA, NPG, REINFORCE, ActorCritic, AdaptiveKLPPO, fast
+from sb3_pg_ext.algorithms.base.on_policy import OnPolicyBase
 from sb3_pg_ext.functional.compiling import is_available
+from sb3_pg_ext.plugins import AlgorithmSpec, registry
 from sb3_pg_ext.policies import MlpPolicy
 
 SHARED = {"net_arch": {"shared": [5, 4], "pi": [3], "vf": []}, "activation_fn": nn.ReLU}
@@ -17,7 +19,7 @@ SHARED = {"net_arch": {"shared": [5, 4], "pi": [3], "vf": []}, "activation_fn": 
 
 def make(cls, policy="MlpPolicy", space="Box", action_space="Discrete", **kwargs):
     env = RandomEnv(ACTION_SPACES[action_space], OBSERVATION_SPACES[space])
-    arguments = {"n_steps": 8, "seed": 0, "device": "cpu", "policy_kwargs": SHARED, **kwargs}
+    arguments = {"n_steps": 8, "seed": 0, "device": "cpu", "policy_kwargs": {**SHARED}, **kwargs}
     return cls(policy, env, **arguments)
 
 
@@ -85,11 +87,32 @@ def test_stock_algorithms_take_the_policy():
 
 @pytest.mark.parametrize("cls", [fast.PPO, fast.A2C, fast.TRPO, fast.MaskablePPO])
 def test_the_twins_refuse_it(cls):
-    with pytest.raises(ValueError, match=r"policy_kwargs: net_arch=.*'shared'.*allowed: pi and vf"):
+    with pytest.raises(ValueError, match=r"policy_kwargs: net_arch=.*'shared'.*allowed: pi and vf.*own on-policy"):
         make(cls, n_steps=128)
 
 
-@pytest.mark.parametrize("size", [0, 2.5])
-def test_sizes_are_positive_integers(size):
-    with pytest.raises(ValueError, match=f"net_arch: shared={size}; allowed: an integer ≥ 1"):
-        make(REINFORCE, policy_kwargs={"net_arch": {"shared": [size]}})
+def test_all_on_policy_algorithms_of_this_package_take_it():
+    """As the twins say."""
+    plugins = registry()
+    own = [plugins.find(AlgorithmSpec, name).cls for name in plugins.names(AlgorithmSpec)]
+    own = [cls for cls in own if issubclass(cls, ActorCritic | OnPolicyBase)]
+    assert {ACKTR, A3C, ActorCritic, AdaptiveKLPPO, IMPALA, NPG, REINFORCE} <= {*own}
+    for cls in own:
+        model = cls("MlpPolicy", RandomEnv(ACTION_SPACES["Box"]), policy_kwargs={**SHARED}, device="cpu")
+        assert model.policy.mlp_extractor.shared_net[0].weight.shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("net_arch", "message"),
+    [
+        ({"shared": [0]}, "net_arch: shared=0; allowed: an integer ≥ 1"),
+        ({"shared": [8], "pi": [2.5]}, "net_arch: pi=2.5; allowed: an integer ≥ 1"),
+        ({"shared": 64, "pi": [], "vf": []}, "net_arch: shared=64; allowed: a list of integers ≥ 1"),
+        ({"pi": 64}, "net_arch: pi=64; allowed: a list of integers ≥ 1"),
+        ({"shaerd": [64]}, r"net_arch='shaerd' \(did you mean 'shared'\?\); allowed: 'shared', 'pi', 'vf'"),
+        ({"pi": [8], "fv": []}, r"a key of net_arch='fv'; allowed: 'shared', 'pi', 'vf'"),
+    ],
+)
+def test_what_it_refuses(net_arch, message):
+    with pytest.raises(ValueError, match=message):
+        make(REINFORCE, policy_kwargs={"net_arch": net_arch})

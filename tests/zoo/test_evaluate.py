@@ -1,8 +1,10 @@
 """`sb3-pg evaluate`, as it is typed."""
 
 import json
+import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,6 +46,24 @@ def test_says_how_good_a_model_is(trained, capsys):
     assert result["model"].endswith("best_model.zip")
 
 
+def test_imports_packages_with_environments(zoo, monkeypatch, capsys):
+    """As in a new process, in which nothing has registered the environment."""
+    monkeypatch.setattr(__main__, "registry", registry)
+    monkeypatch.syspath_prepend(".")
+    Path("own_envs.py").write_text(
+        "import gymnasium as gym\ngym.register('Own-v0', gym.spec('CartPole-v1').entry_point, max_episode_steps=20)"
+    )
+    own = ["--algo", "fast_a2c", "--env", "Own-v0", "--gym-packages", "own_envs", "-f", "logs", "--device", "cpu"]
+    zoo("train", *own, "-n", "16")
+    try:
+        del gym.registry["Own-v0"], sys.modules["own_envs"]
+        capsys.readouterr()
+        zoo("evaluate", *own, "--episodes", "2", "--json")
+        assert json.loads(capsys.readouterr().out)["env"] == "Own-v0"
+    finally:
+        gym.registry.pop("Own-v0", None)
+
+
 def test_keeps_lists_and_replays_episodes(trained, capsys):
     trained(*EVALUATE, "--episodes", "5", "--cache", "episodes", "--worst", "2", "--json")
     result = json.loads(capsys.readouterr().out)
@@ -71,6 +91,7 @@ def test_keeps_lists_and_replays_episodes(trained, capsys):
         (["--output", "x.gif"], "allowed with --replay SEED"),
         (["--cache", "c", "--replay", "5"], "has no episode of this model from this seed"),
         (["--exp-id", "7"], "CartPole-v1_7"),
+        (["--gym-packages", "nowhere"], "gym_packages='nowhere' cannot be imported: No module named 'nowhere'"),
     ],
 )
 def test_tells_what_is_wrong_in_one_line(trained, capsys, arguments, message):

@@ -30,6 +30,14 @@ ERRORS = {
         r"-params: ppo has no argument 'n_step'; did you mean 'n_steps'",
     ),
     "misspelt argument of a registered one": ([*TOY, *params("temp:3")], "-params: toy has no argument 'temp'"),
+    "argument that the twin has not": (
+        ["--algo", "fast_maskable_ppo", "--env", "CartPole-v1", *params("use_sde:True")],
+        "-params: fast_maskable_ppo has no argument 'use_sde'",
+    ),
+    "entry of another algorithm": (
+        ["--algo", "fast_maskable_ppo", "--env", "Pendulum-v1"],
+        "hyperparams/ppo.yml: fast_maskable_ppo has no argument 'use_sde'",
+    ),
     "misspelt key of RL Zoo": (
         [*NPG_, *params("n_env:3")],
         "-params: npg has no argument 'n_env'; did you mean 'n_envs'",

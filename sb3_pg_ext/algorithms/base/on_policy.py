@@ -213,7 +213,7 @@ class OnPolicyBase(Learning, OnPolicyTraining):
         :param action_masks: which actions are allowed, as sb3-contrib's ``get_action_masks`` gives them; ``None`` for
             all
         :return: actions, and ``state``
-        :raises ValueError: if a mask allows no action or has another size, or the policy takes none
+        :raises ValueError: if a mask allows no action, or has another shape or other values; if the policy takes none
         """
         if action_masks is None:
             return super().predict(observation, state, episode_start, deterministic)
