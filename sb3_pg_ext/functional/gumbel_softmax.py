@@ -65,6 +65,8 @@ def one_hot(choices: np.ndarray, sizes: Sequence[int], dtype: type = np.float32)
     :param dtype: of the vectors
     """
     vectors: np.ndarray = np.zeros((len(choices), sum(sizes)), dtype)
-    starts = np.cumsum([0, *sizes[:-1]])
-    vectors[np.arange(len(choices))[:, None], choices.astype(np.intp, copy=False) + starts] = 1
+    columns = choices.astype(np.intp, copy=False)
+    if len(sizes) > 1:
+        columns = columns + np.cumsum([0, *sizes[:-1]])
+    vectors[np.arange(len(choices))[:, None], columns] = 1
     return vectors

@@ -1,6 +1,5 @@
 """Target networks: copies that follow a network slowly."""
 
-from itertools import chain
 from typing import NamedTuple
 
 import torch as th
@@ -36,8 +35,9 @@ def follow(target: Target) -> None:
 
 
 def _tensors(module: nn.Module) -> tuple[list[th.Tensor], list[th.Tensor]]:
-    """Parameters and running statistics, in one walk through the modules: at a third of what parameters() costs."""
-    modules = list(module.modules())
-    parameters = chain.from_iterable(m._parameters.values() for m in modules)
-    statistics = chain.from_iterable(m._buffers.values() for m in modules)
-    return [p for p in dict.fromkeys(parameters) if p is not None], [b for b in statistics if b is not None]
+    """Parameters and running statistics, in one walk: at less than half of what parameters() costs."""
+    modules = [module]
+    for each in modules:  # grows on the way
+        modules += filter(None, each._modules.values())
+    parameters = {id(p): p for m in modules for p in m._parameters.values() if p is not None}
+    return [*parameters.values()], [b for m in modules for b in m._buffers.values() if b is not None]
