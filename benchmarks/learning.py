@@ -266,14 +266,16 @@ def side_by_side(runs: dict[str, list[Run]], final: bool = True, best: bool = Tr
     columns += [f"{algo}, best on the way" if final else algo for algo in runs] if best else []
     heads = ["environment", "steps", "seeds", *columns]
     lines = [row(*heads), "|---" * len(heads) + "|"]
-    for env_id, config in configurations(next(iter(runs))).items():
+    for env_id in configurations(next(iter(runs))):
         chosen = [[run for run in algo_runs if run["env"] == env_id] for algo_runs in runs.values()]
         if chosen[0] and any(chosen[1:]):
+            budgets = [spaced(run["config"]["n_timesteps"]) for run, *_ in filter(None, chosen)]
+            steps = budgets[0] if len({*budgets}) == 1 else ", ".join(budgets)
             scores = [written([run["mean"] for run in algo_runs]) for algo_runs in chosen]
             highest = [written(best_on_the_way(algo_runs)) for algo_runs in chosen]
             seeds = ", ".join(str(len(algo_runs)) for algo_runs in chosen)
             cells = (scores if final else []) + (highest if best else [])
-            lines.append(row(env_id, spaced(config["n_timesteps"]), seeds, *cells))
+            lines.append(row(env_id, steps, seeds, *cells))
     return "\n".join(lines)
 
 

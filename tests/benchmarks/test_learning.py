@@ -84,6 +84,13 @@ def test_race_tells_when_the_peers_last_return_is_reached(runs):
     assert "50 000 (1 of 2)" in learning.race("npg", "fast_trpo", {"npg": runs, "fast_trpo": peer})
 
 
+def test_steps_are_those_of_every_algorithm_where_they_differ(runs):
+    with_budget = [[{**each, "config": {"n_timesteps": budget}} for each in runs] for budget in (1e5, 1e5, 3e5)]
+    for algos, steps in ((with_budget[:2], "100 000"), (with_budget[1:], "100 000, 300 000")):
+        (line,) = learning.side_by_side(dict(zip(("npg", "fast_trpo"), algos, strict=True))).splitlines()[2:]
+        assert line.split(" | ")[1:3] == [steps, "2, 2"]
+
+
 def test_every_seed_has_its_score_and_its_best_evaluation(runs):
     head, _, line = learning.by_seed("npg", runs[::-1]).splitlines()
     assert head == "| environment | least | most | ascending | seed 0 | seed 1 |"
