@@ -27,7 +27,7 @@ from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
-from sb3_pg_ext.arguments import check_count, check_learning_rate, check_range
+from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.guards.counting import NonFiniteGuard
@@ -87,6 +87,8 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
         check_count("n_steps", self.n_steps)
         if not isinstance(self.action_noise, ActionNoise | None):
             raise ValueError(f"action_noise={self.action_noise!r}; allowed: an ActionNoise of SB3, or None")
+        check_flag("use_sde", self.use_sde)
+        check_count("sde_sample_freq", self.sde_sample_freq, -1)
         check_action_space(self.action_space)
 
     @staticmethod

@@ -16,7 +16,7 @@ from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.saving import SavesItsName
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
-from sb3_pg_ext.arguments import check_learning_rate, check_max_grad_norm, check_range
+from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_max_grad_norm, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.gradients.choice import make_backend
@@ -245,6 +245,8 @@ class OnPolicyBase(Learning, OnPolicyTraining):
         check_range("ent_coef", self.ent_coef)
         check_range("vf_coef", self.vf_coef, 0)
         check_max_grad_norm(self.max_grad_norm)
+        check_flag("use_sde", self.use_sde)
+        check_count("sde_sample_freq", self.sde_sample_freq, -1)
         check_action_space(self.action_space)
 
     def _setup_model(self) -> None:

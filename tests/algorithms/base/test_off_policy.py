@@ -104,6 +104,15 @@ def test_actions_without_any_range_are_refused():
         ToyDDPG("MlpPolicy", RandomEnv(space))
 
 
+@pytest.mark.parametrize("algorithm", [NPG, SACV])
+def test_noise_by_state_is_switched_by_a_flag(algorithm):
+    for arguments in ({"use_sde": "yes"}, {"sde_sample_freq": 1.5}):
+        with pytest.raises(
+            ValueError, match=r"use_sde='yes'; allowed: True or False|sde_sample_freq=1\.5; allowed: an"
+        ):
+            algorithm("MlpPolicy", RandomEnv(), device="cpu", **arguments)
+
+
 @pytest.mark.parametrize("algorithm", [NPG, GumbelDDPG])
 @pytest.mark.parametrize(
     ("space", "allowed"),
