@@ -269,8 +269,8 @@ def side_by_side(runs: dict[str, list[Run]], final: bool = True, best: bool = Tr
     for env_id in configurations(next(iter(runs))):
         chosen = [[run for run in algo_runs if run["env"] == env_id] for algo_runs in runs.values()]
         if chosen[0] and any(chosen[1:]):
-            budgets = [spaced(run["config"]["n_timesteps"]) for run, *_ in filter(None, chosen)]
-            steps = budgets[0] if len({*budgets}) == 1 else ", ".join(budgets)
+            budgets = [int(run["config"]["n_timesteps"]) for run, *_ in filter(None, chosen)]
+            steps = ", ".join(f"{n // 1000}k" for n in budgets) if len({*budgets}) > 1 else spaced(budgets[0])
             scores = [written([run["mean"] for run in algo_runs]) for algo_runs in chosen]
             highest = [written(best_on_the_way(algo_runs)) for algo_runs in chosen]
             seeds = ", ".join(str(len(algo_runs)) for algo_runs in chosen)

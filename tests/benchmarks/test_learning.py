@@ -86,7 +86,7 @@ def test_race_tells_when_the_peers_last_return_is_reached(runs):
 
 def test_steps_are_those_of_every_algorithm_where_they_differ(runs):
     with_budget = [[{**each, "config": {"n_timesteps": budget}} for each in runs] for budget in (1e5, 1e5, 3e5)]
-    for algos, steps in ((with_budget[:2], "100 000"), (with_budget[1:], "100 000, 300 000")):
+    for algos, steps in ((with_budget[:2], "100 000"), (with_budget[1:], "100k, 300k")):
         (line,) = learning.side_by_side(dict(zip(("npg", "fast_trpo"), algos, strict=True))).splitlines()[2:]
         assert line.split(" | ")[1:3] == [steps, "2, 2"]
 
