@@ -6,7 +6,6 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
 from sb3_pg_ext.algorithms.base.saving import SavesItsName
-from sb3_pg_ext.arguments import check_range
 
 SelfLearning = TypeVar("SelfLearning", bound="Learning")
 
@@ -59,8 +58,11 @@ class Learning(SavesItsName):
 
     def _update_learning_rate(self, optimizers: Any) -> None:
         remaining = self._current_progress_remaining
-        allowed = f"a number ≥ 0, at a remaining progress of {remaining:.3g}, too"
-        check_range("learning_rate", self.lr_schedule(remaining), 0, allowed=allowed)
+        learning_rate = self.lr_schedule(remaining)
+        if learning_rate < 0:  # what is not finite is noticed by what it does
+            raise ValueError(
+                f"learning_rate={learning_rate} at a remaining progress of {remaining:.3g}; allowed: a number ≥ 0"
+            )
         super()._update_learning_rate(optimizers)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:

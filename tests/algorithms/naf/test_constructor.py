@@ -140,7 +140,6 @@ def test_the_number_of_heads_has_one_source():
         {"gamma": 0},
         {"gamma": 1},
         {"max_grad_norm": None},
-        {"max_grad_norm": 0},
         {"exploration": "covariance"},
         {"exploration": "covariance", "temperature": 1e-3},
         {"action_noise": NOISE},
