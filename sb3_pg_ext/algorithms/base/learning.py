@@ -4,22 +4,34 @@ from typing import Any, TypeVar
 
 from stable_baselines3.common.type_aliases import MaybeCallback
 
+from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
 from sb3_pg_ext.algorithms.base.saving import SavesItsName
+from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_range
 
 SelfLearning = TypeVar("SelfLearning", bound="Learning")
 
 
 class Learning(SavesItsName):
-    """What the bases of all algorithms share: ``learn()``, and docstrings that tell of shared arguments.
+    """What the bases of all algorithms share: ``learn()``, shared arguments, and docstrings that tell of them.
 
     The remaining progress stops at 0, where a last rollout ends after ``total_timesteps``. SB3's goes on below 0, and a
     learning rate that falls linearly to 0 with it: the last update would climb.
     """
 
+    gamma: float
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         complete_docstring(cls)
+
+    def _check_arguments(self) -> None:
+        """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
+        check_learning_rate(self.learning_rate)
+        check_range("gamma", self.gamma, 0, 1)
+        check_flag("use_sde", self.use_sde)
+        check_count("sde_sample_freq", self.sde_sample_freq, -1)
+        check_action_space(self.action_space)
 
     def learn(
         self: SelfLearning,

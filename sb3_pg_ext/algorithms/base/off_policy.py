@@ -22,12 +22,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler, ModelActionSampler
-from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.targets import Target, follow
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
-from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_range
+from sb3_pg_ext.arguments import check_count, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError, check_step
 from sb3_pg_ext.gradients.torch_fast_paths import fused_step
 from sb3_pg_ext.guards.counting import NonFiniteGuard
@@ -75,21 +74,16 @@ class OffPolicyBase(Learning, NonFiniteGuard, OffPolicyAlgorithm):
     _n_rewards = 0
 
     def _check_arguments(self) -> None:
-        """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
-        check_learning_rate(self.learning_rate)
+        super()._check_arguments()
         check_count("buffer_size", self.buffer_size)
         check_count("batch_size", self.batch_size)
         check_range("learning_starts", self.learning_starts, 0)
         check_range("tau", self.tau, np.nextafter(0, 1), 1, allowed="(0, 1]")
-        check_range("gamma", self.gamma, 0, 1)
         check_count("train_freq", self.train_freq[0] if isinstance(self.train_freq, tuple) else self.train_freq)
         check_count("gradient_steps", self.gradient_steps, -1)
         check_count("n_steps", self.n_steps)
         if not isinstance(self.action_noise, ActionNoise | None):
             raise ValueError(f"action_noise={self.action_noise!r}; allowed: an ActionNoise of SB3, or None")
-        check_flag("use_sde", self.use_sde)
-        check_count("sde_sample_freq", self.sde_sample_freq, -1)
-        check_action_space(self.action_space)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

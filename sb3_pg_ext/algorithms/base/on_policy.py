@@ -12,11 +12,10 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.learning import Learning
 from sb3_pg_ext.algorithms.base.saving import SavesItsName
 from sb3_pg_ext.algorithms.base.threads import limited_threads, thread_count
-from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_max_grad_norm, check_range
+from sb3_pg_ext.arguments import check_max_grad_norm, check_range
 from sb3_pg_ext.functional.finite import NonFiniteError
 from sb3_pg_ext.functional.tensors.distributions import unvalidated_distributions
 from sb3_pg_ext.gradients.choice import make_backend
@@ -239,15 +238,10 @@ class OnPolicyBase(Learning, OnPolicyTraining):
             )
 
     def _check_arguments(self) -> None:
-        """Refuse bad arguments; runs at construction, and when a saved model is loaded."""
-        check_learning_rate(self.learning_rate)
-        check_range("gamma", self.gamma, 0, 1)
+        super()._check_arguments()
         check_range("ent_coef", self.ent_coef)
         check_range("vf_coef", self.vf_coef, 0)
         check_max_grad_norm(self.max_grad_norm)
-        check_flag("use_sde", self.use_sde)
-        check_count("sde_sample_freq", self.sde_sample_freq, -1)
-        check_action_space(self.action_space)
 
     def _setup_model(self) -> None:
         """SB3's, with checks of the arguments, and without what these algorithms do not need."""
