@@ -4,7 +4,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.ac.compiled import (
     CompiledLearner,
@@ -134,10 +133,12 @@ class OnlineBase(OnlineCollector, OnPolicyBase):
 
     def _rates(self) -> tuple[float, float]:
         """The learning rates of actor and critic, as they are now."""
-        rates = (self.actor_learning_rate, self.critic_learning_rate)
-        schedules = (self.learning_rate if rate is None else rate for rate in rates)
-        actor, critic = (FloatSchedule(schedule)(self._current_progress_remaining) for schedule in schedules)
-        return actor, critic
+
+        def rate(name: str) -> float:
+            own = getattr(self, name)
+            return self._now("learning_rate", self.learning_rate) if own is None else self._now(name, own)
+
+        return rate("actor_learning_rate"), rate("critic_learning_rate")
 
     def _begin_rollout(self, n_steps: int) -> None:
         self._learner, path = self._make_learner(n_steps)

@@ -225,7 +225,7 @@ class ACKTR(ActorCriticBase):
 
     def _set_rate(self) -> None:
         self._update_learning_rate(self.policy.optimizer)
-        self._rate = self.lr_schedule(self._current_progress_remaining)
+        self._rate = self._now("learning_rate", self.lr_schedule)
         for group in self.policy.optimizer.param_groups:
             group["lr"], group["momentum"] = self._rate * (1 - self.momentum), self.momentum
 

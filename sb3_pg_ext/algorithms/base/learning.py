@@ -2,7 +2,8 @@
 
 from typing import Any, TypeVar
 
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
@@ -68,13 +69,19 @@ class Learning(SavesItsName):
     def _end_training(self) -> None:
         """Whatever has to end with a training, however it ends."""
 
-    def _update_learning_rate(self, optimizers: Any) -> None:
+    def _now(self, name: str, value: float | Schedule) -> float:
+        """What an argument that may be a schedule is at this point of the training.
+
+        :raises ValueError: if it has fallen below 0
+        """
         remaining = self._current_progress_remaining
-        learning_rate = self.lr_schedule(remaining)
-        if learning_rate < 0:  # what is not finite is noticed by what it does
-            raise ValueError(
-                f"learning_rate={learning_rate} at a remaining progress of {remaining:.3g}; allowed: a number ≥ 0"
-            )
+        number = FloatSchedule(value)(remaining)
+        if number < 0:  # what is not finite is noticed by what it does
+            raise ValueError(f"{name}={number} at a remaining progress of {remaining:.3g}; allowed: a number ≥ 0")
+        return number
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        self._now("learning_rate", self.lr_schedule)
         super()._update_learning_rate(optimizers)
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:

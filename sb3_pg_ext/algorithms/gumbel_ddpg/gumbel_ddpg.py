@@ -9,7 +9,6 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, ReplayBufferSamples, Schedule
-from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.acting import ActionSampler
 from sb3_pg_ext.algorithms.base.actor_losses import ActorLoss
@@ -191,7 +190,7 @@ class GumbelDDPG(OffPolicyBase):
     @property
     def _temperature(self) -> float:
         """τ at this point of the training; schedules may fall to 0, where y has no derivative."""
-        return max(FloatSchedule(self.temperature)(self._current_progress_remaining), LEAST_TEMPERATURE)
+        return max(self._now("temperature", self.temperature), LEAST_TEMPERATURE)
 
     def _exploration_eps_at(self, progress_remaining: float) -> float:
         """ε at a point of the training."""

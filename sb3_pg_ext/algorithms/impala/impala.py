@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch.nn.utils import parameters_to_vector
 
@@ -562,7 +562,7 @@ class IMPALA(ActorCriticBase):
             ent_coef=self.ent_coef,
             vf_coef=self.vf_coef,
             normalize_advantage=False,
-            clip_range=FloatSchedule(self.clip_range)(self._current_progress_remaining) if clipped else None,
+            clip_range=self._now("clip_range", self.clip_range) if clipped else None,
             with_ratio=clipped,
         )
 

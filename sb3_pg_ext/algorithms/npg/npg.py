@@ -10,7 +10,6 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
 from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
@@ -87,7 +86,8 @@ class NPG(ActorCriticBase):
     :param line_search_max_iter: so many α are tried
     :param n_critic_updates: number of the critic's passes over a rollout
     :param normalize_advantage: whether to scale the advantages of a rollout to mean 0 and standard deviation 1
-    :param target_kl: the KL(old‖new) of a normalized step, in nats, summed over action dimensions
+    :param target_kl: the KL(old‖new) of a normalized step, in nats, summed over action dimensions; a number, or a
+        function of the remaining progress
     :param sub_sampling_factor: k, to average F over a random k-th part of the rollout, which saves time and memory;
         gradient and KL(old‖new) keep to the whole rollout
     :param min_curvature: the least curvature xᵀFx/‖x‖² that a normalized step reckons with; 0 for no bound
@@ -117,7 +117,7 @@ class NPG(ActorCriticBase):
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
         normalize_advantage: bool = True,
-        target_kl: float = 0.01,
+        target_kl: float | Schedule = 0.01,
         sub_sampling_factor: int = 1,
         step: str = "normalized",
         step_size: float | Schedule | None = None,
@@ -166,7 +166,7 @@ class NPG(ActorCriticBase):
             check_flag(name, getattr(self, name))
         check_range("cg_damping", self.cg_damping, 0)
         check_range("min_curvature", self.min_curvature, 0)
-        check_positive("target_kl", self.target_kl)
+        check_schedule("target_kl", self.target_kl)
         check_positive("line_search_shrinking_factor", self.line_search_shrinking_factor)
         if self.line_search_shrinking_factor >= 1:
             raise ValueError(
@@ -246,21 +246,23 @@ class NPG(ActorCriticBase):
     def _step_size(self, solution: Solution) -> float:
         """α; 0 where the gradient vanishes."""
         if self.step == "fixed":
-            schedule = FloatSchedule(0.1 if self.step_size is None else self.step_size)
-            return schedule(self._current_progress_remaining)
+            return self._now("step_size", 0.1 if self.step_size is None else self.step_size)
         curvature = max(float(solution.x @ solution.image), self.min_curvature * float(solution.x @ solution.x))
-        return math.sqrt(2 * self.target_kl / curvature) if curvature else 0.0
+        return math.sqrt(2 * self._target_kl() / curvature) if curvature else 0.0
+
+    def _target_kl(self) -> float:
+        return self._now("target_kl", self.target_kl)
 
     def _move(self, surrogate: Surrogate, full_step: th.Tensor) -> LineSearch:
         """Go the full step, or with a line search as far as it allows."""
-        start = flatten(surrogate.parameters).detach()
+        start, target_kl = flatten(surrogate.parameters).detach(), self._target_kl()
 
         def accepts(scale: float) -> bool:
             assign(surrogate.parameters, start + scale * full_step)
             if not self.line_search:
                 return True
             outcome = surrogate.outcome()
-            return outcome.kl <= self.target_kl and outcome.gain > 0
+            return outcome.kl <= target_kl and outcome.gain > 0
 
         search = backtrack(accepts, self.line_search_shrinking_factor, self.line_search_max_iter)
         if not search.scale:

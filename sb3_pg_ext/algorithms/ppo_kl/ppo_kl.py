@@ -10,11 +10,10 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule
 
 from sb3_pg_ext.algorithms.base.actor_critic import ActorCriticBase
 from sb3_pg_ext.algorithms.base.constructor import arguments_of
-from sb3_pg_ext.arguments import check_count, check_flag, check_positive, check_range
+from sb3_pg_ext.arguments import check_count, check_flag, check_positive, check_range, check_schedule
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional.finite import check_number
 from sb3_pg_ext.functional.importance import effective_sample_size, fraction_outside
@@ -70,7 +69,8 @@ class AdaptiveKLPPO(ActorCriticBase):
     :param clip_range: ε, to clip the ratio to [1 − ε, 1 + ε] on top of the penalty, a number or a function as above;
         ``None`` for no clipping
     :param clip_range_vf: ε of the critic's loss, likewise; it depends on the scale of the returns
-    :param target_kl: the KL(old‖new) per rollout that β is adapted to, in nats; only logged where β is fixed
+    :param target_kl: the KL(old‖new) per rollout that β is adapted to, in nats, a number or a function as above; only
+        logged where β is fixed
     :param kl_coef: the initial β
     :param adaptive_kl: whether β is adapted
     :param kl_coef_range: the smallest and the largest β that adaptation may give
@@ -102,7 +102,7 @@ class AdaptiveKLPPO(ActorCriticBase):
         sde_sample_freq: int = -1,
         rollout_buffer_class: type[RolloutBuffer] | None = None,
         rollout_buffer_kwargs: dict[str, Any] | None = None,
-        target_kl: float = 0.01,
+        target_kl: float | Schedule = 0.01,
         kl_coef: float = 1.0,
         adaptive_kl: bool = True,
         kl_coef_range: tuple[float, float] = (1e-4, 1e4),
@@ -146,7 +146,7 @@ class AdaptiveKLPPO(ActorCriticBase):
             check_count(name, getattr(self, name))
         for name in ("normalize_advantage", "adaptive_kl", "recompute_advantages"):
             check_flag(name, getattr(self, name))
-        check_positive("target_kl", self.target_kl)
+        check_schedule("target_kl", self.target_kl)
         if self.early_stop_kl is not None:
             check_positive("early_stop_kl", self.early_stop_kl)
         for name in ("clip_range", "clip_range_vf"):
@@ -197,25 +197,23 @@ class AdaptiveKLPPO(ActorCriticBase):
         log_probs, kls = engine.compare(steps.old, steps.inputs, steps.actions)
         kl = float(kls.mean())
         self.logger.record(f"kl/epoch_{epoch}", kl, exclude=TABLE)
+        target_kl = self._now("target_kl", self.target_kl)
         if self.adaptive_kl:
-            self.current_kl_coef = adapt(objective.kl_coef, kl, self.target_kl, self.kl_coef_range)
+            self.current_kl_coef = adapt(objective.kl_coef, kl, target_kl, self.kl_coef_range)
         self.logger.record("train/kl", check_number("KL(old‖new)", kl))
         self._log_losses(history)
         self._log_ratios(log_probs, steps)
-        self._log_settings(objective)
+        self._log_settings(objective, target_kl)
         self._log_rollout()
 
     def _objective(self) -> Objective:
-        def current(value: float | Schedule | None) -> float | None:
-            return None if value is None else FloatSchedule(value)(self._current_progress_remaining)
-
         return Objective(
             ent_coef=self.ent_coef,
             vf_coef=self.vf_coef,
             normalize_advantage=self.normalize_advantage,
             kl_coef=self.current_kl_coef,
-            clip_range=current(self.clip_range),
-            clip_range_vf=current(self.clip_range_vf),
+            clip_range=None if self.clip_range is None else self._now("clip_range", self.clip_range),
+            clip_range_vf=None if self.clip_range_vf is None else self._now("clip_range_vf", self.clip_range_vf),
         )
 
     def _log_losses(self, history: list[Losses]) -> None:
@@ -237,9 +235,9 @@ class AdaptiveKLPPO(ActorCriticBase):
             fraction = fraction_outside(ratios, clip_range)
             self.logger.record(f"train/clip_fraction_{clip_range}", fraction, exclude=TABLE)
 
-    def _log_settings(self, objective: Objective) -> None:
+    def _log_settings(self, objective: Objective, target_kl: float) -> None:
         self.logger.record("train/kl_coef", objective.kl_coef)
-        self.logger.record("train/target_kl", self.target_kl)
+        self.logger.record("train/target_kl", target_kl)
         for name in ("clip_range", "clip_range_vf"):
             if getattr(objective, name) is not None:
                 self.logger.record(f"train/{name}", getattr(objective, name))

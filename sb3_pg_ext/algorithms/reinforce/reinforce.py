@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
+from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_pg_ext.algorithms.base.constructor import arguments_of, refuse_unused
@@ -488,9 +488,9 @@ class REINFORCE(OnPolicyBase):
 
     def _fit_critic(self, engine: PolicyBackend) -> float:
         """Passes of the critic alone, which leave what the policy's gradient has reached; gives its mean loss."""
-        optimizer, schedule = self.policy.optimizer, FloatSchedule(self.critic_learning_rate)
+        optimizer = self.policy.optimizer
         engine.freeze([parameter for parameter in self.policy.parameters() if parameter.grad is not None])
-        update_learning_rate(optimizer, schedule(self._current_progress_remaining))
+        update_learning_rate(optimizer, self._now("critic_learning_rate", self.critic_learning_rate))
         steps = Steps.of(self.rollout_buffer, self.action_space)[: len(self._fresh.t)]
         fit = fit_critic(engine, steps, self.n_critic_updates, self.batch_size, self.max_grad_norm)
         update_learning_rate(optimizer, self.lr_schedule(self._current_progress_remaining))
