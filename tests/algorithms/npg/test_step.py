@@ -136,6 +136,28 @@ def test_a_fixed_step_follows_its_schedule():
     assert sizes[-1] == pytest.approx(0.125)  # of the third of four updates: a quarter of all steps remains
 
 
+@pytest.mark.parametrize("line_search", [False, True])
+def test_the_kl_of_a_step_follows_its_schedule(line_search):
+    """Down to nothing: nothing remains at the last of four updates."""
+    model = scripted(spaces.Discrete(3), target_kl=lambda remaining: 0.04 * remaining, line_search=line_search)
+    kls = []
+    model.learn(4 * 32, lambda caller, _: kls.append(logged(model).get("train/kl_predicted")) or True, None)
+    kls = [kl for kl in dict.fromkeys(kls) if kl is not None]
+    assert len(kls) == 3
+    assert all(kl <= most * (1 + 1e-4) for kl, most in zip(kls, (0.03, 0.02, 0.01), strict=True))
+    if not line_search:
+        np.testing.assert_allclose(kls, (0.03, 0.02, 0.01), rtol=1e-4)
+    assert logged(model)["train/step_size"] == 0
+
+
+def test_a_schedule_that_falls_below_0_is_named():
+    model = scripted(spaces.Discrete(3), target_kl=lambda remaining: 0.04 * (remaining - 0.6))
+    with pytest.raises(
+        ValueError, match=r"^target_kl=-0\.00\d+ at a remaining progress of 0\.5; allowed: a number ≥ 0$"
+    ):
+        model.learn(4 * 32)
+
+
 @pytest.mark.parametrize(
     ("name", "state_dependent_std"),
     [(name, False) for name in ACTION_SPACES] + [("Box", True), ("Box of two dimensions", True)],

@@ -58,6 +58,23 @@ def test_once_for_every_rollout_by_the_kl_after_its_last_epoch(monkeypatch):
     assert model.kl_coef == 1.0
 
 
+def test_the_target_may_be_a_schedule(monkeypatch):
+    """0.04 in the beginning, 0.03, 0.02, 0.01 and 0 at the updates: a KL of 0.02 is just right at the second."""
+    script(monkeypatch, *itertools.repeat(0.02, 8))
+    model = make_model(target_kl=lambda remaining: 0.04 * remaining)
+    targets, betas = [], []
+
+    def look(local_variables, _):
+        targets.append(model.logger.name_to_value.get("train/target_kl"))
+        betas.append(model.current_kl_coef)
+        return True
+
+    model.learn(64, look, log_interval=None)
+    assert targets[16::16] == [0.03, 0.02, 0.01]
+    assert model.logger.name_to_value["train/target_kl"] == 0
+    assert [*betas[::16], model.current_kl_coef] == [1, 1, 1, 2, 4]
+
+
 def test_beta_stays_fixed_if_asked_to(monkeypatch):
     script(monkeypatch, *itertools.repeat(9.0, 8))
     model = make_model(adaptive_kl=False, kl_coef=3.0).learn(64)
