@@ -33,6 +33,7 @@ import actors
 import asynchrony
 import decision_table
 import engines
+import equal_time
 import failures
 import interval_coverage
 import learning
@@ -156,6 +157,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "engines": lambda: engines.table(read(engines.RESULTS)),
     "actors": lambda: actors.learning_table(read(actors.RESULTS)),
     "asynchrony": lambda: asynchrony.learning_table(read(asynchrony.RESULTS)),
+    "equal_time": lambda: equal_time.table(stored("equal_time.json")),
     "actor_critic_bias": lambda: actor_critic_bias.table(
         stored("actor_critic_bias.json")["bias and standard deviation"]
     ),
