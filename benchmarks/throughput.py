@@ -594,6 +594,22 @@ def write(path: Path, results: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps({"versions": versions(), "results": results}, indent=1) + "\n")
 
 
+def renew(path: Path, results: list[dict[str, Any]]) -> None:
+    """Put results in place of older ones of the same comparisons, and leave the others as they are.
+
+    Each has the versions that it was measured with.
+    """
+    document = json.loads(path.read_text()) if path.exists() else {"results": []}
+    older = ({"versions": document.get("versions"), **result} for result in document["results"])
+    newer = ({"versions": versions(), **result} for result in results)
+    by_comparison = {
+        (result["comparison"], result["env"], result["n_envs"], result.get("device", "cpu")): result
+        for result in (*older, *newer)
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"results": [*by_comparison.values()]}, indent=1) + "\n")
+
+
 def main() -> None:
     """Run every comparison in a process of its own, print the table and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -648,7 +664,7 @@ def main() -> None:
             environment = os.environ | {"THROUGHPUT_DEVICE": options.device}
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
             results.append(json.loads(output.splitlines()[-1]) | {"device": options.device})
-    write(options.output, results)
+    renew(options.output, results)
     print(table(results))
 
 

@@ -1,5 +1,7 @@
 """The command line of the benchmark of speed."""
 
+import json
+
 import pytest
 import throughput
 import torch
@@ -19,3 +21,20 @@ def test_what_it_refuses(monkeypatch, capsys, arguments, message):
     with pytest.raises(SystemExit):
         throughput.main()
     assert message in capsys.readouterr().err
+
+
+def test_some_comparisons_measured_again_leave_the_others(tmp_path):
+    def result(comparison, speed, **others):
+        return {"comparison": comparison, "env": "CartPole-v1", "n_envs": 1, "ours": [speed], **others}
+
+    path = tmp_path / "throughput.json"
+    old = {"versions": {"torch": "1"}, "results": [result("ppo", 1.0), result("a2c", 2.0), result("trpo", 3.0)]}
+    path.write_text(json.dumps(old))
+    throughput.renew(path, [result("a2c", 20.0, device="cpu"), result("ppo", 10.0, device="cuda")])
+    kept = json.loads(path.read_text())["results"]
+    assert [(each["comparison"], each["ours"], each["versions"]["torch"]) for each in kept] == [
+        ("ppo", [1.0], "1"),
+        ("a2c", [20.0], torch.__version__),
+        ("trpo", [3.0], "1"),
+        ("ppo", [10.0], torch.__version__),
+    ]
