@@ -101,14 +101,18 @@ def peers(make: Callable[..., str], algos: Sequence[str], **arguments: Any) -> s
 
 
 def minatar(*algos: str) -> str:
-    """Breakout after five million frames: means and standard deviations of 100 episodes, beside what is published."""
-    env_id = "MinAtar/Breakout-v0"
+    """Returns after five million frames: the mean over seeds ± 95 % and every seed's, beside published means."""
     sources = [learning.published(name) for name in ("minatar-ac", "minatar-dqn")]
     heads = ["game", *(f"`{algo}`" for algo in algos), *(source["source"] for source in sources)]
-    runs = {algo: [run for run in learning.load_runs(algo) if run["env"] == env_id] for algo in algos}
-    cells = ["; ".join(f"{run['mean']:.1f} (sd of episodes {run['sd']:.1f})" for run in runs[algo]) for algo in algos]
-    cells += [str(source["scores"][env_id][5_000_000][0]) for source in sources]
-    return "\n".join([learning.row(*heads), "|---" * len(heads) + "|", learning.row("Breakout", *cells)])
+    lines = [learning.row(*heads), "|---" * len(heads) + "|"]
+    runs = {algo: learning.load_runs(algo) for algo in algos}
+    for env_id in sources[0]["scores"]:
+        scores = [[run["mean"] for run in runs[algo] if run["env"] == env_id] for algo in algos]
+        if any(scores):
+            cells = [f"{learning.written(each)} ({', '.join(f'{score:.1f}' for score in each)})" for each in scores]
+            cells += [str(source["scores"][env_id][5_000_000][0]) for source in sources]
+            lines.append(learning.row(env_id.removeprefix("MinAtar/").removesuffix("-v0"), *cells))
+    return "\n".join(lines)
 
 
 def fuzzing() -> str:
