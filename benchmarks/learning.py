@@ -249,6 +249,31 @@ def trials(algo: str) -> str:
     return "\n".join(lines)
 
 
+def mended(algo: str, runs: list[Run]) -> str:
+    """A Markdown table of tasks on which a former configuration has run: how it ended, and how the shipped one does.
+
+    :param algo: the algorithm
+    :param runs: its runs with the shipped configurations
+    """
+    heads = ["environment", *(f"{when}: {what}" for when in ("before", "now") for what in ("seeds", "mean", "worst"))]
+    heads.insert(4, "before: best on the way")
+    lines = [row(*heads, "now: best on the way"), "|---" * (len(heads) + 1) + "|"]
+    for env_id, config in configurations(algo).items():
+        now = [run for run in runs if run["env"] == env_id]
+        earlier = [run for run in read(RESULTS / f"{algo}.jsonl") if run["env"] == env_id and run["config"] != config]
+        last = {run["seed"]: run for run in earlier if run["config"] == earlier[-1]["config"]}
+        if now and len(last) > 1:
+            cells = [cell for side in (list(last.values()), now) for cell in ends(side)]
+            lines.append(row(env_id, *cells))
+    return "\n".join(lines)
+
+
+def ends(runs: list[Run]) -> tuple[str, str, str, str]:
+    """Cells of some runs of a task: their seeds, the mean and the worst score, and the best evaluations on the way."""
+    scores = [run["mean"] for run in runs]
+    return ranges(run["seed"] for run in runs), written(scores), f"{min(scores):.1f}", written(best_on_the_way(runs))
+
+
 def other_settings(config: dict[str, Any], shipped: dict[str, Any]) -> str:
     """In which settings a configuration is not the shipped one."""
     changed = [key for key in sorted({*config, *shipped}) if config.get(key) != shipped.get(key)]

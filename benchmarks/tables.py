@@ -141,6 +141,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "by_seed": lambda algo: learning.by_seed(algo, learning.load_runs(algo)),
     "best_by_seed": lambda algo: learning.by_seed(algo, learning.load_runs(algo), best=True),
     "trials": learning.trials,
+    "mended": lambda algo: learning.mended(algo, learning.load_runs(algo)),
     "failures": failures.table,
     "fuzzing": fuzzing,
     "decision_table": decision_table.table,

@@ -101,14 +101,14 @@ def test_every_seed_has_its_score_and_its_best_evaluation(runs):
 
 def test_trials_are_the_latest_runs_with_other_settings(runs, monkeypatch, tmp_path):
     shipped = learning.configurations("npg")[ENV_ID]
-    other = {key: value for key, value in shipped.items() if key != "step"} | {"gamma": 0.5}
+    other = {key: value for key, value in shipped.items() if key != "target_kl"} | {"gamma": 0.5}
     lines = [{**runs[0], "config": shipped}, {**runs[0], "mean": 1.0, "config": other}]
     lines += [{**each, "config": other} for each in runs]
     (tmp_path / "npg.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr(learning, "RESULTS", tmp_path)
     (line,) = learning.trials("npg").splitlines()[2:]
     assert line == (
-        f"| {ENV_ID} | `gamma=0.5`, no `step` | 0, 1 | 950.0 | 900.0 | 1000.0 | 900.0, 1000.0 | 990.0, 1000.0 |"
+        f"| {ENV_ID} | `gamma=0.5`, no `target_kl` | 0, 1 | 950.0 | 900.0 | 1000.0 | 900.0, 1000.0 | 990.0, 1000.0 |"
     )
 
 
@@ -180,3 +180,20 @@ def test_showing_makes_no_runs(monkeypatch, capsys, show):
     learning.main()
     assert bool(made) is not show
     assert "| CartPole-v1 | 100 000 | 0–4 | 500.0" in capsys.readouterr().out
+
+
+def test_what_was_mended(runs, monkeypatch, tmp_path):
+    """The latest of the former settings counts."""
+    shipped = learning.configurations("npg")[ENV_ID]
+    monkeypatch.setattr(learning, "RESULTS", tmp_path)
+    former = [(0, {"n_steps": 1}, -5.0), (0, {"n_steps": 2}, 1.0), (1, {"n_steps": 2}, 3.0), (0, shipped, 9.0)]
+    lines = [{**run(seed, mean, [[BUDGET, mean + 1]]), "config": config} for seed, config, mean in former]
+    (tmp_path / "npg.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    *_, last = learning.mended("npg", learning.load_runs("npg")).splitlines()
+    cells = [cell.strip() for cell in last.strip("|").split("|")]
+    assert cells[0] == ENV_ID
+    assert cells[1] == "0–1"
+    assert cells[2].startswith("2.0 ±")
+    assert cells[3] == "1.0"
+    assert cells[4].startswith("3.0 ±")
+    assert cells[5:] == ["0", "9.0", "9.0", "10.0"]
