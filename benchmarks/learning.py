@@ -146,8 +146,8 @@ def summary(record: Result, config: dict[str, Any]) -> Run:
 def shipped_runs(algo: str) -> list[Run]:
     """The finished runs whose configuration is still the shipped one."""
     current = configurations(algo)
-    latest = {(run["env"], run["seed"]): run for run in read(RESULTS / f"{algo}.jsonl")}
-    return [run for run in latest.values() if current.get(run["env"]) == run["config"]]
+    shipped = (run for run in read(RESULTS / f"{algo}.jsonl") if current.get(run["env"]) == run["config"])
+    return list({(run["env"], run["seed"]): run for run in shipped}.values())
 
 
 def load_runs(algo: str) -> list[Run]:
@@ -250,28 +250,32 @@ def trials(algo: str) -> str:
 
 
 def mended(algo: str, runs: list[Run]) -> str:
-    """A Markdown table of tasks on which a former configuration has run: how it ended, and how the shipped one does.
+    """A Markdown table of tasks on which several seeds of a former configuration have run: how it ended, and how the
+    shipped one does.
 
     :param algo: the algorithm
     :param runs: its runs with the shipped configurations
     """
-    heads = ["environment", *(f"{when}: {what}" for when in ("before", "now") for what in ("seeds", "mean", "worst"))]
-    heads.insert(4, "before: best on the way")
-    lines = [row(*heads, "now: best on the way"), "|---" * (len(heads) + 1) + "|"]
+    everything = read(RESULTS / f"{algo}.jsonl")
+    before = ["seeds before", "mean before", "worst before", "best on the way before"]
+    heads = ["environment", *before, "seeds now", "mean now", "worst now"]
+    lines = [row(*heads), "|---" * len(heads) + "|"]
     for env_id, config in configurations(algo).items():
         now = [run for run in runs if run["env"] == env_id]
-        earlier = [run for run in read(RESULTS / f"{algo}.jsonl") if run["env"] == env_id and run["config"] != config]
+        of_task = [run for run in everything if run["env"] == env_id]
+        configs = [run["config"] for run in of_task]
+        earlier = of_task[: configs.index(config)] if config in configs else []
         last = {run["seed"]: run for run in earlier if run["config"] == earlier[-1]["config"]}
         if now and len(last) > 1:
-            cells = [cell for side in (list(last.values()), now) for cell in ends(side)]
-            lines.append(row(env_id, *cells))
+            earlier = list(last.values())
+            lines.append(row(env_id, *ends(earlier), written(best_on_the_way(earlier)), *ends(now)))
     return "\n".join(lines)
 
 
-def ends(runs: list[Run]) -> tuple[str, str, str, str]:
-    """Cells of some runs of a task: their seeds, the mean and the worst score, and the best evaluations on the way."""
+def ends(runs: list[Run]) -> tuple[str, str, str]:
+    """Cells of some runs of a task: their seeds, the mean and the worst score."""
     scores = [run["mean"] for run in runs]
-    return ranges(run["seed"] for run in runs), written(scores), f"{min(scores):.1f}", written(best_on_the_way(runs))
+    return ranges(run["seed"] for run in runs), written(scores), f"{min(scores):.1f}"
 
 
 def other_settings(config: dict[str, Any], shipped: dict[str, Any]) -> str:
