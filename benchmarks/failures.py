@@ -40,9 +40,14 @@ def table(algo: str, env: str) -> str:
     steps = records[0]["steps"]
     lines = [row("seed", "ends at", *(f"{spaced(step)} steps" for step in steps)), "|---" * (len(steps) + 2) + "|"]
     for each in sorted(records, key=lambda record: record["end"]):
-        cells = [", ".join(f"{abs(number):.3g}" for number in numbers) for numbers in each["numbers"]]
+        cells = [", ".join(map(short, numbers)) for numbers in each["numbers"]]
         lines.append(row(each["seed"], f"{each['end']:.0f}", *cells))
     return "\n".join(lines)
+
+
+def short(number: float) -> str:
+    """The size of a number, to three digits or the next whole number."""
+    return f"{abs(number):.0f}" if abs(number) > 999 else f"{abs(number):.3g}"
 
 
 def main() -> None:
