@@ -22,7 +22,7 @@ AGENTS = {
     "naf:Pendulum-v1": 10_000,
     "acktr:LunarLander-v3": 1_000_000,
     "acktr:HalfCheetah-v4": 500_000,
-    "ppo_kl:Hopper-v4": 500_000,
+    "ppo_kl:Hopper-v4": 1_000_000,
 }
 """Algorithm and environment, and steps of training."""
 WIDTH = 240
