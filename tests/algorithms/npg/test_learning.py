@@ -46,7 +46,11 @@ def test_a_continuous_action(seed, arguments):
 
 @pytest.mark.slow
 def test_cart_pole():
-    env = make_vec_env("CartPole-v1", 4, seed=0)
-    model = NPG("MlpPolicy", env, n_steps=256, gae_lambda=0.98, target_kl=0.02, seed=0, device="cpu").learn(30_000)
-    mean, _ = evaluate_policy(model, env, n_eval_episodes=10)
-    assert mean > 300
+    """The median of three seeds: which of them lag behind depends on how a processor rounds."""
+    means = []
+    for seed in range(3):
+        env = make_vec_env("CartPole-v1", 4, seed=seed)
+        settings = {"n_steps": 256, "gae_lambda": 0.98, "target_kl": 0.02, "seed": seed, "device": "cpu"}
+        model = NPG("MlpPolicy", env, **settings).learn(30_000)
+        means.append(evaluate_policy(model, env, n_eval_episodes=10)[0])
+    assert np.median(means) > 300
