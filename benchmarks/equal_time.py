@@ -38,11 +38,9 @@ N_TIMESTEPS = 40_000
 
 def make(algo: str, env_id: str, folder: Path) -> BaseAlgorithm:
     """A model as it is configured for a task."""
-    config = learning.configurations("a3c" if algo == "a3c" else "fast_a2c")[env_id]
-    options: dict[str, Any] = learning.options(algo, env_id, [0], config)
-    options["eval_freq"] = -1
-    if algo != "a3c":
-        options["conf_file"] = str(learning.peer_config("fast_a2c"))
+    configured = "a3c" if algo == "a3c" else "fast_a2c"
+    options = learning.options(configured, env_id, [0], learning.configurations(configured)[env_id])
+    options |= {"algos": [algo], "eval_freq": -1}
     (run,) = plan({**DEFAULTS, **options}, "")
     prepared = RunManager(run, folder, lambda n_timesteps: None).setup_experiment()
     assert prepared is not None
@@ -71,13 +69,14 @@ def returns_after(n_timesteps: float, runs: list[Run]) -> str:
 def table(results: dict[str, Any]) -> str:
     """A Markdown table: speeds, and greedy returns on the way at equal steps and at equal time.
 
-    :param results: those of a measurement
+    :param results: what was measured, by environment
     """
     heads = ["environment", "steps", "A3C ÷ A2C, steps/s", "A3C ÷ fast.A2C, steps/s", "A3C", "A2C at equal steps"]
     heads += ["A2C at equal time", "fast.A2C at equal time"]
     lines = [learning.row(*heads), "|---" * len(heads) + "|"]
     runs = {algo: learning.load_runs(algo) for algo in ("a3c", "fast_a2c")}
-    for env_id, speeds in results["speeds"].items():
+    for env_id, measured in results.items():
+        speeds = measured["speeds"]
         ours, others = ([run for run in runs[algo] if run["env"] == env_id] for algo in runs)
         steps = int(learning.configurations("a3c")[env_id]["n_timesteps"])
         ratios = [[mine / other for mine, other in zip(speeds["a3c"], speeds[peer], strict=True)] for peer in SIDES[1:]]
@@ -99,11 +98,10 @@ def main() -> None:
     th.set_num_threads(1)
     known = {run["env"] for run in learning.load_runs("fast_a2c")}
     both = [env_id for env_id in learning.configurations("a3c") if env_id in known]
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"speeds": {}}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with threadpool_limits(1):
         measured = compare(options.envs or both, options.repetitions)
-    results["speeds"] |= measured
-    results["versions"] = versions()
+    results |= {env_id: {"versions": versions(), "speeds": speeds} for env_id, speeds in measured.items()}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
 

@@ -265,10 +265,10 @@ def mended(algo: str, runs: list[Run]) -> str:
         of_task = [run for run in everything if run["env"] == env_id]
         configs = [run["config"] for run in of_task]
         earlier = of_task[: configs.index(config)] if config in configs else []
-        last = {run["seed"]: run for run in earlier if run["config"] == earlier[-1]["config"]}
-        if now and len(last) > 1:
-            earlier = list(last.values())
-            lines.append(row(env_id, *ends(earlier), written(best_on_the_way(earlier)), *ends(now)))
+        latest = {run["seed"]: run for run in earlier if run["config"] == earlier[-1]["config"]}
+        former = list(latest.values())
+        if now and len(former) > 1:
+            lines.append(row(env_id, *ends(former), written(best_on_the_way(former)), *ends(now)))
     return "\n".join(lines)
 
 
