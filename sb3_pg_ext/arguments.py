@@ -1,6 +1,6 @@
 """Checks of constructor arguments. Each error names the argument, its value and what is allowed."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
@@ -74,6 +74,20 @@ def check_schedule(name: str, value: Any) -> None:
     :raises ValueError: if it is not
     """
     check_positive(name, value(1.0) if callable(value) else value)
+
+
+def read_schedule(name: str, schedule: Callable[[float], float], progress_remaining: float) -> float:
+    """What a schedule gives at a point of the training.
+
+    :param name: the argument's name
+    :param progress_remaining: from 1, at the beginning, to 0
+    :return: a number ≥ 0, or one that is not finite, which is noticed by what it does
+    :raises ValueError: if it has fallen below 0
+    """
+    number = schedule(progress_remaining)
+    if number < 0:
+        raise ValueError(f"{name}={number} at a remaining progress of {progress_remaining:.3g}; allowed: a number ≥ 0")
+    return number
 
 
 def check_max_grad_norm(value: Any) -> None:

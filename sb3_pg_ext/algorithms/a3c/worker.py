@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from sb3_pg_ext.algorithms.a3c.reports import Outbox, Problem, Update
 from sb3_pg_ext.algorithms.a3c.shared_state import SharedState
 from sb3_pg_ext.algorithms.base.threads import limited_threads
+from sb3_pg_ext.arguments import read_schedule
 from sb3_pg_ext.estimators import AdvantageEstimator
 from sb3_pg_ext.functional import mlp
 from sb3_pg_ext.functional.finite import NonFiniteError, check_number
@@ -287,7 +288,8 @@ class Worker:
     def _apply_gradient(self) -> int:
         """Make a step of the shared optimiser; how many updates others have made since the parameters were taken."""
         progress_remaining = max(0.0, 1.0 - self._global_step / self.config.total_timesteps)
-        learning_rate = check_number("learning rate", self.config.lr_schedule(progress_remaining))
+        learning_rate = read_schedule("learning_rate", self.config.lr_schedule, progress_remaining)
+        check_number("learning rate", learning_rate)
         lag = int(self._updates.sum()) - self._updates_before
         self.shared.optimizer.apply(learning_rate)
         self._updates[self.index] += 1

@@ -8,7 +8,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from sb3_pg_ext.algorithms.base.action_spaces import check_action_space
 from sb3_pg_ext.algorithms.base.constructor import complete_docstring
 from sb3_pg_ext.algorithms.base.saving import SavesItsName
-from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_range
+from sb3_pg_ext.arguments import check_count, check_flag, check_learning_rate, check_range, read_schedule
 
 SelfLearning = TypeVar("SelfLearning", bound="Learning")
 
@@ -74,11 +74,7 @@ class Learning(SavesItsName):
 
         :raises ValueError: if it has fallen below 0
         """
-        remaining = self._current_progress_remaining
-        number = FloatSchedule(value)(remaining)
-        if number < 0:  # what is not finite is noticed by what it does
-            raise ValueError(f"{name}={number} at a remaining progress of {remaining:.3g}; allowed: a number ≥ 0")
-        return number
+        return read_schedule(name, FloatSchedule(value), self._current_progress_remaining)
 
     def _update_learning_rate(self, optimizers: Any) -> None:
         self._now("learning_rate", self.lr_schedule)

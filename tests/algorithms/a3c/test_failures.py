@@ -86,6 +86,13 @@ def test_an_environment_that_cannot_be_built_is_an_error():
         build(build_once).learn(FOREVER)
 
 
+def test_a_learning_rate_that_falls_below_0_is_an_error():
+    model = build(Troubled, learning_rate=lambda progress_remaining: progress_remaining - 0.5)
+    with pytest.raises(WorkerError, match=r"ValueError: learning_rate=-0\.\d+ at a remaining progress of 0\.4"):
+        model.learn(200)
+    assert model.num_timesteps >= 100
+
+
 class Mishap(Exception):
     pass
 
