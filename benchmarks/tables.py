@@ -240,9 +240,9 @@ def renewed(text: str) -> str:
         return match[1] + made(*match[2].split())
 
     def value(match: re.Match[str]) -> str:
-        numbers = looked_up(match[2])
-        if " and " in " ".join(match[3].split()) and len(re.findall(NUMBER, match[3])) != len(numbers):
-            raise ValueError(f"{match[3]!r} has to have all of {', '.join(numbers)}")
+        numbers, n_named = looked_up(match[2]), len(re.findall(NUMBER, match[3]))
+        if n_named > len(numbers) or (" and " in " ".join(match[3].split()) and n_named != len(numbers)):
+            raise ValueError(f"{match[3]!r} has to have all of {', '.join(numbers)}: {match[2].strip()}")
         in_turn = iter(numbers)
         return match[1] + re.sub(NUMBER, lambda old: rounded(next(in_turn), old[0]), match[3])
 
