@@ -71,20 +71,19 @@ def table(results: dict[str, Any]) -> str:
 
     :param results: what was measured, by environment
     """
-    heads = ["environment", "steps", "A3C ÷ A2C, steps/s", "A3C ÷ fast.A2C, steps/s", "A3C", "A2C at equal steps"]
-    heads += ["A2C at equal time", "fast.A2C at equal time"]
+    heads = ["environment", "steps", "", "A3C's steps/s ÷ its", "return after these steps", "return at equal time"]
     lines = [learning.row(*heads), "|---" * len(heads) + "|"]
     runs = {algo: learning.load_runs(algo) for algo in ("a3c", "fast_a2c")}
     for env_id, measured in results.items():
         speeds = measured["speeds"]
         ours, others = ([run for run in runs[algo] if run["env"] == env_id] for algo in runs)
         steps = int(learning.configurations("a3c")[env_id]["n_timesteps"])
-        ratios = [[mine / other for mine, other in zip(speeds["a3c"], speeds[peer], strict=True)] for peer in SIDES[1:]]
-        reached = [steps / statistics.median(each) for each in ratios]
-        cells = [f"{statistics.median(each):.2f} ({min(each):.2f}–{max(each):.2f})" for each in ratios]
-        cells += [returns_after(steps, ours), returns_after(steps, others)]
-        cells += [returns_after(each, others) for each in reached]
-        lines.append(learning.row(env_id, spaced(steps), *cells))
+        lines.append(learning.row(env_id, spaced(steps), "A3C", "", *[returns_after(steps, ours)] * 2))
+        for peer, name in zip(SIDES[1:], ("A2C", "`fast.A2C`"), strict=True):
+            ratios = [mine / other for mine, other in zip(speeds["a3c"], speeds[peer], strict=True)]
+            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            returns = (returns_after(n, others) for n in (steps, steps / statistics.median(ratios)))
+            lines.append(learning.row(env_id, spaced(steps), name, ratio, *returns))
     return "\n".join(lines)
 
 
