@@ -29,7 +29,7 @@ from unittest.mock import patch
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from runs import Run, complete, read, spaced, versions
+from runs import Run, complete, read, spaced, versions, with_range
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -88,8 +88,7 @@ def speed_table(speeds: dict[str, list[float]], ratios: Sequence[tuple[str, str]
     lines = ["| | steps/s | ratio of steps/s |", "|---|---|---|"]
     for one, other in ratios:
         found = [a / b for a, b in zip(speeds[one], speeds[other], strict=True)]
-        ratio = f"{statistics.median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
-        lines.append(f"| {one} ÷ {other} | {spaced(round(statistics.median(speeds[one]), -2))} | {ratio} |")
+        lines.append(f"| {one} ÷ {other} | {spaced(round(statistics.median(speeds[one]), -2))} | {with_range(found)} |")
     return "\n".join(lines)
 
 

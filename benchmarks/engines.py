@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from runs import Run, complete, processes, read, spaced, versions
+from runs import Run, complete, processes, read, spaced, versions, with_range
 from scipy import stats
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -110,8 +110,7 @@ def speed(repetitions: int = 5) -> str:
         cells = []
         for engine in ("compiled", "array"):
             ratios = np.divide(speeds[engine], speeds["stock"])
-            of_all = f"{np.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-            cells.append(f"{of_all}, {spaced(round(np.median(speeds[engine]), -2))}")
+            cells.append(f"{with_range(ratios)}, {spaced(round(np.median(speeds[engine]), -2))}")
         lines.append(f"| {title} | {' | '.join(cells)} | {spaced(round(np.median(speeds['stock']), -2))} |")
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ from typing import Any
 import learning
 import torch as th
 from asynchrony import measure
-from runs import Run, spaced, versions
+from runs import Run, spaced, versions, with_range
 from stable_baselines3.common.base_class import BaseAlgorithm
 from threadpoolctl import threadpool_limits
 
@@ -81,9 +81,8 @@ def table(results: dict[str, Any]) -> str:
         lines.append(learning.row(env_id, spaced(steps), "A3C", "", *[returns_after(steps, ours)] * 2))
         for peer, name in zip(SIDES[1:], ("A2C", "`fast.A2C`"), strict=True):
             ratios = [mine / other for mine, other in zip(speeds["a3c"], speeds[peer], strict=True)]
-            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
             returns = (returns_after(n, others) for n in (steps, steps / statistics.median(ratios)))
-            lines.append(learning.row(env_id, spaced(steps), name, ratio, *returns))
+            lines.append(learning.row(env_id, spaced(steps), name, with_range(ratios), *returns))
     return "\n".join(lines)
 
 

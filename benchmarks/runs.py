@@ -35,6 +35,11 @@ def spaced(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
+def with_range(ratios: Sequence[float]) -> str:
+    """The median of some ratios, and the least and the most."""
+    return f"{np.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
 def read(path: Path) -> list[Run]:
     """The finished runs of a file, oldest first."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import stable_baselines3
 import torch as th
-from runs import spaced, versions
+from runs import spaced, versions, with_range
 from stable_baselines3.common import env_util
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack
@@ -316,9 +316,8 @@ def table(results: dict[str, Any]) -> str:
             (ours, speeds), *others = results[name]["speeds"].items()
             for other, theirs in others:
                 ratios = [one / two for one, two in zip(speeds, theirs, strict=True)]
-                spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
                 steps = spaced(statistics.median(speeds))
-                lines.append(f"| {title}: {ours} | {steps} | {other} | {spread} |")
+                lines.append(f"| {title}: {ours} | {steps} | {other} | {with_range(ratios)} |")
     return "\n".join(lines)
 
 

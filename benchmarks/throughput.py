@@ -32,7 +32,7 @@ import sb3_contrib
 import stable_baselines3
 import torch as th
 from gymnasium import spaces
-from runs import spaced
+from runs import spaced, with_range
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.env_util import make_vec_env
@@ -574,7 +574,7 @@ def table(results: list[dict[str, Any]], speeds: bool = True) -> str:
             if found:
                 ratios = [ours / theirs for ours, theirs in zip(found[0]["ours"], found[0]["theirs"], strict=True)]
                 speed = f", {spaced(statistics.median(found[0]['ours']))}/s" if speeds else ""
-                cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}){speed}")
+                cells.append(f"{with_range(ratios)}{speed}")
             else:
                 cells.append("")
         if any(cells):
