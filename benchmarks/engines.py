@@ -109,7 +109,7 @@ def speed(repetitions: int = 5) -> str:
         speeds = alternate(sides, repetitions)
         cells = []
         for engine in ("compiled", "array"):
-            ratios = np.divide(speeds[engine], speeds["stock"])
+            ratios = np.divide(speeds[engine], speeds["stock"]).tolist()
             cells.append(f"{with_range(ratios)}, {spaced(round(np.median(speeds[engine]), -2))}")
         lines.append(f"| {title} | {' | '.join(cells)} | {spaced(round(np.median(speeds['stock']), -2))} |")
     return "\n".join(lines)
