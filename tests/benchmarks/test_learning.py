@@ -2,14 +2,18 @@
 
 import json
 import math
+import re
+from pathlib import Path
 
 import learning
 import numpy as np
 import pytest
+import yaml
 
 from sb3_pg_ext.evaluation.records import write_result
 from sb3_pg_ext.evaluation.sweep import Outcome
 
+SHIPPED = sorted((Path(__file__).parents[2] / "zoo_configs").glob("*.yml"))
 ENV_ID = "InvertedPendulum-v4"
 BUDGET = 100_000
 
@@ -170,6 +174,18 @@ def test_finished_runs_of_a_sweep_become_lines(tmp_path, monkeypatch):
 def test_committed_results_are_read():
     for algo in ("npg", "ddpg"):
         assert len(learning.load_runs(algo)) > 0
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_entries_without_a_run_are_said_to_be_untested(path):
+    """At the head of their file. A run with MuJoCo's v4 stands for v5 as well."""
+    text = path.read_text()
+    entries = yaml.safe_load(text)
+    runs = learning.read(learning.RESULTS / f"{path.stem}.jsonl")
+    tested = {run["env"] for run in runs if run["config"] == entries.get(run["env"])}
+    untested = {name for name in entries if not {name, re.sub("-v5$", "-v4", name)} & tested} - {"default"}
+    named = re.search(r"^# Untested: (.*?)\.$", text, re.MULTILINE | re.DOTALL)
+    assert untested == (set(named[1].replace("\n#", "").split(", ")) if named else set())
 
 
 @pytest.mark.parametrize("show", [False, True])
