@@ -70,7 +70,8 @@ class A3C(ActorCriticBase):
     :param rms_prop_eps: ε of RMSProp, inside the root:
         see :class:`~sb3_pg_ext.algorithms.a3c.shared_optimizers.SharedRMSprop`
     :param use_rms_prop: whether to use the shared RMSProp, with α = 0.99; otherwise the shared Adam, with ε = 1e-5
-    :param normalize_advantage: whether to scale the advantages of an update to mean 0 and standard deviation 1
+    :param normalize_advantage: whether to scale the advantages of an update to mean 0 and standard deviation 1. Those
+        of a few steps of one episode lose with their mean much of what they say
     :param n_workers: number of workers; ``None`` for the number of environments, or 2 where ``env`` is an id or a
         function
     :param start_method: how processes are started: ``"forkserver"`` (``"spawn"`` where that does not exist),
