@@ -195,7 +195,7 @@ def test_showing_makes_no_runs(monkeypatch, capsys, show):
     monkeypatch.setattr("sys.argv", ["learning.py", "npg", "--seeds", "0", "99", *["--show"] * show])
     learning.main()
     assert bool(made) is not show
-    assert "| CartPole-v1 | 100 000 | " in capsys.readouterr().out
+    assert "| CartPole-v1 | 100 000 | 10–12 | 500.0" in capsys.readouterr().out
 
 
 def test_what_was_mended(runs, monkeypatch, tmp_path):

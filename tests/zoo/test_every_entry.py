@@ -20,9 +20,9 @@ pytestmark = [
 
 LONG = {
     "a3c-Acrobot-v1",
+    "a3c-HalfCheetah-v5",
     "a3c-LunarLander-v3",
     "a3c-Pendulum-v1",
-    "a3c-HalfCheetah-v5",
     "a3c-default",
     "ppo_kl-LunarLander-v3",
     "ppo_kl-Pendulum-v1",
